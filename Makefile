@@ -1,0 +1,48 @@
+# install · demo · test · check · bench. Each sets up what it needs; `make demo` and `make test` are all a newcomer types.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export TOKENIZERS_PARALLELISM = false
+
+# Without a GPU the CPU build of torch does, which is gigabytes smaller. Where pip is told to find wheels elsewhere
+# (PIP_FIND_LINKS, an offline mirror), that place decides.
+ifeq ($(PIP_FIND_LINKS)$(shell command -v nvidia-smi 2>/dev/null),)
+ifeq ($(shell uname -s),Linux)
+TORCH_INDEX := --extra-index-url https://download.pytorch.org/whl/cpu
+endif
+endif
+
+.PHONY: install demo test check bench constraints clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TORCH_INDEX) --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: install
+	$(BIN)/plankwise run recipes/demo.yaml --out runs/demo --resume
+
+test: install
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_floors.py
+
+bench: install
+	$(BIN)/python benchmarks/theseus_step.py
+	$(BIN)/python benchmarks/germeval2018.py
+
+constraints:
+	@command -v uv >/dev/null || { echo "make constraints needs uv: pip install uv"; exit 2; }
+	{ echo "# Pinned versions for make install, on Python 3.10 to 3.13. Made by: make constraints"; \
+	  uv pip compile --quiet --universal --python-version 3.10 --extra dev --no-header --no-annotate pyproject.toml \
+	  | grep -v -e '^nvidia' -e '^triton' -e '^cuda' -e '^torch=='; echo "torch==2.13.0"; } > constraints.txt
+
+clean:
+	rm -rf $(VENV) runs .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,193 @@
+"""Recipes: YAML in, checked settings out. Errors name the file, the line, the bad value and what is allowed.
+
+A settings class is a frozen, keyword-only dataclass that checks its fields; `settings` makes one. This module knows no
+particular setting: each floor declares its own, and `study/plan.py` puts them together into the whole recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pydantic
+import yaml
+from pydantic.dataclasses import dataclass as checked_dataclass
+from typing_extensions import dataclass_transform
+
+from plankwise.core.errors import RecipeError, suggest
+
+T = TypeVar("T")
+Location = tuple[int | str, ...]
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def settings(cls: type[T]) -> type[T]:
+    """Turn a class into frozen, keyword-only settings whose fields are checked and whose unknown keys are refused."""
+    config = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
+    return checked_dataclass(frozen=True, kw_only=True, config=config)(cls)
+
+
+def read_recipe(path: Path, schema: type[T], overrides: Sequence[str] = ()) -> T:
+    """Read the YAML file `path` into `schema`, after applying overrides such as `steps.0.modules=4`.
+
+    Raises:
+        RecipeError: with file and line, if the file is missing, no YAML, or does not fit the schema.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise RecipeError(f"cannot read the recipe {path}: {reason}") from None
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise RecipeError(f"{where}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(data, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping of keys, not {type(data).__name__}")
+    _refuse_duplicates(node, path)
+    overridden = [_override(data, each) for each in overrides]
+    return validate(data, schema, lambda place: _where(path, node, place, overridden))
+
+
+def validate(data: Any, schema: type[T], where: Any = lambda place: "settings") -> T:
+    """Check `data` against `schema`; the first fault becomes one RecipeError line."""
+    adapter = pydantic.TypeAdapter(schema)
+    try:
+        return adapter.validate_python(data)
+    except pydantic.ValidationError as error:
+        faults = error.errors(include_url=False)
+        place = _data_place(faults[0]["loc"], data)
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        message = _explain(faults[0], adapter.json_schema(mode="validation"))
+        raise RecipeError(f"{where(place)}: {message}{more}") from None
+
+
+def to_plain(value: Any) -> Any:
+    """Write settings as plain JSON values, every default included, such that `validate` gives them back."""
+    return pydantic.TypeAdapter(type(value)).dump_python(value, mode="json")
+
+
+def _explain(fault: Any, schema: dict[str, Any]) -> str:
+    location, kind = fault["loc"], fault["type"]
+    key = ".".join(str(part) for part in location)
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"unknown key '{location[-1]}'; {suggest(location[-1], _allowed_keys(schema, location[:-1]))}"
+    if kind == "union_tag_invalid":
+        context = fault["ctx"]
+        allowed = [each.strip().strip("'") for each in context["expected_tags"].split(",")]
+        return f"{key}: no {context['discriminator']} '{context['tag']}'; {suggest(context['tag'], allowed)}"
+    if kind in ("missing", "missing_argument", "union_tag_not_found", "missing_keyword_only_argument"):
+        name = key if kind != "union_tag_not_found" else f"{key}.{fault['ctx']['discriminator']}".replace("'", "")
+        return f"the key '{name}' is missing"
+    given = fault.get("input")
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{key}: {message[0].lower() + message[1:]}" + (f", not {given!r}" if _is_short(given) else "")
+
+
+def _is_short(value: Any) -> bool:
+    return isinstance(value, (str, int, float, bool)) and len(repr(value)) < 80
+
+
+def _allowed_keys(schema: dict[str, Any], location: Location) -> list[str]:
+    """Walk a JSON schema along `location` and list the keys allowed there."""
+    here: dict[str, Any] = schema
+    for part in location:
+        here = _resolve(here, schema)
+        tags = here.get("discriminator", {}).get("mapping", {})
+        if part in tags:
+            here = {"$ref": tags[part]}
+        elif isinstance(part, int):
+            here = here.get("items", {})
+        else:
+            here = here.get("properties", {}).get(part, here)
+    return list(_resolve(here, schema).get("properties", {}))
+
+
+def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    while "$ref" in node or "anyOf" in node:
+        if "$ref" in node:
+            node = schema["$defs"][node["$ref"].rsplit("/", 1)[-1]]
+        else:
+            choices = [each for each in node["anyOf"] if "$ref" in each or "properties" in each or "items" in each]
+            if not choices:
+                return node
+            node = choices[0]
+    return node
+
+
+def _data_place(location: Location, data: Any) -> Location:
+    """Drop the union tags that pydantic puts into a location, leaving the path through the data itself."""
+    place: list[int | str] = []
+    for part in location:
+        if (isinstance(data, Mapping) and part in data) or (
+            isinstance(data, list) and isinstance(part, int) and part < len(data)
+        ):
+            data = data[part]
+        else:
+            continue
+        place.append(part)
+    return tuple(place)
+
+
+def _where(path: Path, node: yaml.Node | None, place: Location, overridden: list[Location]) -> str:
+    for each in overridden:
+        if place and place[: len(each)] == each:
+            return f"--set {'.'.join(str(part) for part in each)}"
+    line = 1
+    for part in place:
+        found = _child(node, part)
+        if found is None:
+            break
+        mark, node = found
+        line = mark.start_mark.line + 1
+    return f"{path}:{line}"
+
+
+def _child(node: yaml.Node | None, part: int | str) -> tuple[yaml.Node, yaml.Node] | None:
+    if isinstance(node, yaml.MappingNode):
+        return next(((key, value) for key, value in node.value if key.value == str(part)), None)
+    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        return node.value[part], node.value[part]
+    return None
+
+
+def _refuse_duplicates(node: yaml.Node | None, path: Path) -> None:
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                raise RecipeError(f"{path}:{key.start_mark.line + 1}: the key '{key.value}' stands twice")
+            seen.add(key.value)
+            _refuse_duplicates(value, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for each in node.value:
+            _refuse_duplicates(each, path)
+
+
+def _override(data: Any, text: str) -> Location:
+    """Apply one `key.path=value` to `data` in place and return the path."""
+    key, equals, raw = text.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"--set {text}: write key=value, such as --set steps.0.modules=4")
+    try:
+        value = yaml.safe_load(raw)
+    except yaml.YAMLError:
+        raise RecipeError(f"--set {text}: the value is not valid YAML") from None
+    parts: list[int | str] = [int(part) if part.isdigit() else part for part in key.split(".")]
+    for part in parts[:-1]:
+        if isinstance(data, dict):
+            data = data.setdefault(part, {})
+        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+            data = data[part]
+        else:
+            raise RecipeError(f"--set {text}: there is no '{part}' in the recipe")
+    last = parts[-1]
+    if (isinstance(data, list) and isinstance(last, int) and last < len(data)) or isinstance(data, dict):
+        data[last] = value
+    else:
+        raise RecipeError(f"--set {text}: there is no '{last}' in the recipe")
+    return tuple(parts)

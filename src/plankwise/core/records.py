@@ -1,0 +1,96 @@
+"""The record of a run: what was done, with which settings, on what machine, and what it gave. Reports read only this."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pydantic
+
+from plankwise.core.errors import CheckpointError
+from plankwise.core.files import write_json
+
+FILE_NAME = "record.json"
+
+
+class _Part(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+
+class Cost(_Part):
+    """What a model costs: parameters (a count), its weights on disk (bytes), seconds of training steps to get it."""
+
+    parameters: int
+    size_bytes: int
+    train_seconds: float
+
+
+class Interval(_Part):
+    """A value with the two ends of its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Entry(_Part):
+    """One trained model: the baseline, or what one step made. `scores` are from the split named beside them."""
+
+    name: str
+    settings: dict[str, Any]
+    scores: dict[str, float]
+    scores_split: str
+    cost: Cost
+    train_seconds: float
+    development_scores: dict[str, float]
+    details: dict[str, Any] = {}
+
+
+class Final(_Part):
+    """The last model against the baseline, both on the test split."""
+
+    scores: dict[str, float]
+    score_intervals: dict[str, Interval]
+    baseline_intervals: dict[str, Interval]
+    majority_scores: dict[str, float]
+    cost: Cost
+    retained_performance: dict[str, Interval]
+    chance_corrected: dict[str, float | None]
+    behaviour: dict[str, float]
+    compression_ratio: float
+    speedup: float
+    benchmark: dict[str, Any]
+
+
+class Record(_Part):
+    """One run."""
+
+    name: str
+    task: dict[str, Any]
+    baseline: Entry | None = None
+    steps: list[Entry] = []
+    final: Final | None = None
+    environment: dict[str, Any]
+    data_hashes: dict[str, str]
+    seed: int
+    recipe: dict[str, Any]
+
+    def write(self, folder: Path) -> None:
+        """Write `record.json` into `folder` in one step."""
+        write_json(folder / FILE_NAME, self.model_dump(mode="json"))
+
+
+def read_record(folder: Path) -> Record:
+    """Read `record.json` from a run's folder.
+
+    Raises:
+        CheckpointError: if it is not there or not a record.
+    """
+    path = folder / FILE_NAME if folder.is_dir() else folder
+    try:
+        return Record.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"there is no run in {folder}: {path} is missing") from None
+    except (OSError, UnicodeDecodeError, pydantic.ValidationError) as error:
+        first = str(error).splitlines()[0]
+        raise CheckpointError(f"{path} is not a record of a run: {first}") from None

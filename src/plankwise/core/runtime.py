@@ -1,0 +1,106 @@
+"""What a run stands on: seeds, devices, processes, and a description of the machine for the record."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+
+from plankwise.core.errors import TrainingError
+
+CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimddp", "bf16")
+LIBRARIES = ("plankwise", "torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy", "scikit-learn")
+
+
+def mix_seed(*parts: int | str) -> int:
+    """Fold any parts into one seed of 63 bits; equal parts give the equal seed on every machine."""
+    text = "/".join(str(part) for part in parts)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def default_device() -> torch.device:
+    """Name the device that training will use: that of this process."""
+    return PartialState().device
+
+
+def bf16_is_fast(device: torch.device) -> bool:
+    """Tell whether `device` multiplies bfloat16 natively; emulation would be slower than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(_cpu_flags()))
+    return False
+
+
+def is_main_process() -> bool:
+    """Tell whether this process is the one that writes files."""
+    return bool(PartialState().is_main_process)
+
+
+def wait_for_everyone() -> None:
+    """Let all processes meet here."""
+    PartialState().wait_for_everyone()
+
+
+def environment() -> dict[str, Any]:
+    """Describe hardware and versions, for the record."""
+    described: dict[str, Any] = {
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}},
+        "platform": platform.platform(),
+        "cpu": {"model": _cpu_model(), "cores": os.cpu_count(), "flags": [f for f in CPU_FLAGS if f in _cpu_flags()]},
+        "threads": torch.get_num_threads(),
+        "processes": PartialState().num_processes,
+        "memory_bytes": _memory_bytes(),
+        "gpu": None,
+    }
+    if torch.cuda.is_available():
+        described["gpu"] = {"name": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
+    return described
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu_info(key: str) -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")
+
+
+def _cpu_flags() -> list[str]:
+    return (_cpu_info("flags") or _cpu_info("Features")).split()
+
+
+def _cpu_model() -> str:
+    return _cpu_info("model name") or platform.processor() or platform.machine()
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def agree(value: str, what: str) -> None:
+    """Make sure that every process holds the same `value`.
+
+    Raises:
+        TrainingError: if they differ; the model would be trained on contradictions.
+    """
+    values = gather_object([value])
+    if len(set(values)) > 1:
+        raise TrainingError(f"{what} differ between processes")

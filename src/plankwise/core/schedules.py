@@ -1,0 +1,36 @@
+"""Numbers over training progress: pure functions of a share in [0, 1], so that a resumed run sees the same values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+Schedule = Callable[[float], float]
+
+
+def linear(start: float, full_at: float) -> Schedule:
+    """Rise from `start` to 1 in a straight line, reached at progress `full_at`.
+
+    Theseus' replacement curriculum p_t = min(1, k·t + b) with b = `start` and k = (1 − b) / (f·T) (Xu et al. 2020,
+    arXiv 2002.02925), written over progress t/T and with f = `full_at`.
+    """
+    return lambda progress: 1.0 if progress >= full_at else start + (1.0 - start) * progress / full_at
+
+
+def constant(value: float, full_at: float) -> Schedule:
+    """Stay at `value` until progress `full_at`, then 1."""
+    return lambda progress: 1.0 if progress >= full_at else value
+
+
+def cosine(start: float, full_at: float) -> Schedule:
+    """Rise from `start` to 1 along half a cosine wave: slow, fast, slow; 1 from progress `full_at` on."""
+
+    def rate(progress: float) -> float:
+        if progress >= full_at:
+            return 1.0
+        return start + (1.0 - start) * (1.0 - math.cos(math.pi * progress / full_at)) / 2.0
+
+    return rate
+
+
+SCHEDULES: dict[str, Callable[[float, float], Schedule]] = {"linear": linear, "constant": constant, "cosine": cosine}

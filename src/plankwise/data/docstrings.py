@@ -1,0 +1,153 @@
+"""The embedded task: which installed library does this sentence document?
+
+Real English text that is on every machine which installed plankwise: the docstrings of well-known packages, read with
+`ast` and never imported. Sentences that name a library are left out, and of any two near-identical sentences only one
+is kept, so that no split holds what another one holds.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import re
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pydantic
+
+from plankwise.core.errors import DataError
+from plankwise.core.recipe import settings
+from plankwise.data.task import TEST, TRAIN, Row, Task, build_task
+
+LIBRARIES = ("networkx", "numpy", "pandas", "scipy", "sklearn", "sympy", "torch", "transformers")
+_GIVEAWAYS = re.compile(
+    r"networkx|numpy|pandas|scipy|sklearn|scikit|sympy|torch|transformers|hugging|\b(np|pd|nx)\b", re.I
+)
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`])")
+_WORD = re.compile(r"[a-z]+")
+
+
+@settings
+class Docstrings:
+    """Sentences out of installed packages' docstrings, labelled with the package.
+
+    Attributes:
+        libraries: packages to read; each needs to be installed.
+        per_library: sentences to keep of each, at most.
+        words: least and largest number of words in a sentence.
+        similarity: of two sentences whose sets of words have a Jaccard similarity of this or more, one is dropped.
+        development_share: share of the training sentences cut off for selection.
+        test_share: share of all sentences cut off for the report.
+        split_seed: seed of these cuts.
+    """
+
+    name: Literal["docstrings"] = "docstrings"
+    libraries: Annotated[tuple[str, ...], pydantic.Field(min_length=2)] = LIBRARIES
+    per_library: Annotated[int, pydantic.Field(ge=10)] = 1500
+    words: tuple[int, int] = (5, 40)
+    similarity: Annotated[float, pydantic.Field(gt=0, le=1)] = 0.7
+    development_share: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.1
+    test_share: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.2
+    split_seed: int = 0
+
+    def load(self) -> Task:
+        """Read, deduplicate, sample and split the sentences; the same installed versions give the same task."""
+        enough = self.per_library * 4 // 3  # some will turn out to be near-copies
+        candidates = [
+            (library, text)
+            for library in self.libraries
+            for text in list(dict.fromkeys(islice(_sentences_of(library, self.words), enough)))
+        ]
+        keep = distinct([text for _, text in candidates], self.similarity)
+        counts: Counter[str] = Counter()
+        rows: list[Row] = []
+        for index in keep:
+            library, text = candidates[index]
+            if counts[library] < self.per_library:
+                counts[library] += 1
+                rows.append({"id": _digest(text)[:12], "text": text, "label": library})
+        splits = {TRAIN: [row for row in rows if not self._is_test(row)], TEST: [r for r in rows if self._is_test(r)]}
+        metrics = ("macro_f1", "accuracy")
+        share = self.development_share
+        return build_task(self.name, splits, metrics, development_share=share, split_seed=self.split_seed)
+
+    def _is_test(self, row: Row) -> bool:
+        return int(_digest(f"{self.split_seed}/{row['id']}")[:8], 16) / 16**8 < self.test_share
+
+
+def distinct(texts: list[str], similarity: float) -> list[int]:
+    """Keep the indices of texts that are no near-copy of an earlier kept one, in order.
+
+    An exact set-similarity join by prefix filtering (Bayardo et al. 2007): two sets with Jaccard similarity t or more
+    share a word among the first |x| − ⌈t·|x|⌉ + 1 words of each, when words are sorted from rare to frequent.
+    """
+    bags = [set(_WORD.findall(text.lower())) for text in texts]
+    frequency = Counter(word for bag in bags for word in bag)
+    index: defaultdict[str, list[int]] = defaultdict(list)
+    kept = []
+    for position, bag in enumerate(bags):
+        words = sorted(bag, key=lambda word: (frequency[word], word))
+        prefix = words[: len(words) - _ceil(similarity * len(words)) + 1]
+        candidates = {other for word in prefix for other in index[word]}
+        if any(_jaccard(bag, bags[other]) >= similarity for other in candidates):
+            continue
+        kept.append(position)
+        for word in prefix:
+            index[word].append(position)
+    return kept
+
+
+def _ceil(value: float) -> int:
+    return int(-(-(value - 1e-9) // 1))  # the tolerance keeps 0.7 · 10 at 7
+
+
+def _jaccard(one: set[str], other: set[str]) -> float:
+    both = len(one & other)
+    return both / (len(one) + len(other) - both) if both else 0.0
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _sentences_of(library: str, words: tuple[int, int]) -> Iterator[str]:
+    """Give the sentences of all docstrings of one package that fit the length and do not give the answer away."""
+    spec = importlib.util.find_spec(library)
+    if spec is None or not spec.submodule_search_locations:
+        raise DataError(f"the docstrings task needs the package '{library}' installed, and it is not")
+    for root in map(Path, spec.submodule_search_locations):
+        paths = [path.relative_to(root) for path in root.rglob("*.py")]
+        for path in sorted(paths, key=lambda path: _digest(path.as_posix())):  # a sample of all, not the first letters
+            if "tests" not in path.parts:
+                for docstring in _docstrings(root / path):
+                    yield from _usable(docstring, words)
+
+
+def _docstrings(path: Path) -> Iterator[str]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # old escapes in other people's files are not ours to report
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, UnicodeDecodeError, OSError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            docstring = ast.get_docstring(node)
+            if docstring:
+                yield docstring
+
+
+def _usable(docstring: str, words: tuple[int, int]) -> Iterator[str]:
+    """Split a docstring's prose paragraphs into sentences; tables, examples and headings are left out."""
+    for paragraph in re.split(r"\n\s*\n", docstring):
+        if re.search(r"^\s*(>>>|\.\.|[-=~*^]{3,}|:\w+)", paragraph, re.M):
+            continue
+        for sentence in _SENTENCE_END.split(" ".join(paragraph.split())):
+            count = len(sentence.split())
+            if words[0] <= count <= words[1] and sentence.endswith(".") and not _GIVEAWAYS.search(sentence):
+                yield sentence

@@ -1,0 +1,150 @@
+"""A task: named data with splits, labels, metrics and an access rule. Its checks run once, for every source of data."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from datasets import Dataset, DatasetDict, Features, Value
+from datasets import Sequence as ListOf
+from sklearn.model_selection import train_test_split
+
+from plankwise.core.errors import DataError, suggest
+
+Kind = Literal["single_label", "multi_label"]
+Access = Literal["open", "credentialed"]
+Row = dict[str, Any]  # id, text, text_pair (or None), label: a name, or a list of names for multi-label
+TRAIN, DEVELOPMENT, TEST = "train", "development", "test"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A loaded task.
+
+    Attributes:
+        name: what reports call it.
+        splits: `train`, `development`, `test`, each with `id`, `text`, `label` and, for pairs, `text_pair`. A label is
+            an index into `labels`, or for multi-label tasks a list of 0.0 and 1.0.
+        labels: names of the classes, in the order of the model's logits.
+        kind: whether a text has one label or any number.
+        metrics: names of metrics; the first selects checkpoints.
+        access: `credentialed` text never leaves the machine: no report, record, log or message holds any.
+        hashes: of each split's content.
+    """
+
+    name: str
+    splits: DatasetDict
+    labels: tuple[str, ...]
+    kind: Kind
+    metrics: tuple[str, ...]
+    access: Access
+    hashes: Mapping[str, str]
+
+    def without_test(self) -> Task:
+        """Give the same task without its test split, for everything that trains, calibrates or searches."""
+        kept = DatasetDict({name: split for name, split in self.splits.items() if name != TEST})
+        return dataclasses.replace(self, splits=kept)
+
+
+class TaskSource(Protocol):
+    """Settings that know how to load one task."""
+
+    def load(self) -> Task:
+        """Read the data, check it, and cut the splits that are not given."""
+        ...
+
+
+def build_task(
+    name: str,
+    splits: Mapping[str, list[Row]],
+    metrics: tuple[str, ...],
+    kind: Kind = "single_label",
+    access: Access = "open",
+    development_share: float = 0.1,
+    test_share: float = 0.2,
+    split_seed: int = 0,
+) -> Task:
+    """Make a task of rows, cutting a missing test split and then a missing development split from train.
+
+    Cuts are stratified by label and seeded. Labels are those of train, sorted.
+
+    Raises:
+        DataError: if a split is empty or holds one class only, or a label never occurs in train.
+    """
+    parts = dict(splits)
+    if TEST not in parts:
+        parts[TRAIN], parts[TEST] = cut(parts[TRAIN], test_share, split_seed, f"{name}: test")
+    if DEVELOPMENT not in parts:
+        parts[TRAIN], parts[DEVELOPMENT] = cut(parts[TRAIN], development_share, split_seed, f"{name}: development")
+    for part, rows in parts.items():
+        _check_variety(rows, kind, f"{name}: the {part} split")
+    labels = tuple(sorted({each for row in parts[TRAIN] for each in _labels_of(row)}))
+    for part in (DEVELOPMENT, TEST):
+        _check_known(parts[part], labels, f"{name}: the {part} split")
+    datasets = {part: _as_dataset(parts[part], labels, kind) for part in (TRAIN, DEVELOPMENT, TEST)}
+    hashes = {part: _hash(parts[part]) for part in datasets}
+    return Task(name, DatasetDict(datasets), labels, kind, metrics, access, hashes)
+
+
+def cut(rows: list[Row], share: float, seed: int, what: str) -> tuple[list[Row], list[Row]]:
+    """Cut a seeded `share` off `rows`, stratified by label where every label occurs at least twice."""
+    keys = ["|".join(_labels_of(row)) for row in rows]
+    counts = Counter(keys)
+    smaller = min(round(share * len(rows)), len(rows) - round(share * len(rows)))
+    stratify = keys if len(counts) > 1 and min(counts.values()) > 1 and smaller >= len(counts) else None
+    try:
+        kept, taken = train_test_split(rows, test_size=share, random_state=seed, shuffle=True, stratify=stratify)
+    except ValueError:
+        raise DataError(f"{what}: cannot cut {share:.0%} off {len(rows)} rows; give this split as a file") from None
+    return kept, taken
+
+
+def _labels_of(row: Row) -> list[str]:
+    label = row["label"]
+    return list(label) if isinstance(label, list) else [label]
+
+
+def _check_variety(rows: Sequence[Row], kind: Kind, what: str) -> None:
+    if not rows:
+        raise DataError(f"{what} is empty")
+    seen = {"|".join(_labels_of(row)) for row in rows}
+    if len(seen) < 2:
+        shown = f"the label '{seen.pop()}'" if kind == "single_label" else "one combination of labels"
+        raise DataError(f"{what} holds only {shown} in its {len(rows)} rows; at least two are needed")
+
+
+def _check_known(rows: Sequence[Row], labels: Sequence[str], what: str) -> None:
+    for row in rows:
+        for label in _labels_of(row):
+            if label not in labels:
+                raise DataError(
+                    f"{what}, row {row['id']}: the label '{label}' is unseen in train; {suggest(label, labels)}"
+                )
+
+
+def _as_dataset(rows: Sequence[Row], labels: Sequence[str], kind: Kind) -> Dataset:
+    index = {label: position for position, label in enumerate(labels)}
+    columns: dict[str, list[Any]] = {"id": [str(row["id"]) for row in rows], "text": [row["text"] for row in rows]}
+    features = {"id": Value("string"), "text": Value("large_string")}
+    if rows[0].get("text_pair") is not None:
+        columns["text_pair"] = [row["text_pair"] for row in rows]
+        features["text_pair"] = Value("large_string")
+    if kind == "single_label":
+        columns["label"] = [index[row["label"]] for row in rows]
+        features["label"] = Value("int64")
+    else:
+        columns["label"] = [[float(label in row["label"]) for label in labels] for row in rows]
+        features["label"] = ListOf(Value("float32"))
+    return Dataset.from_dict(columns, features=Features(features))
+
+
+def _hash(rows: Sequence[Row]) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps([str(row["id"]), row["text"], row.get("text_pair"), row["label"]]).encode())
+    return digest.hexdigest()

@@ -1,0 +1,138 @@
+"""Where an architecture keeps its layers and embeddings. The only module that knows; a new architecture is one entry.
+
+Everything here is read off the Transformers model classes; none of them is copied or changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from plankwise.core.errors import ModelError, suggest
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Where the parts of one architecture are, as paths inside its base model.
+
+    Attributes:
+        layers: path of the `nn.ModuleList` of Transformer layers.
+        embeddings: paths of everything in front of the first layer, and of position tables shared by all layers.
+        layer_output: what one layer returns: the hidden states alone, or a tuple that begins with them.
+        convolution: path of a module that the encoder itself runs between its first two layers, if it has one.
+        positions_start_behind_padding: whether position numbers begin at the padding id + 1, as RoBERTa's do.
+    """
+
+    layers: str
+    embeddings: tuple[str, ...] = ("embeddings",)
+    layer_output: Literal["tensor", "tuple", "pair"] = "tensor"
+    convolution: str | None = None
+    positions_start_behind_padding: bool = False
+
+
+_CLASSIC = Anatomy("encoder.layer")
+_ROBERTA = Anatomy("encoder.layer", positions_start_behind_padding=True)
+ANATOMIES: dict[str, Anatomy] = {
+    "bert": _CLASSIC,
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
+    "distilbert": Anatomy("transformer.layer"),
+    "electra": Anatomy("encoder.layer", ("embeddings", "embeddings_project")),
+    "mpnet": Anatomy(
+        "encoder.layer",
+        ("embeddings", "encoder.relative_attention_bias"),
+        "tuple",
+        positions_start_behind_padding=True,
+    ),
+    "deberta-v2": Anatomy(
+        "encoder.layer",
+        ("embeddings", "encoder.rel_embeddings", "encoder.LayerNorm", "encoder.conv"),
+        "pair",
+        "encoder.conv",
+    ),
+    "modernbert": Anatomy("layers"),
+    "eurobert": Anatomy("layers", ("embed_tokens",)),
+}
+
+
+def anatomy_of(config: PreTrainedConfig) -> Anatomy:
+    """Look up the anatomy of an encoder's configuration.
+
+    Raises:
+        ModelError: for a decoder, or an architecture that is not listed; the message lists those that are.
+    """
+    kind = config.model_type
+    if getattr(config, "is_decoder", False) or getattr(config, "is_encoder_decoder", False):
+        raise ModelError(f"'{kind}' is set up as a decoder; plankwise compresses encoders: {', '.join(ANATOMIES)}")
+    if kind not in ANATOMIES:
+        raise ModelError(f"the architecture '{kind}' is not a supported encoder; {suggest(kind, ANATOMIES)}")
+    return ANATOMIES[kind]
+
+
+def layers_of(model: PreTrainedModel) -> nn.ModuleList:
+    """Give the list of Transformer layers of `model`, whatever head it carries."""
+    layers = model.base_model.get_submodule(anatomy_of(model.config).layers)
+    assert isinstance(layers, nn.ModuleList)
+    return layers
+
+
+def set_layers(model: PreTrainedModel, layers: nn.ModuleList) -> None:
+    """Put another list of layers in the place of the model's own. The configuration stays as it is."""
+    parent, _, name = anatomy_of(model.config).layers.rpartition(".")
+    setattr(model.base_model.get_submodule(parent), name, layers)
+
+
+def layers_prefix(model: PreTrainedModel) -> str:
+    """Give the prefix that the names of layer parameters share, such as `bert.encoder.layer.`."""
+    layers = layers_of(model)
+    return next(name for name, module in model.named_modules() if module is layers) + "."
+
+
+def embeddings_of(model: PreTrainedModel) -> Iterator[nn.Module]:
+    """Give each module in front of the first layer, and the position tables that all layers share."""
+    for path in anatomy_of(model.config).embeddings:
+        try:
+            module = model.base_model.get_submodule(path)
+        except AttributeError:  # an optional part, such as ELECTRA's projection, that this model does not have
+            continue
+        yield module
+
+
+def layer_types(config: PreTrainedConfig) -> list[str]:
+    """Name the attention type of each layer; all the same where an architecture has but one."""
+    types = getattr(config, "layer_types", None)
+    return list(types) if types else ["full_attention"] * int(config.num_hidden_layers)
+
+
+def has_convolution(model: PreTrainedModel) -> bool:
+    """Tell whether the encoder runs a convolution of its own behind its first layer (some DeBERTa-v2)."""
+    path = anatomy_of(model.config).convolution
+    if path is None:
+        return False
+    parent, _, name = path.rpartition(".")
+    return getattr(model.base_model.get_submodule(parent), name, None) is not None
+
+
+def as_layer_output(config: PreTrainedConfig, hidden: Tensor) -> Any:
+    """Wrap hidden states, [batch, tokens, width], the way a layer of this architecture returns them."""
+    shape = anatomy_of(config).layer_output
+    return {"tensor": hidden, "tuple": (hidden,), "pair": (hidden, None)}[shape]
+
+
+def hidden_of(output: Any) -> Tensor:
+    """Take the hidden states, [batch, tokens, width], out of what a layer returned."""
+    hidden = output[0] if isinstance(output, tuple) else output
+    assert isinstance(hidden, Tensor)
+    return hidden
+
+
+def usable_positions(config: PreTrainedConfig) -> int:
+    """Give the largest number of tokens that the position table of an architecture can take."""
+    positions = int(config.max_position_embeddings)
+    offset = anatomy_of(config).positions_start_behind_padding
+    return positions - (config.pad_token_id or 0) - 1 if offset else positions

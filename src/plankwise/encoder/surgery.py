@@ -1,0 +1,99 @@
+"""Building smaller plain models out of larger ones: new depth, weights copied or averaged from chosen layers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from plankwise.core.errors import MethodError
+from plankwise.encoder.anatomy import anatomy_of, layer_types, layers_of, layers_prefix
+
+Source = tuple[int, ...]  # the layers that a new one is averaged from; empty means a random start
+
+
+def with_depth(config: PreTrainedConfig, types: Sequence[str]) -> PreTrainedConfig:
+    """Copy `config` for a model of `len(types)` layers, each of the attention type given for it."""
+    smaller = copy.deepcopy(config)
+    smaller.num_hidden_layers = len(types)
+    if getattr(config, "layer_types", None):
+        smaller.layer_types = list(types)
+    return smaller
+
+
+def rebuild(model: PreTrainedModel, sources: Sequence[Source], types: Sequence[str] | None = None) -> PreTrainedModel:
+    """Build a plain model of `len(sources)` layers; layer i is the mean of the layers named in `sources[i]`.
+
+    Everything outside the layers is copied. `model` is not changed. Random layers come from the current torch seed,
+    with the architecture's own initialization.
+
+    Args:
+        model: any supported encoder, with any head.
+        sources: for each new layer, the layers of `model` to average; an empty tuple leaves it random.
+        types: attention type of each new layer; by default that of the first source.
+
+    Raises:
+        MethodError: if a source is not a layer of `model`.
+    """
+    anatomy_of(model.config)
+    depth = len(layers_of(model))
+    wrong = [index for source in sources for index in source if not 0 <= index < depth]
+    if wrong:
+        raise MethodError(f"layer {wrong[0]} does not exist: the model has layers 0 to {depth - 1}")
+    if types is None:
+        own = layer_types(model.config)
+        types = [own[source[0]] if source else own[0] for source in sources]
+    smaller = type(model)(with_depth(model.config, types)).to(model.device, model.dtype)
+    copy_outside_layers(model, smaller)
+    for index, source in enumerate(sources):
+        if source:
+            copy_layer(model, source, smaller, index)
+    return smaller.train(model.training)
+
+
+def copy_outside_layers(source: PreTrainedModel, target: PreTrainedModel) -> None:
+    """Copy embeddings, norms and heads, everything but the layers, from `source` into `target` in place."""
+    prefix = layers_prefix(source)
+    state = {name: value for name, value in source.state_dict().items() if not name.startswith(prefix)}
+    missing, unexpected = target.load_state_dict(state, strict=False)
+    lost = [name for name in missing if not name.startswith(prefix)]
+    if lost or unexpected:
+        raise MethodError(f"the models differ outside their layers: {', '.join([*lost, *unexpected][:5])}")
+
+
+def copy_layer(source: PreTrainedModel, indices: Source, target: PreTrainedModel, index: int) -> None:
+    """Set layer `index` of `target` to the mean of the layers `indices` of `source`, in place.
+
+    A tensor that only some layers have (ModernBERT's first layer has no attention norm) is averaged over those that
+    have it, and left as built if none has.
+    """
+    layer = layers_of(target)[index]
+    states = [layers_of(source)[each].state_dict() for each in indices]
+    with torch.no_grad():
+        for name, value in layer.state_dict().items():
+            given = [state[name] for state in states if name in state]
+            if given:
+                value.copy_(_mean(given))
+
+
+def _mean(values: Sequence[Tensor]) -> Tensor:
+    return values[0] if len(values) == 1 else torch.stack(list(values)).mean(dim=0)
+
+
+def frozen_twin(model: PreTrainedModel) -> PreTrainedModel:
+    """Copy the modules of `model` but not its weights: the twin's parameters share their memory and want no gradient.
+
+    `thaw` gives parts of it weights of their own before they may be trained.
+    """
+    shared = {id(value): nn.Parameter(value.data, requires_grad=False) for value in model.parameters()}
+    return copy.deepcopy(model, memo=dict(shared))  # deepcopy takes a parameter it finds there for already copied
+
+
+def thaw(parameters: Iterable[nn.Parameter]) -> None:
+    """Give frozen, shared parameters memory of their own and let them be trained."""
+    for parameter in parameters:
+        parameter.data = parameter.data.clone()
+        parameter.requires_grad_(True)

@@ -1,0 +1,53 @@
+"""Layer subset: keep some layers, drop the rest, fine-tune.
+
+The plainest way to a shallower encoder, and the one that every cleverer way has to beat: Sajjad et al. 2023, "On the
+Effect of Dropping Layers of Pre-trained Transformer Models", arXiv 2004.03844.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import pydantic
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from plankwise.core.recipe import settings
+from plankwise.core.runtime import mix_seed
+from plankwise.encoder.anatomy import layer_types, layers_of
+from plankwise.encoder.surgery import Source, rebuild, with_depth
+from plankwise.methods.method import Job, train_on_task
+from plankwise.methods.successors import Initialization, contiguous_modules, sources_of
+from plankwise.training.fit import Training
+
+
+@settings
+class LayerSubset:
+    """Settings of layer-subset fine-tuning.
+
+    Attributes:
+        layers: how many layers to keep.
+        keep: which of them, by rule or by number.
+        training: of the whole smaller model.
+    """
+
+    method: Literal["layer_subset"] = "layer_subset"
+    layers: Annotated[int, pydantic.Field(ge=1)] = 6
+    keep: Initialization | list[int] = "bottom"
+    training: Training = Training()
+
+    def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:
+        """Give the configuration of the shallower model."""
+        own = layer_types(config)
+        sources = self._sources(int(config.num_hidden_layers))
+        return with_depth(config, [own[source[0]] if source else own[0] for source in sources])
+
+    def compress(self, model: PreTrainedModel, job: Job) -> PreTrainedModel:
+        """Copy the kept layers into a plain, shallower model and fine-tune all of it."""
+        torch.manual_seed(mix_seed(job.seed, "layer_subset", "initialization"))
+        smaller = rebuild(model, self._sources(len(layers_of(model))))
+        train_on_task(smaller, job, self.training, "layer subset")
+        return smaller.eval()
+
+    def _sources(self, depth: int) -> list[Source]:
+        return sources_of(contiguous_modules(depth, self.layers), self.keep)

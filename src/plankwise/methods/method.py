@@ -1,0 +1,112 @@
+"""What a method is, what it may use, and the one way in which methods train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from plankwise.data.encoding import Collator, encode
+from plankwise.data.task import DEVELOPMENT, TRAIN, Task
+from plankwise.training.evaluate import predict_logits
+from plankwise.training.fit import Fitted, OnStep, Training, fit
+from plankwise.training.losses import Loss
+from plankwise.training.metrics import METRICS
+
+
+def _ignore(key: str, value: Any) -> None:
+    """Take a note and forget it."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a method may use.
+
+    Attributes:
+        task: without its test split.
+        tokenizer: of the model.
+        max_length: texts are cut to this many tokens.
+        loss: the objective that every training recovers against.
+        seed: source of all randomness.
+        folder: for checkpoints; the method's own.
+        progress: whether to show a progress bar.
+        note: writes a key and a JSON value into the step's record.
+    """
+
+    task: Task
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+    loss: Loss
+    seed: int
+    folder: Path
+    progress: bool = False
+    note: Callable[[str, Any], None] = _ignore
+
+
+class Method(Protocol):
+    """Settings that know how to compress. Implementations are frozen dataclasses; see the contract in the tests."""
+
+    @property
+    def method(self) -> str:
+        """The name that recipes use."""
+        ...
+
+    @property
+    def training(self) -> Training:
+        """The settings of its training."""
+        ...
+
+    def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:
+        """Give the configuration of the model that `compress` would return.
+
+        Raises:
+            MethodError: if the method cannot work on such a model; nothing has been trained by then.
+        """
+        ...
+
+    def compress(self, model: PreTrainedModel, job: Job) -> PreTrainedModel:
+        """Return a smaller model; `model` itself is left as it is."""
+        ...
+
+
+def train_on_task(
+    model: PreTrainedModel,
+    job: Job,
+    training: Training,
+    title: str,
+    on_step: OnStep | None = None,
+    patience_from: float = 0.0,
+) -> Fitted:
+    """Train `model` in place on the job's task and note what was done; the development split selects the weights."""
+    train = encode(job.task.splits[TRAIN], job.tokenizer, job.max_length)
+    development = encode(job.task.splits[DEVELOPMENT], job.tokenizer, job.max_length)
+    labels = job.task.splits[DEVELOPMENT].with_format("numpy")["label"][:]
+    metric = METRICS[job.task.metrics[0]]
+    fitted = fit(
+        model,
+        train,
+        Collator(job.tokenizer),
+        training,
+        loss=job.loss,
+        seed=job.seed,
+        folder=job.folder,
+        evaluate=lambda current: metric(labels, predict_logits(current, job.tokenizer, development)),
+        on_step=on_step,
+        patience_from=patience_from,
+        progress=title if job.progress else None,
+    )
+    job.note(
+        "training",
+        {
+            "steps": fitted.steps,
+            "planned_steps": fitted.planned_steps,
+            "best_step": fitted.best_step,
+            "history": fitted.history,
+            "precision": fitted.precision,
+            "train_seconds": fitted.train_seconds,
+        },
+    )
+    return fitted

@@ -1,0 +1,132 @@
+"""Timing that does not flatter: variants take turns within every round, and the answer is a median of ratios."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from plankwise.data.encoding import Collator, lengths_of, token_budget_batches
+from plankwise.encoder.anatomy import usable_positions
+
+LATENCY_TOKENS = (32, 128, 512)
+LATENCY_REPEATS = 5
+THROUGHPUT_TEXTS = 256
+TOKENS_PER_BATCH = 2048
+BASELINE, COMPRESSED = "baseline", "compressed"
+
+
+def benchmark(
+    baseline: PreTrainedModel,
+    compressed: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[dict[str, Any]],
+    rounds: int,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Time both models in torch, eager fp32, taking turns.
+
+    Latency is that of one text of 32, 128 and 512 tokens (as far as the model has positions), p50 and p95 in
+    milliseconds. Throughput is over up to 256 of the given texts with their own lengths, sorted into batches of at
+    most 2,048 padded tokens. A speed-up is the median over rounds of baseline time / compressed time in that round;
+    `spread` gives the smallest and largest round.
+    """
+    models = {BASELINE: baseline.eval(), COMPRESSED: compressed.eval()}
+    with torch.inference_mode(), fixed_threads(threads) as used:
+        latency = {
+            str(tokens): _latency(models, tokens, rounds)
+            for tokens in LATENCY_TOKENS
+            if tokens <= min(usable_positions(model.config) for model in models.values())
+        }
+        throughput = _throughput(models, tokenizer, examples, rounds)
+    return {
+        "runtime": "torch eager fp32",
+        "device": str(baseline.device),
+        "threads": used,
+        "rounds": rounds,
+        "latency": latency,
+        "throughput": throughput,
+    }
+
+
+def take_turns(variants: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+    """Run every variant once untimed, then all of them in each round, in alternating order; seconds for each run."""
+    for run in variants.values():
+        run()
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for number in range(rounds):
+        names = list(variants)
+        for name in names if number % 2 == 0 else reversed(names):
+            start = time.perf_counter()
+            variants[name]()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def ratio(above: Sequence[float], below: Sequence[float]) -> dict[str, Any]:
+    """Give the median of the rounds' ratios and their spread."""
+    ratios = [one / other for one, other in zip(above, below, strict=True)]
+    return {"speedup": statistics.median(ratios), "spread": [min(ratios), max(ratios)]}
+
+
+@contextmanager
+def fixed_threads(threads: int | None) -> Iterator[int]:
+    """Fix torch's threads for a while and give their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+
+
+def _latency(models: dict[str, PreTrainedModel], tokens: int, rounds: int) -> dict[str, Any]:
+    smallest = min(model.config.vocab_size for model in models.values())
+    ids = torch.randint(min(5, smallest - 1), smallest, (1, tokens), generator=torch.Generator().manual_seed(0))
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    repeats = rounds * LATENCY_REPEATS
+    seconds = take_turns({name: _runner(model, [batch]) for name, model in models.items()}, repeats)
+    percentiles = {
+        name: dict(zip(("p50_ms", "p95_ms"), (1000 * np.percentile(values, [50, 95])).tolist(), strict=True))
+        for name, values in seconds.items()
+    }
+    return {**percentiles, **ratio(seconds[BASELINE], seconds[COMPRESSED])}
+
+
+def _throughput(
+    models: dict[str, PreTrainedModel],
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[dict[str, Any]],
+    rounds: int,
+) -> dict[str, Any]:
+    chosen = [
+        examples[index] for index in np.linspace(0, len(examples) - 1, min(THROUGHPUT_TEXTS, len(examples)), dtype=int)
+    ]
+    inputs = [{name: value for name, value in each.items() if name != "labels"} for each in chosen]
+    collate = Collator(tokenizer)
+    groups = token_budget_batches(lengths_of(inputs), TOKENS_PER_BATCH)
+    batches = [collate([inputs[index] for index in group]) for group in groups]
+    seconds = take_turns({name: _runner(model, batches) for name, model in models.items()}, rounds)
+    per_text = {
+        name: {"ms_per_text": 1000 * statistics.median(values) / len(inputs)} for name, values in seconds.items()
+    }
+    return {**per_text, **ratio(seconds[BASELINE], seconds[COMPRESSED]), "texts": len(inputs)}
+
+
+def _runner(model: PreTrainedModel, batches: Sequence[dict[str, Tensor]]) -> Callable[[], None]:
+    placed = [{name: value.to(model.device) for name, value in batch.items()} for batch in batches]
+
+    def run() -> None:
+        for batch in placed:
+            model(**batch)
+        if model.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return run

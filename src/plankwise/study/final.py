@@ -1,0 +1,82 @@
+"""The last stage: both models on the test split, once; what was kept, what it costs, how fast it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from plankwise.core.errors import CheckpointError
+from plankwise.core.records import Cost, Entry, Final, Record
+from plankwise.core.runtime import default_device
+from plankwise.data.encoding import encode
+from plankwise.data.task import TEST, TRAIN, Task
+from plankwise.encoder.checkpoint import load_tokenizer, load_trained
+from plankwise.encoder.cost import count_parameters, weights_size_bytes
+from plankwise.study.benchmark import benchmark
+from plankwise.study.compare import Pair, behaviour, chance_corrected, retained_performance, score_interval
+from plankwise.study.plan import Recipe
+from plankwise.training.evaluate import Predictions, predict
+from plankwise.training.metrics import METRICS, majority_logits
+
+PREDICTIONS = "predictions.npz"
+
+
+def measure_final(record: Record, task: Task, recipe: Recipe, baseline: Path, model: Path, predictions: Path) -> Record:
+    """Fill in the test scores of a record and everything that follows from them; save logits and ids, never text."""
+    assert record.baseline is not None
+    old_model, new_model = (load_trained(str(folder)).to(default_device()) for folder in (baseline, model))
+    tokenizer = load_tokenizer(str(model))
+    old = predict(old_model, load_tokenizer(str(baseline)), task, TEST, recipe.model.max_length)
+    new = predict(new_model, tokenizer, task, TEST, recipe.model.max_length)
+    np.savez_compressed(
+        predictions, ids=np.array(old.ids), labels=old.labels, baseline=old.logits, compressed=new.logits
+    )
+    examples = encode(task.splits[TEST], tokenizer, recipe.model.max_length)
+    timing = benchmark(old_model, new_model, tokenizer, examples, recipe.evaluation.rounds, recipe.evaluation.threads)
+    cost = Cost(
+        parameters=count_parameters(new_model),
+        size_bytes=weights_size_bytes(model),
+        train_seconds=sum(step.train_seconds for step in record.steps),
+    )
+    tested = record.baseline.model_copy(update={"scores": old.scores(task.metrics), "scores_split": TEST})
+    final = _compare(tested, task, recipe, old, new, cost, timing)
+    return record.model_copy(update={"baseline": tested, "final": final})
+
+
+def _compare(
+    baseline: Entry, task: Task, recipe: Recipe, old: Predictions, new: Predictions, cost: Cost, timing: dict[str, Any]
+) -> Final:
+    pair = Pair(old.labels, old.logits, new.logits)
+    resamples = recipe.evaluation.bootstrap
+    train_labels = np.asarray(task.splits[TRAIN]["label"][:])
+    guess = majority_logits(old.labels, train_labels)
+    majority = {name: METRICS[name](old.labels, guess) for name in task.metrics}
+    scores = new.scores(task.metrics)
+    return Final(
+        scores=scores,
+        score_intervals={name: score_interval([new.labels], [new.logits], name, resamples) for name in task.metrics},
+        baseline_intervals={name: score_interval([old.labels], [old.logits], name, resamples) for name in task.metrics},
+        majority_scores=majority,
+        cost=cost,
+        retained_performance={name: retained_performance([pair], name, resamples) for name in task.metrics},
+        chance_corrected={n: chance_corrected(scores[n], baseline.scores[n], majority[n]) for n in task.metrics},
+        behaviour=behaviour(pair),
+        compression_ratio=baseline.cost.parameters / cost.parameters,
+        speedup=timing["throughput"]["speedup"],
+        benchmark=timing,
+    )
+
+
+def read_pair(run: Path) -> tuple[list[str], Pair]:
+    """Read the ids and test logits that a run saved.
+
+    Raises:
+        CheckpointError: if they are missing or unreadable.
+    """
+    try:
+        with np.load(run / PREDICTIONS, allow_pickle=False) as saved:
+            return saved["ids"].tolist(), Pair(saved["labels"], saved["baseline"], saved["compressed"])
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"cannot read {run / PREDICTIONS}: {error}") from None

@@ -1,0 +1,270 @@
+"""The chain: recipe → task → baseline → methods → evaluation → record → report. Every arrow is one function here."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from plankwise.core.errors import MethodError, ModelError, OutputError
+from plankwise.core.recipe import to_plain
+from plankwise.core.records import Cost, Entry, Record
+from plankwise.core.runtime import default_device, environment, is_main_process, mix_seed, wait_for_everyone
+from plankwise.data.task import DEVELOPMENT, TRAIN, Task
+from plankwise.encoder.anatomy import usable_positions
+from plankwise.encoder.checkpoint import load_classifier, load_config, load_tokenizer, load_trained
+from plankwise.methods.method import Job, Method, train_on_task
+from plankwise.study.final import PREDICTIONS, measure_final
+from plankwise.study.plan import Recipe
+from plankwise.study.report import write_report
+from plankwise.study.run_folder import Made, RunFolder, read_entry
+from plankwise.training.evaluate import predict
+from plankwise.training.losses import Loss, balanced_weights, task_loss
+from plankwise.training.pretraining import pretrain, scratch_config
+
+logger = logging.getLogger(__name__)
+PRETRAINED, BASELINE, MODEL = "pretrained", "baseline", "model"
+_NO_COST = Cost(parameters=0, size_bytes=0, train_seconds=0.0)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A recipe whose data and models have been looked at, before anything is written or trained.
+
+    Attributes:
+        recipe: as given.
+        task: loaded, test split included; only the last stage reads that.
+        configs: of the baseline and of the model after each step.
+    """
+
+    recipe: Recipe
+    task: Task
+    configs: list[PreTrainedConfig]
+
+
+def check(recipe: Recipe) -> Checked:
+    """Load the data, read the model's configuration and plan every step; any fault shows here.
+
+    Raises:
+        PlankwiseError: of the kind that fits.
+    """
+    source = recipe.model.source
+    config = load_config(source) if source is not None else scratch_config(recipe.model.scratch)
+    longest = usable_positions(config)
+    if recipe.model.max_length > longest:
+        raise ModelError(f"model.max_length {recipe.model.max_length} is more than the model's {longest} positions")
+    if source is not None:
+        load_tokenizer(source)
+    configs = [config]
+    for number, step in enumerate(recipe.steps):
+        try:
+            configs.append(step.plan(configs[-1]))
+        except MethodError as error:
+            raise MethodError(f"steps.{number} ({step.method}): {error}") from None
+    return Checked(recipe, recipe.task.load(), configs)
+
+
+def run(
+    checked: Checked,
+    out: Path,
+    *,
+    resume: bool = False,
+    progress: bool = False,
+    until: Literal["baseline", "report"] = "report",
+    baseline: Path | None = None,
+) -> Record:
+    """Run a checked recipe into the folder `out`, or go on with it.
+
+    Args:
+        checked: by `check`.
+        out: the run's folder.
+        resume: whether `out` may hold an unfinished run of this very recipe.
+        progress: whether to show progress bars.
+        until: where to stop.
+        baseline: folder of a finished baseline of the same data, model and settings, to take instead of training one.
+    """
+    recipe, task = checked.recipe, checked.task
+    folder = RunFolder(out, to_plain(recipe))
+    with folder.claimed(resume):
+        known = folder.known_hashes()
+        if known is not None and known != dict(task.hashes):
+            raise OutputError(f"the data changed since the run in {out} began; choose another folder")
+        record = _new_record(checked)
+        chain = _Chain(checked, folder, progress)
+        if baseline is not None:
+            chain.adopt_baseline(baseline)
+        record.baseline = chain.baseline()
+        _write(record, out)
+        if until == "report":
+            for number, step in enumerate(recipe.steps, 1):
+                record.steps.append(chain.step(number, step))
+                _write(record, out)
+            folder.copy_model(chain.last, MODEL)
+            if is_main_process():
+                record = measure_final(record, task, recipe, out / BASELINE, out / MODEL, out / PREDICTIONS)
+                record.write(out)
+                write_report([out], out / "report.html")
+            folder.tidy()
+        wait_for_everyone()
+    return record
+
+
+def _new_record(checked: Checked) -> Record:
+    task = checked.task
+    described = {
+        "name": task.name,
+        "kind": task.kind,
+        "labels": list(task.labels),
+        "metrics": list(task.metrics),
+        "access": task.access,
+        "rows": dict(task.splits.num_rows),
+    }
+    return Record(
+        name=checked.recipe.name,
+        task=described,
+        environment=environment(),
+        data_hashes=dict(task.hashes),
+        seed=checked.recipe.seed,
+        recipe=to_plain(checked.recipe),
+    )
+
+
+def _write(record: Record, out: Path) -> None:
+    if is_main_process():
+        record.write(out)
+
+
+class _Chain:
+    """The trained stages of one run, each starting from the one before."""
+
+    def __init__(self, checked: Checked, folder: RunFolder, progress: bool) -> None:
+        self._recipe, self._folder, self._progress = checked.recipe, folder, progress
+        self._task = checked.task.without_test()  # nothing below ever holds the test split
+        self.last = BASELINE
+
+    def adopt_baseline(self, source: Path) -> None:
+        """Take over a finished baseline, if it is what this recipe would have trained."""
+        entry = read_entry(source)
+        if entry.settings != self._baseline_settings():
+            raise OutputError(f"the baseline in {source} was made with other data, model, settings or seed")
+        self._folder.adopt(source, BASELINE)
+
+    def baseline(self) -> Entry:
+        """Fine-tune the uncompressed model."""
+        source = self._recipe.model.source or str(self._pretrained())
+
+        def make(work: Path) -> Made:
+            torch.manual_seed(self._seed("head"))
+            model = load_classifier(source, self._task.labels, self._task.kind)
+            job, notes = self._job(work, BASELINE, load_tokenizer(source))
+            fitted = train_on_task(model.to(default_device()), job, self._recipe.baseline, "baseline")
+            return (
+                model,
+                job.tokenizer,
+                self._entry(BASELINE, self._baseline_settings(), model, job, notes, fitted.train_seconds),
+            )
+
+        return self._folder.stage(BASELINE, make)
+
+    def step(self, number: int, method: Method) -> Entry:
+        """Let one method compress the model so far."""
+        name, source = f"steps/{number:02d}-{method.method}", self.last
+
+        def make(work: Path) -> Made:
+            model = load_trained(str(self._folder.path / source)).to(default_device())
+            job, notes = self._job(work, name, load_tokenizer(str(self._folder.path / source)))
+            smaller = method.compress(model, job)
+            self._warn_if_unchanged(name, model, smaller)
+            seconds = notes.get("training", {}).get("train_seconds", 0.0)
+            return smaller, job.tokenizer, self._entry(method.method, to_plain(method), smaller, job, notes, seconds)
+
+        entry = self._folder.stage(name, make)
+        self.last = name
+        return entry
+
+    def _pretrained(self) -> Path:
+        scratch = self._recipe.model.scratch
+        assert scratch is not None
+
+        def make(work: Path) -> Made:
+            texts = self._task.splits[TRAIN]["text"][:]
+            model, tokenizer, notes = pretrain(scratch, texts, self._seed(PRETRAINED), work, self._progress)
+            seconds = sum(stage["train_seconds"] for stage in notes["stages"])
+            entry = Entry(
+                name=PRETRAINED,
+                settings=to_plain(scratch),
+                scores={},
+                scores_split=TRAIN,
+                cost=_NO_COST,
+                train_seconds=seconds,
+                development_scores={},
+                details=notes,
+            )
+            return model, tokenizer, entry
+
+        self._folder.stage(PRETRAINED, make)
+        return self._folder.path / PRETRAINED
+
+    def _job(self, work: Path, stage: str, tokenizer: PreTrainedTokenizerBase) -> tuple[Job, dict[str, Any]]:
+        notes: dict[str, Any] = {}
+        job = Job(
+            self._task,
+            tokenizer,
+            self._recipe.model.max_length,
+            objective(self._recipe, self._task),
+            self._seed(stage),
+            work,
+            self._progress,
+            notes.__setitem__,
+        )
+        return job, notes
+
+    def _entry(
+        self,
+        name: str,
+        settings: dict[str, Any],
+        model: PreTrainedModel,
+        job: Job,
+        notes: dict[str, Any],
+        seconds: float,
+    ) -> Entry:
+        scores = predict(model, job.tokenizer, job.task, DEVELOPMENT, job.max_length).scores(job.task.metrics)
+        return Entry(
+            name=name,
+            settings=settings,
+            scores=scores,
+            scores_split=DEVELOPMENT,
+            cost=_NO_COST,
+            train_seconds=seconds,
+            development_scores=scores,
+            details=notes,
+        )
+
+    def _baseline_settings(self) -> dict[str, Any]:
+        recipe = self._recipe
+        return {
+            "training": to_plain(recipe.baseline),
+            "model": to_plain(recipe.model),
+            "seed": recipe.seed,
+            "objective": to_plain(recipe.objective),
+            "data_hashes": dict(self._task.hashes),
+        }
+
+    def _seed(self, stage: str) -> int:
+        return mix_seed(self._recipe.seed, stage)
+
+    def _warn_if_unchanged(self, name: str, model: PreTrainedModel, smaller: PreTrainedModel) -> None:
+        if sum(value.numel() for value in smaller.parameters()) >= sum(value.numel() for value in model.parameters()):
+            logger.warning("%s made the model no smaller", name)
+
+
+def objective(recipe: Recipe, task: Task) -> Loss:
+    """Make the loss that the recipe asks for."""
+    if recipe.objective.class_weights == "none":
+        return task_loss(task.kind)
+    labels = task.splits[TRAIN]["label"][:]
+    return task_loss(task.kind, balanced_weights(labels, task.kind, len(task.labels)))

@@ -1,0 +1,94 @@
+"""The whole recipe: what every floor's settings add up to."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import pydantic
+
+from plankwise.core.recipe import settings
+from plankwise.data.docstrings import Docstrings
+from plankwise.data.germeval import GermEval2018, GermEval2019
+from plankwise.data.tables import HubDataset, Table
+from plankwise.methods.registry import AnyMethod
+from plankwise.training.fit import Training
+from plankwise.training.pretraining import Scratch
+
+AnyTask = Annotated[GermEval2018 | GermEval2019 | Docstrings | Table | HubDataset, pydantic.Field(discriminator="name")]
+
+
+@settings
+class Model:
+    """The encoder to compress: one that exists, or one to train from scratch on the task's own training texts.
+
+    Attributes:
+        source: a local folder or a Hub id.
+        scratch: geometry and pretraining of a new one.
+        max_length: texts are cut to this many tokens.
+    """
+
+    source: str | None = None
+    scratch: Scratch | None = None
+    max_length: Annotated[int, pydantic.Field(ge=4)] = 128
+
+    @pydantic.model_validator(mode="after")
+    def _one_of_both(self) -> Model:
+        if (self.source is None) == (self.scratch is None):
+            raise ValueError("give either source or scratch")
+        return self
+
+
+@settings
+class Objective:
+    """What every training of the run minimizes, beside what a method adds.
+
+    Attributes:
+        class_weights: `balanced` weighs each class against its frequency in train.
+    """
+
+    class_weights: Literal["none", "balanced"] = "none"
+
+
+@settings
+class Evaluation:
+    """How the end is measured.
+
+    Attributes:
+        bootstrap: resamples of the test split behind each 95 % interval.
+        rounds: interleaved rounds of the timing.
+        threads: torch threads while timing; all cores by default.
+    """
+
+    bootstrap: Annotated[int, pydantic.Field(ge=100)] = 2000
+    rounds: Annotated[int, pydantic.Field(ge=3)] = 9
+    threads: Annotated[int, pydantic.Field(ge=1)] | None = None
+
+
+@settings
+class Recipe:
+    """One run: a task, a model, its baseline, and the steps that compress it.
+
+    Attributes:
+        name: what reports call the run.
+        task: the data.
+        model: the encoder.
+        baseline: how the uncompressed model is fine-tuned.
+        objective: the loss.
+        steps: methods, in order.
+        evaluation: how the end is measured.
+        seed: of everything random but the cut of the data.
+    """
+
+    name: Annotated[str, pydantic.Field(pattern=r"^[\w.+-]+$")]
+    task: AnyTask
+    model: Model
+    baseline: Training = Training()
+    objective: Objective = Objective()
+    steps: tuple[AnyMethod, ...] = ()
+    evaluation: Evaluation = Evaluation()
+    seed: Annotated[int, pydantic.Field(ge=0, lt=2**31)] = 0
+
+
+def json_schema() -> dict[str, Any]:
+    """Give the JSON Schema of recipes, for editors."""
+    return pydantic.TypeAdapter(Recipe).json_schema(mode="validation")

@@ -1,0 +1,150 @@
+"""The folder of a run: whose it is, which stages in it are whole, and the lock against a second process."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import yaml
+from filelock import FileLock, Timeout
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from plankwise.core.errors import CheckpointError, OutputError
+from plankwise.core.files import make_writable_folder, whole_folder, write_json, write_text
+from plankwise.core.records import FILE_NAME, Cost, Entry
+from plankwise.core.runtime import is_main_process, wait_for_everyone
+from plankwise.encoder.cost import count_parameters, weights_size_bytes
+
+RECIPE, STAGE, WORK, LOCK = "recipe.yaml", "stage.json", ".work", ".lock"
+Made = tuple[PreTrainedModel, PreTrainedTokenizerBase, Entry]
+
+
+class RunFolder:
+    """One run's folder. Only the main process writes; a stage is there whole or not at all."""
+
+    def __init__(self, path: Path, recipe: dict[str, Any]) -> None:
+        self.path, self._recipe = path, recipe
+
+    @contextmanager
+    def claimed(self, resume: bool) -> Iterator[None]:
+        """Take the folder for this recipe, for as long as the context lasts.
+
+        Raises:
+            OutputError: if it cannot be written to, holds something else, is in use, or holds this very run and
+                `resume` was not asked for.
+        """
+        if not is_main_process():
+            wait_for_everyone()
+            yield
+            return
+        self._refuse_foreign(resume)
+        make_writable_folder(self.path)
+        lock = FileLock(self.path / LOCK)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise OutputError(f"another process is writing to {self.path}") from None
+        try:
+            write_text(self.path / RECIPE, yaml.safe_dump(self._recipe, sort_keys=False, allow_unicode=True))
+            wait_for_everyone()
+            yield
+        finally:
+            lock.release()
+
+    def _refuse_foreign(self, resume: bool) -> None:
+        if self.path.exists() and not self.path.is_dir():
+            raise OutputError(f"cannot write to {self.path}: it is a file")
+        try:
+            present = {each.name for each in self.path.iterdir()} - {LOCK} if self.path.exists() else set()
+        except OSError as error:
+            raise OutputError(f"cannot write to {self.path}: {error.strerror}") from None
+        if not present:
+            return
+        if RECIPE not in present:
+            raise OutputError(f"{self.path} holds files that are not of a run; choose an empty or a new folder")
+        try:
+            other = yaml.safe_load((self.path / RECIPE).read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError):
+            other = None
+        if other != self._recipe:
+            names = _differing(other, self._recipe)
+            raise OutputError(f"{self.path} holds another recipe's run (it differs in {names}); choose another folder")
+        if not resume:
+            raise OutputError(f"{self.path} holds a run of this recipe already; add --resume to go on with it")
+
+    def has(self, name: str) -> bool:
+        """Tell whether a stage is whole."""
+        return (self.path / name / STAGE).exists()
+
+    def stage(self, name: str, make: Callable[[Path], Made]) -> Entry:
+        """Run `make` with a folder for its checkpoints and keep what it made, unless that is done already."""
+        if not self.has(name):
+            work = self.path / WORK / name
+            model, tokenizer, entry = make(work)
+            if is_main_process():
+                with whole_folder(self.path / name) as temporary:
+                    model.save_pretrained(temporary)
+                    tokenizer.save_pretrained(temporary)
+                    cost = Cost(
+                        parameters=count_parameters(model),
+                        size_bytes=weights_size_bytes(temporary),
+                        train_seconds=entry.train_seconds,
+                    )
+                    write_json(temporary / STAGE, entry.model_copy(update={"cost": cost}).model_dump(mode="json"))
+                shutil.rmtree(work, ignore_errors=True)
+            wait_for_everyone()
+        return read_entry(self.path / name)
+
+    def copy_model(self, source: str, target: str) -> None:
+        """Copy a stage's model, without the stage's own file, to where users look for it."""
+        if is_main_process():
+            with whole_folder(self.path / target) as temporary:
+                shutil.copytree(self.path / source, temporary, dirs_exist_ok=True, ignore=lambda *_: {STAGE})
+
+    def adopt(self, source: Path, name: str) -> None:
+        """Copy a finished stage of another run into this one."""
+        if is_main_process() and not self.has(name):
+            with whole_folder(self.path / name) as temporary:
+                shutil.copytree(source, temporary, dirs_exist_ok=True)
+        wait_for_everyone()
+
+    def tidy(self) -> None:
+        """Remove what only an unfinished run needs."""
+        if is_main_process():
+            shutil.rmtree(self.path / WORK, ignore_errors=True)
+
+    def known_hashes(self) -> dict[str, str] | None:
+        """Read the data hashes that an earlier part of this run recorded."""
+        try:
+            hashes = json.loads((self.path / FILE_NAME).read_text(encoding="utf-8"))["data_hashes"]
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError) as error:
+            raise CheckpointError(f"{self.path / FILE_NAME} is damaged: {error}") from None
+        assert isinstance(hashes, dict)
+        return hashes
+
+
+def read_entry(folder: Path) -> Entry:
+    """Read what a stage did.
+
+    Raises:
+        CheckpointError: if `folder` is no stage of a run.
+    """
+    try:
+        return Entry.model_validate_json((folder / STAGE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder} is not a finished stage of a run: {STAGE} is missing") from None
+    except (OSError, pydantic.ValidationError) as error:
+        raise CheckpointError(f"{folder / STAGE} is damaged: {str(error).splitlines()[0]}") from None
+
+
+def _differing(one: Any, other: dict[str, Any]) -> str:
+    if not isinstance(one, dict):
+        return "everything"
+    return ", ".join(key for key in {**one, **other} if one.get(key) != other.get(key))

@@ -1,0 +1,98 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from plankwise.core.records import Entry, Record
+
+
+def print_table(table: Table) -> None:
+    """Print to standard output, as wide as it needs to be where that is no terminal."""
+    console = Console()
+    (console if console.is_terminal else Console(width=120)).print(table)
+
+
+def record_table(record: Record, out: Path) -> Table:
+    """Show a run: each trained model with its size and score, and what the last one kept."""
+    metric = record.task["metrics"][0]
+    table = Table(title=f"{record.name}, seed {record.seed}: {metric} on {record.task['name']}", title_justify="left")
+    for column in (
+        "model",
+        "parameters",
+        "size",
+        "development",
+        "test [95 %]",
+        "retained [95 %]",
+        "faster",
+        "training",
+    ):
+        table.add_column(column, justify="left" if column == "model" else "right", no_wrap=True)
+    final = record.final
+    entries = [each for each in (record.baseline, *record.steps) if each is not None]
+    for entry in entries:
+        test = retained = faster = ""
+        if final is not None and entry is record.baseline:
+            test, faster = _interval(final.baseline_intervals[metric]), "1.00×"
+        elif final is not None and entry is entries[-1]:
+            test, faster = _interval(final.score_intervals[metric]), f"{final.speedup:.2f}×"
+            retained = _interval(final.retained_performance[metric])
+        table.add_row(
+            entry.name,
+            *_cost(entry),
+            f"{entry.development_scores[metric]:.3f}",
+            test,
+            retained,
+            faster,
+            f"{entry.train_seconds:.0f} s",
+        )
+    table.caption = f"{out / 'report.html'}, {out / 'model'}" if final is not None else str(out)
+    return table
+
+
+def plan_table(plan: list[dict[str, Any]]) -> Table:
+    """Show what a recipe would do and roughly what it costs on this machine."""
+    table = Table(title="Plan; nothing has been trained", title_justify="left")
+    for column in ("stage", "parameters", "steps", "s per step", "about"):
+        table.add_column(column, justify="left" if column == "stage" else "right")
+    for row in plan:
+        table.add_row(
+            row["stage"],
+            f"{row['parameters'] / 1e6:.2f} M",
+            str(row["steps"]),
+            f"{row['seconds_per_step']:.3f}",
+            _duration(row["seconds"]),
+        )
+    table.add_row("all", "", "", "", _duration(sum(row["seconds"] for row in plan)))
+    return table
+
+
+def timing_lines(timing: dict[str, Any]) -> list[str]:
+    """Show a timing of two models, a line for each case."""
+    lines = [f"{timing['runtime']}, {timing['threads']} threads, {timing['device']}, {timing['rounds']} rounds"]
+    for tokens, case in timing["latency"].items():
+        old, new = (f"{case[name]['p50_ms']:.2f}/{case[name]['p95_ms']:.2f}" for name in ("baseline", "compressed"))
+        lines.append(f"1 text of {tokens} tokens: p50/p95 {old} ms against {new} ms, {_speedup(case)}")
+    case = timing["throughput"]
+    old, new = (f"{case[name]['ms_per_text']:.3f}" for name in ("baseline", "compressed"))
+    return [*lines, f"{case['texts']} texts of the task: {old} ms a text against {new} ms, {_speedup(case)}"]
+
+
+def _speedup(case: dict[str, Any]) -> str:
+    return f"{case['speedup']:.2f}× faster ({case['spread'][0]:.2f} to {case['spread'][1]:.2f})"
+
+
+def _interval(value: Any) -> str:
+    return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
+
+
+def _cost(entry: Entry) -> tuple[str, str]:
+    return f"{entry.cost.parameters / 1e6:.2f} M", f"{entry.cost.size_bytes / 1e6:.1f} MB"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

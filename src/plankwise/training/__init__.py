@@ -1,0 +1,1 @@
+"""Training and scoring. Methods call `fit`; `fit` knows no method."""

@@ -1,0 +1,107 @@
+"""What happens around each step: seeding, timing, watching the loss, stopping early."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import EarlyStoppingCallback, TrainerCallback
+from transformers.trainer_callback import ExportableState
+
+from plankwise.core.errors import TrainingError
+from plankwise.core.runtime import mix_seed
+
+logger = logging.getLogger(__name__)
+
+
+class Steps(TrainerCallback):
+    """Seeds each step by (seed, step, rank) and tells the method which step it is."""
+
+    def __init__(self, seed: int, total: int, on_step: Callable[[int, int], None] | None) -> None:
+        self._seed, self._total, self._on_step = seed, total, on_step
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Seed dropout and masking of this step, each process with its own numbers."""
+        torch.manual_seed(mix_seed(self._seed, state.global_step, args.process_index))
+        if self._on_step is not None:
+            self._on_step(state.global_step, self._total)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Score the last weights too, wherever the interval of evaluations falls."""
+        if state.global_step >= self._total and args.eval_strategy != "no":
+            control.should_evaluate = True
+
+
+class Stopwatch(TrainerCallback, ExportableState):
+    """Adds up the seconds spent in training steps, over all parts of an interrupted run."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._since: float | None = None
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Start, unless already running since the step before."""
+        if self._since is None:
+            self._since = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop before a checkpoint or evaluation; go on otherwise, so that loading the next batch counts."""
+        if control.should_evaluate or control.should_save or control.should_training_stop:
+            self.pause()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop."""
+        self.pause()
+
+    def pause(self) -> None:
+        """Add the running time to the sum."""
+        if self._since is not None:
+            self.seconds += time.perf_counter() - self._since
+            self._since = None
+
+    def state(self) -> dict[str, Any]:
+        """Give what a checkpoint needs to keep."""
+        return {"args": {}, "attributes": {"seconds": self.seconds}}
+
+
+class Watch(TrainerCallback):
+    """Logs evaluations and stops a training whose loss is no longer a number."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Look at each logged loss."""
+        loss = (logs or {}).get("loss")
+        if loss is not None and not math.isfinite(float(loss)):
+            raise TrainingError(f"the loss is {loss} at step {state.global_step}; lower the learning rate")
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: dict[str, float] | None = None, **_: Any
+    ) -> None:
+        """Log each development score."""
+        score = (metrics or {})["eval_score"]
+        logger.info("step %d of %d: development score %.4f", state.global_step, state.max_steps, score)
+
+
+class Patience(EarlyStoppingCallback):
+    """Early stopping that looks away until `first_step`."""
+
+    def __init__(self, early_stopping_patience: int, first_step: int = 0) -> None:
+        super().__init__(early_stopping_patience)
+        self.first_step = first_step
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Need nothing of the parent's demands: without `keep: best` the last weights are wanted."""
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
+        """Count evaluations without a better score."""
+        if state.global_step >= self.first_step:
+            super().on_evaluate(args, state, control, metrics)
+
+    def state(self) -> dict[str, Any]:
+        """Give what a checkpoint needs to keep."""
+        kept: dict[str, Any] = super().state()
+        kept["args"] = {"early_stopping_patience": self.early_stopping_patience, "first_step": self.first_step}
+        return kept

@@ -1,0 +1,67 @@
+"""A start from which a small masked language model leaves the unigram plateau soon.
+
+Word embeddings come from a factorization of the corpus' positive pointwise mutual information (Levy & Goldberg 2014),
+the output bias from log unigram frequencies, and learned positions start as sinusoids. Measured here on Bundestag text,
+this left the plateau about ten times sooner than random normal numbers; with 10⁹ tokens it would matter less.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.sparse import coo_matrix, csr_matrix
+from sklearn.utils.extmath import randomized_svd
+from transformers import PreTrainedModel
+
+from plankwise.training.metrics import Array, Floats
+
+WINDOW = 4
+SMOOTHING = 0.75  # of context frequencies, as in word2vec
+
+
+def give_fast_start(model: PreTrainedModel, blocks: Array, seed: int) -> None:
+    """Set embeddings, positions and output bias of a new masked LM in place, from token blocks [blocks, length]."""
+    vocabulary, width = model.get_input_embeddings().weight.shape
+    scale = float(model.config.initializer_range)
+    frequencies = np.bincount(blocks.ravel(), minlength=vocabulary).astype(float)
+    words = ppmi_embeddings(blocks, vocabulary, width, scale, seed)
+    positions = sinusoids(int(model.config.max_position_embeddings), width) * scale
+    with torch.no_grad():
+        embeddings = model.get_input_embeddings().weight
+        seen = torch.from_numpy(frequencies > 0)
+        embeddings[seen] = torch.from_numpy(words).to(embeddings.dtype)[seen]
+        bias = model.get_output_embeddings().bias
+        bias.copy_(torch.from_numpy(np.log((frequencies + 0.1) / (frequencies + 0.1).sum())))
+        for name, parameter in model.named_parameters():
+            if name.endswith("position_embeddings.weight"):
+                parameter.copy_(torch.from_numpy(positions)[: len(parameter)])
+
+
+def ppmi_embeddings(blocks: Array, vocabulary: int, width: int, scale: float, seed: int) -> Floats:
+    """Factorize the PPMI matrix of tokens within a few positions of each other.
+
+    Returns:
+        [vocabulary, width], shifted and scaled to mean 0 and standard deviation `scale`.
+    """
+    counts = csr_matrix((vocabulary, vocabulary))
+    for distance in range(1, WINDOW + 1):
+        left, right = blocks[:, :-distance].ravel(), blocks[:, distance:].ravel()
+        weight = np.full(left.shape, 1.0 / distance)
+        counts = counts + coo_matrix((weight, (left, right)), shape=counts.shape).tocsr()
+    counts = (counts + counts.T).tocoo()
+    row_sums = np.asarray(counts.sum(axis=1)).ravel()
+    contexts = row_sums**SMOOTHING
+    contexts /= contexts.sum()
+    information = np.log(counts.data / (row_sums[counts.row] * contexts[counts.col]))
+    positive = information > 0
+    matrix = csr_matrix((information[positive], (counts.row[positive], counts.col[positive])), shape=counts.shape)
+    left_vectors, values, _ = randomized_svd(matrix, width, n_iter=4, random_state=seed % 2**32)
+    vectors: Floats = left_vectors * np.sqrt(values)
+    vectors -= vectors.mean(axis=0)
+    return vectors * (scale / vectors.std())
+
+
+def sinusoids(positions: int, width: int) -> Floats:
+    """Give the fixed position codes of Vaswani et al. 2017, [positions, width], values in [−1, 1]."""
+    angles = np.arange(positions)[:, None] / 10000 ** (2 * (np.arange(width) // 2) / width)
+    return np.where(np.arange(width) % 2 == 0, np.sin(angles), np.cos(angles))
