@@ -25,7 +25,8 @@ Location = tuple[int | str, ...]
 def settings(cls: type[T]) -> type[T]:
     """Turn a class into frozen, keyword-only settings whose fields are checked and whose unknown keys are refused."""
     config = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
-    return checked_dataclass(frozen=True, kw_only=True, config=config)(cls)
+    made: Any = checked_dataclass(frozen=True, kw_only=True, config=config)(cls)
+    return made  # type: ignore[no-any-return]
 
 
 def read_recipe(path: Path, schema: type[T], overrides: Sequence[str] = ()) -> T:
@@ -123,14 +124,16 @@ def _data_place(location: Location, data: Any) -> Location:
     """Drop the union tags that pydantic puts into a location, leaving the path through the data itself."""
     place: list[int | str] = []
     for part in location:
-        if (isinstance(data, Mapping) and part in data) or (
-            isinstance(data, list) and isinstance(part, int) and part < len(data)
-        ):
+        if _holds(data, part):
             data = data[part]
-        else:
-            continue
-        place.append(part)
+            place.append(part)
     return tuple(place)
+
+
+def _holds(data: Any, part: int | str) -> bool:
+    if isinstance(data, list):
+        return isinstance(part, int) and part < len(data)
+    return isinstance(data, Mapping) and part in data
 
 
 def _where(path: Path, node: yaml.Node | None, place: Location, overridden: list[Location]) -> str:
@@ -181,12 +184,12 @@ def _override(data: Any, text: str) -> Location:
     for part in parts[:-1]:
         if isinstance(data, dict):
             data = data.setdefault(part, {})
-        elif isinstance(data, list) and isinstance(part, int) and part < len(data):
+        elif _holds(data, part):
             data = data[part]
         else:
             raise RecipeError(f"--set {text}: there is no '{part}' in the recipe")
     last = parts[-1]
-    if (isinstance(data, list) and isinstance(last, int) and last < len(data)) or isinstance(data, dict):
+    if isinstance(data, dict) or _holds(data, last):
         data[last] = value
     else:
         raise RecipeError(f"--set {text}: there is no '{last}' in the recipe")

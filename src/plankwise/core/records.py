@@ -1,4 +1,4 @@
-"""The record of a run: what was done, with which settings, on what machine, and what it gave. Reports read only this."""
+"""The record of a run: what was done, with which settings, on what machine, what it gave. Reports read only this."""
 
 from __future__ import annotations
 

@@ -27,13 +27,14 @@ def mix_seed(*parts: int | str) -> int:
 
 def default_device() -> torch.device:
     """Name the device that training will use: that of this process."""
-    return PartialState().device
+    device: torch.device = _processes().device
+    return device
 
 
 def bf16_is_fast(device: torch.device) -> bool:
     """Tell whether `device` multiplies bfloat16 natively; emulation would be slower than fp32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(_cpu_flags()))
     return False
@@ -41,12 +42,12 @@ def bf16_is_fast(device: torch.device) -> bool:
 
 def is_main_process() -> bool:
     """Tell whether this process is the one that writes files."""
-    return bool(PartialState().is_main_process)
+    return bool(_processes().is_main_process)
 
 
 def wait_for_everyone() -> None:
     """Let all processes meet here."""
-    PartialState().wait_for_everyone()
+    _processes().wait_for_everyone()
 
 
 def environment() -> dict[str, Any]:
@@ -56,13 +57,18 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpu": {"model": _cpu_model(), "cores": os.cpu_count(), "flags": [f for f in CPU_FLAGS if f in _cpu_flags()]},
         "threads": torch.get_num_threads(),
-        "processes": PartialState().num_processes,
+        "processes": _processes().num_processes,
         "memory_bytes": _memory_bytes(),
         "gpu": None,
     }
     if torch.cuda.is_available():
         described["gpu"] = {"name": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
     return described
+
+
+def _processes() -> PartialState:
+    """Describe this process and those beside it; without an accelerator they talk over the CPU."""
+    return PartialState(cpu=not torch.accelerator.is_available())
 
 
 def _version(name: str) -> str | None:

@@ -1,12 +1,13 @@
 """GermEval 2018 and 2019 task 2: offensive language in German tweets, read from the organisers' own files.
 
-UTF-8, tab-separated, no header, no quoting: tweet, OFFENSE|OTHER, and PROFANITY|INSULT|ABUSE|OTHER (Wiegand et al. 2018;
-Struß et al. 2019). Some public loaders lose rows; the counts of each file are checked here.
+UTF-8, tab-separated, no header, no quoting: tweet, OFFENSE|OTHER, and PROFANITY|INSULT|ABUSE|OTHER (Wiegand et al.
+2018; Struß et al. 2019). Some public loaders lose rows; the counts of each file are checked here.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -69,7 +70,7 @@ class GermEval2019:
         return _load(self, FILES_2019)
 
 
-def _load(source: GermEval2018 | GermEval2019, files: dict[str, tuple[str, int, int | None]]) -> Task:
+def _load(source: GermEval2018 | GermEval2019, files: Mapping[str, tuple[str, int, int | None]]) -> Task:
     splits = {}
     for split, (file, count, others) in files.items():
         rows = read_tweets(source.path / file, source.granularity, source.user_token)

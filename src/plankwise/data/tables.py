@@ -175,7 +175,7 @@ def _texts(column: pd.Series[Any], where: str) -> list[str]:
     for number, value in enumerate(column, 1):
         if not isinstance(value, str) or not value.strip():
             raise DataError(f"{where}, row {number}: the column '{column.name}' holds no text")
-    return column.tolist()
+    return [str(value) for value in column]
 
 
 def _labels(frame: pd.DataFrame, source: Table | HubDataset, where: str) -> list[Any]:

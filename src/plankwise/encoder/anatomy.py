@@ -66,7 +66,7 @@ def anatomy_of(config: PreTrainedConfig) -> Anatomy:
     Raises:
         ModelError: for a decoder, or an architecture that is not listed; the message lists those that are.
     """
-    kind = config.model_type
+    kind = str(config.model_type)
     if getattr(config, "is_decoder", False) or getattr(config, "is_encoder_decoder", False):
         raise ModelError(f"'{kind}' is set up as a decoder; plankwise compresses encoders: {', '.join(ANATOMIES)}")
     if kind not in ANATOMIES:
@@ -90,7 +90,8 @@ def set_layers(model: PreTrainedModel, layers: nn.ModuleList) -> None:
 def layers_prefix(model: PreTrainedModel) -> str:
     """Give the prefix that the names of layer parameters share, such as `bert.encoder.layer.`."""
     layers = layers_of(model)
-    return next(name for name, module in model.named_modules() if module is layers) + "."
+    names = (str(name) for name, module in model.named_modules() if module is layers)
+    return next(names) + "."
 
 
 def embeddings_of(model: PreTrainedModel) -> Iterator[nn.Module]:

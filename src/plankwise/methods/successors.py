@@ -12,7 +12,7 @@ Modules = list[list[int]]
 
 
 def contiguous_modules(depth: int, modules: int | list[list[int]]) -> Modules:
-    """Cut layers 0 … depth − 1 into contiguous modules: so many of near-equal size (larger first), or exactly those given.
+    """Cut layers 0 … depth − 1 into contiguous modules: so many of near-equal size (larger first), or those given.
 
     Example:
         >>> contiguous_modules(5, 2)

@@ -2,8 +2,8 @@
 
 Xu, Zhou, Ge, Wei, Zhou 2020, "BERT-of-Theseus: Compressing BERT by Progressive Module Replacing", arXiv 2002.02925. The
 predecessor's layers are cut into contiguous modules; each gets one successor layer. At every training step each module
-runs either its frozen predecessor layers or its successor, by one draw per module whose probability rises over training;
-at the end all successors run and go on training alone. The objective is the job's own.
+runs either its frozen predecessor layers or its successor, by one draw per module whose probability rises over
+training; at the end all successors run and go on training alone. The objective is the job's own.
 
 Unlike the reference implementation the predecessor is frozen for real: it gets no gradients and no optimizer state, and
 the layers in front of the first successor that was drawn record no graph at all.
@@ -164,7 +164,7 @@ class Gate:
 
 
 class Slot(nn.Module):
-    """The place of one predecessor layer. Called, and answering, exactly like the layer; in evaluation always replaced."""
+    """The place of one predecessor layer. It is called and answers like the layer; in evaluation it is replaced."""
 
     def __init__(self, predecessor: nn.Module, gate: Gate, config: PreTrainedConfig, opens: bool, closes: bool) -> None:
         super().__init__()
@@ -214,7 +214,7 @@ class Slot(nn.Module):
 
 
 class Replacing:
-    """Sets the gates before each step. Draws are a function of (seed, step): the same on every rank and after a resume."""
+    """Sets the gates before each step. Draws are a function of (seed, step): equal on every rank and after a resume."""
 
     def __init__(self, schedule: Schedule, gates: list[Gate], seed: int, mode: Literal["replace", "blend"]) -> None:
         self._schedule, self._gates, self._mode = schedule, gates, mode

@@ -52,8 +52,8 @@ def check(recipe: Recipe) -> Checked:
     Raises:
         PlankwiseError: of the kind that fits.
     """
-    source = recipe.model.source
-    config = load_config(source) if source is not None else scratch_config(recipe.model.scratch)
+    source, scratch = recipe.model.source, recipe.model.scratch
+    config = load_config(source or "") if scratch is None else scratch_config(scratch)
     longest = usable_positions(config)
     if recipe.model.max_length > longest:
         raise ModelError(f"model.max_length {recipe.model.max_length} is more than the model's {longest} positions")

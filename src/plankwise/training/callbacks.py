@@ -18,7 +18,7 @@ from plankwise.core.runtime import mix_seed
 logger = logging.getLogger(__name__)
 
 
-class Steps(TrainerCallback):
+class Steps(TrainerCallback):  # type: ignore[misc]
     """Seeds each step by (seed, step, rank) and tells the method which step it is."""
 
     def __init__(self, seed: int, total: int, on_step: Callable[[int, int], None] | None) -> None:
@@ -36,7 +36,7 @@ class Steps(TrainerCallback):
             control.should_evaluate = True
 
 
-class Stopwatch(TrainerCallback, ExportableState):
+class Stopwatch(TrainerCallback, ExportableState):  # type: ignore[misc]
     """Adds up the seconds spent in training steps, over all parts of an interrupted run."""
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class Stopwatch(TrainerCallback, ExportableState):
         return {"args": {}, "attributes": {"seconds": self.seconds}}
 
 
-class Watch(TrainerCallback):
+class Watch(TrainerCallback):  # type: ignore[misc]
     """Logs evaluations and stops a training whose loss is no longer a number."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
@@ -85,7 +85,7 @@ class Watch(TrainerCallback):
         logger.info("step %d of %d: development score %.4f", state.global_step, state.max_steps, score)
 
 
-class Patience(EarlyStoppingCallback):
+class Patience(EarlyStoppingCallback):  # type: ignore[misc]
     """Early stopping that looks away until `first_step`."""
 
     def __init__(self, early_stopping_patience: int, first_step: int = 0) -> None:

@@ -58,7 +58,8 @@ def ppmi_embeddings(blocks: Array, vocabulary: int, width: int, scale: float, se
     left_vectors, values, _ = randomized_svd(matrix, width, n_iter=4, random_state=seed % 2**32)
     vectors: Floats = left_vectors * np.sqrt(values)
     vectors -= vectors.mean(axis=0)
-    return vectors * (scale / vectors.std())
+    vectors *= scale / vectors.std()
+    return vectors
 
 
 def sinusoids(positions: int, width: int) -> Floats:

@@ -2,8 +2,8 @@
 
 Two things are added to it. Randomness of a step is a function of (seed, step, rank) alone, and the order of batches one
 of (seed, epoch), so a killed run that goes on from a checkpoint ends at the weights of one that was never killed. And a
-checkpoint counts only once it is whole (`checkpoints.py`). `fit` knows no method: what a method needs during training it
-does in `on_step`.
+checkpoint counts only once it is whole (`checkpoints.py`). `fit` knows no method: what a method needs during training
+it does in `on_step`.
 """
 
 from __future__ import annotations
@@ -216,10 +216,11 @@ def _processes() -> int:
     return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
 
 
-class ExactTrainer(Trainer):
+class ExactTrainer(Trainer):  # type: ignore[misc]
     """The Trainer with the house's loss, batch order, scoring and checkpoints."""
 
     fingerprint: dict[str, Any]
+    control: Any
 
     def setup(
         self,
@@ -234,9 +235,7 @@ class ExactTrainer(Trainer):
         self._lengths, self._seed = lengths, seed
         self.model_accepts_loss_kwargs = False
 
-    def compute_loss(  # type: ignore[override]
-        self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any
-    ) -> Any:
+    def compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any) -> Any:
         """Run the model without labels, so that no loss is computed twice, and apply the given loss."""
         batch = self._prepare(inputs) if self._prepare is not None else inputs
         outputs = model(**{name: value for name, value in batch.items() if name != "labels"})

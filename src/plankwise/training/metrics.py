@@ -36,7 +36,8 @@ class Metric:
 
 def decide(logits: Array) -> NDArray[np.int64]:
     """Choose the class of each example, [examples]."""
-    return np.argmax(logits, axis=-1)
+    chosen: NDArray[np.int64] = np.argmax(logits, axis=-1)
+    return chosen
 
 
 def decide_flags(logits: Array) -> NDArray[np.int64]:
@@ -46,7 +47,8 @@ def decide_flags(logits: Array) -> NDArray[np.int64]:
 
 def probabilities(logits: Array, multi_label: bool) -> Floats:
     """Turn logits into probabilities: softmax over classes, or a sigmoid for each label."""
-    return expit(logits) if multi_label else softmax(logits, axis=-1)
+    found: Floats = expit(logits) if multi_label else softmax(logits, axis=-1)
+    return found
 
 
 def count(labels: Array, logits: Array) -> Floats:
@@ -79,7 +81,8 @@ def _accuracy(totals: Floats) -> Floats:
 
 def _macro_f1(totals: Floats) -> Floats:
     right, predicted, actual = _parts(totals)
-    return _ratio(2 * right, predicted + actual).mean(axis=-1)
+    mean: Floats = _ratio(2 * right, predicted + actual).mean(axis=-1)
+    return mean
 
 
 def _micro_f1(totals: Floats) -> Floats:

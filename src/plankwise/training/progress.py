@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import TrainerCallback
 
 
-class ProgressBar(TrainerCallback):
+class ProgressBar(TrainerCallback):  # type: ignore[misc]
     """Shows steps, time left, and the last loss and score; silent without a title or without a terminal."""
 
     def __init__(self, title: str | None) -> None:

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+
+from plankwise.core.errors import OutputError
+from plankwise.core.files import make_writable_folder, sha256, whole_folder, write_json, write_text
+
+UNWRITABLE = "gut bis hier \ud800"  # a lone surrogate fails while the file is being written
+
+
+def tree(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_text() if path.is_file() else None for path in folder.rglob("*")
+    }
+
+
+def fill_and_fail(path, error):
+    with whole_folder(path) as place:
+        (place / "new.txt").write_text("half")
+        assert place.exists()
+        raise error
+
+
+class TestWriting:
+    def test_replaces_the_old_content_and_leaves_nothing_beside_it(self, tmp_path):
+        for text in ("old, and longer", "neu: ä €\n"):
+            write_text(tmp_path / "a.txt", text)
+        assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "neu: ä €\n"
+        assert len(list(tmp_path.iterdir())) == 1
+
+    @pytest.mark.parametrize("old", [{}, {"a.txt": "old"}])
+    def test_a_failure_leaves_everything_as_it_was(self, tmp_path, old):
+        for name, text in old.items():
+            (tmp_path / name).write_text(text)
+        with pytest.raises(UnicodeEncodeError):
+            write_text(tmp_path / "a.txt", UNWRITABLE)
+        assert tree(tmp_path) == old
+
+    def test_a_failing_disk_leaves_the_old_content(self, tmp_path, monkeypatch):
+        write_text(tmp_path / "a.txt", "old")
+
+        def full(handle):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("os.fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            write_text(tmp_path / "a.txt", "new")
+        assert tree(tmp_path) == {"a.txt": "old"}
+
+    def test_json_comes_back_equal_and_readable(self, tmp_path):
+        value = {"b": [1, 2.5, None, True], "a": "größer", "nested": {"x": []}}
+        write_json(tmp_path / "a.json", value)
+        text = (tmp_path / "a.json").read_text(encoding="utf-8")
+        assert json.loads(text) == value
+        assert "größer" in text
+        assert text.endswith("}\n")
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), object()])
+    def test_what_is_no_json_is_refused(self, tmp_path, value):
+        write_json(tmp_path / "a.json", {"score": 1})
+        before = tree(tmp_path)
+        with pytest.raises((ValueError, TypeError)):
+            write_json(tmp_path / "a.json", {"score": value})
+        assert tree(tmp_path) == before
+
+
+class TestWholeFolder:
+    def test_appears_only_when_it_is_full(self, tmp_path):
+        with whole_folder(tmp_path / "deep" / "model") as place:
+            (place / "weights").write_text("w")
+            assert not (tmp_path / "deep" / "model").exists()
+        assert tree(tmp_path / "deep") == {"model": None, "model/weights": "w"}
+
+    @pytest.mark.parametrize("error", [RuntimeError("no"), KeyboardInterrupt()])
+    def test_a_failure_leaves_nothing(self, tmp_path, error):
+        with pytest.raises(type(error)):
+            fill_and_fail(tmp_path / "model", error)
+        assert tree(tmp_path) == {}
+
+    @pytest.mark.parametrize("error", [RuntimeError("no"), KeyboardInterrupt()])
+    def test_a_failure_leaves_the_old_folder(self, tmp_path, error):
+        (tmp_path / "model").mkdir()
+        (tmp_path / "model" / "old.txt").write_text("old")
+        with pytest.raises(type(error)):
+            fill_and_fail(tmp_path / "model", error)
+        assert tree(tmp_path) == {"model": None, "model/old.txt": "old"}
+
+    def test_takes_the_place_of_all_that_was_there(self, tmp_path):
+        for name in ("old", "new"):
+            with whole_folder(tmp_path / "model") as place:
+                (place / f"{name}.txt").write_text(name)
+        assert tree(tmp_path) == {"model": None, "model/new.txt": "new"}
+
+    def test_starts_empty_after_a_killed_attempt(self, tmp_path):
+        killed = whole_folder(tmp_path / "model")
+        (killed.__enter__() / "half.txt").write_text("half")
+        with whole_folder(tmp_path / "model") as place:
+            assert list(place.iterdir()) == []
+        assert tree(tmp_path) == {"model": None}
+
+
+class TestWritableFolder:
+    def test_is_created_and_stays_empty(self, tmp_path):
+        path = tmp_path / "a" / "b"
+        assert make_writable_folder(path) == path == make_writable_folder(path)
+        assert list(path.iterdir()) == []
+
+    @pytest.mark.parametrize("below", ["", "out", "out/deeper"])
+    def test_a_file_in_the_way_is_named(self, tmp_path, below):
+        (tmp_path / "file").write_text("precious")
+        with pytest.raises(OutputError, match=r"cannot write to .*file"):
+            make_writable_folder(tmp_path / "file" / below)
+        assert tree(tmp_path) == {"file": "precious"}
+
+
+def test_hash_of_a_file_longer_than_one_block(tmp_path):
+    content = bytes(range(256)) * 5000
+    (tmp_path / "blob").write_bytes(content)
+    assert sha256(tmp_path / "blob") == hashlib.sha256(content).hexdigest()

@@ -1,0 +1,296 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import datasets
+import pandas as pd
+import pytest
+
+from plankwise.core.errors import DataError
+from plankwise.data.tables import READERS, HubDataset, Table
+from plankwise.data.task import TEST, TRAIN
+from tiny import rows, write_table
+
+TRICKY = [
+    "one, two",
+    'she said "no"',
+    "tab\there",
+    "first line\nsecond line",
+    "größer 好",
+    "NA",
+    "1e5",
+    "007",
+    "2024-01-01",
+    " spaced ",
+]
+SECRET = "patient deceased"
+Columns = dict[str, list]
+
+
+def write(path: Path, columns: Columns) -> Path:
+    frame = pd.DataFrame(columns)
+    if path.suffix == ".parquet":
+        frame.to_parquet(path)
+    elif path.suffix == ".jsonl":
+        records = frame.to_dict("records")
+        path.write_text("".join(json.dumps(each, ensure_ascii=False) + "\n" for each in records), encoding="utf-8")
+    else:
+        frame.to_csv(path, index=False, sep="," if path.suffix == ".csv" else "\t")
+    return path
+
+
+def many(columns: Columns, times: int = 4) -> Columns:
+    return {name: values * times for name, values in columns.items()}
+
+
+def content(task):
+    return {part: [tuple(row.values()) for row in split.to_list()] for part, split in task.splits.items()}
+
+
+def refusal(source) -> str:
+    with pytest.raises(DataError) as caught:
+        source.load()
+    return str(caught.value)
+
+
+class TestFormats:
+    @pytest.mark.parametrize("labels", [["a", "b"] * 5, [0, 1] * 5, ["NA", "None "] * 5], ids=["words", "ints", "na"])
+    def test_every_format_gives_the_same_task(self, tmp_path, labels):
+        columns = many({"text": TRICKY, "label": labels, "key": [f"k{n}" for n in range(10)]})
+        paths = [write(tmp_path / f"data{ending}", columns) for ending in READERS]
+        tasks = [Table(train=path, id="key").load() for path in paths]
+        assert len(paths) == 4
+        assert all(task.hashes == tasks[0].hashes for task in tasks)
+        assert {text for split in tasks[0].splits.values() for text in split["text"]} == set(TRICKY)
+        assert tasks[0].labels == tuple(sorted({str(label).strip() for label in labels}))
+
+    @pytest.mark.parametrize("ending", READERS)
+    def test_several_labels_in_one_column_are_the_same_in_every_format(self, tmp_path, ending):
+        columns = many({"text": TRICKY[:4], "label": ["b; a", "", "c", "a"]})
+        task = Table(train=write(tmp_path / f"data{ending}", columns), label_separator=";").load()
+        assert task.kind == "multi_label"
+        assert task.labels == ("a", "b", "c")
+        flags = {row["text"]: row["label"] for split in task.splits.values() for row in split}
+        assert flags == {TRICKY[0]: [1, 1, 0], TRICKY[1]: [0, 0, 0], TRICKY[2]: [0, 0, 1], TRICKY[3]: [1, 0, 0]}
+
+    @pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+    def test_lists_of_labels_need_no_splitting(self, tmp_path, ending):
+        columns = many({"text": TRICKY[:3], "label": [["b", "a"], [], ["c"]]}, 20)
+        task = Table(train=write(tmp_path / f"data{ending}", columns), label_separator=";").load()
+        assert task.labels == ("a", "b", "c")
+
+    @pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+    def test_a_null_is_no_label(self, tmp_path, ending):
+        columns = many({"text": TRICKY[:4], "label": ["a;b", None, "b", "a"]})
+        path = write(tmp_path / f"data{ending}", columns)
+        assert Table(train=path, label_separator=";").load().labels == ("a", "b")
+        assert refusal(Table(train=path)).endswith("row 2: the column 'label' is empty")
+
+    @pytest.mark.parametrize("ending", READERS)
+    @pytest.mark.parametrize("flags", [(0, 1), (False, True), (0.0, 1.0)], ids=["int", "bool", "float"])
+    def test_columns_of_flags(self, tmp_path, ending, flags):
+        no, yes = flags
+        columns = many({"text": TRICKY[:4], "rude": [yes, no, yes, no], "odd": [no, no, yes, yes]})
+        task = Table(train=write(tmp_path / f"data{ending}", columns), label=["rude", "odd"]).load()
+        assert (task.kind, task.labels) == ("multi_label", ("odd", "rude"))
+        found = {row["text"]: row["label"] for split in task.splits.values() for row in split}
+        assert found == {TRICKY[0]: [0, 1], TRICKY[1]: [0, 0], TRICKY[2]: [1, 1], TRICKY[3]: [1, 0]}
+
+    def test_a_byte_order_mark_is_no_part_of_a_name(self, tmp_path):
+        path = write_table(tmp_path)
+        plain = Table(train=path).load()
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+        assert Table(train=path).load().hashes == plain.hashes
+
+
+class TestColumns:
+    def test_pairs_ids_and_titles(self, tmp_path):
+        columns = many({"q": ["who", "why"], "a": ["me", "because"], "y": ["x", "z"]}, 10) | {
+            "k": list(range(100, 120))
+        }
+        task = Table(train=write(tmp_path / "pairs.csv", columns), text="q", text_pair="a", label="y", id="k").load()
+        assert task.name == "pairs"
+        by_id = {row["id"]: row for split in task.splits.values() for row in split}
+        assert set(by_id) == {str(number) for number in range(100, 120)}
+        assert {(row["text"], row["text_pair"]) for row in by_id.values()} == {("who", "me"), ("why", "because")}
+        assert Table(train=tmp_path / "pairs.csv", text="q", label="y", title="Fragen").load().name == "Fragen"
+
+    def test_rows_are_numbered_where_there_is_no_id(self, tmp_path):
+        task = Table(train=write_table(tmp_path, 50)).load()
+        texts = {str(number): row["text"] for number, row in enumerate(rows(50), 1)}
+        assert {row["id"]: row["text"] for split in task.splits.values() for row in split} == texts
+
+    def test_given_files_become_the_splits(self, tmp_path):
+        paths = {}
+        for number, part in enumerate(("train", "development", "test")):
+            made = rows(20 + number, number)
+            columns = {"text": [row["text"] for row in made], "label": [row["label"] for row in made]}
+            paths[part] = write(tmp_path / f"{part}.tsv", columns)
+        assert dict(Table(**paths).load().splits.num_rows) == {"train": 20, "development": 21, "test": 22}
+
+    @pytest.mark.parametrize(
+        ("wrong", "message"),
+        [
+            ({"text": "txet"}, "no column 'txet'; did you mean 'text'? Allowed: text, label"),
+            ({"label": "lable"}, "no column 'lable'; did you mean 'label'?"),
+            ({"text_pair": "zzz"}, "no column 'zzz'; Allowed: text, label"),
+            ({"id": "txt"}, "no column 'txt'; did you mean 'text'?"),
+            ({"label": ["label", "lbel"]}, "no column 'lbel'; did you mean 'label'?"),
+        ],
+    )
+    def test_a_wrong_one_is_refused_with_the_nearest(self, tmp_path, wrong, message):
+        path = write_table(tmp_path)
+        assert refusal(Table(train=path, **wrong)).startswith(f"{path}: there is {message}")
+
+
+class TestUnreadable:
+    @pytest.mark.parametrize("ending", READERS)
+    def test_a_missing_file_is_named(self, tmp_path, ending):
+        path = tmp_path / f"none{ending}"
+        assert refusal(Table(train=path)).startswith(f"cannot read {path}: ")
+
+    def test_another_kind_of_file_is_refused(self, tmp_path):
+        assert refusal(Table(train=tmp_path / "data.xlsx")).endswith(
+            "no reader for '.xlsx' files; allowed: .csv, .tsv, .jsonl, .parquet"
+        )
+
+    @pytest.mark.parametrize("ending", READERS)
+    @pytest.mark.parametrize("garbage", [b"", b"\xff\xfe\x00{"], ids=["empty", "binary"])
+    def test_garbage_is_named(self, tmp_path, ending, garbage):
+        path = tmp_path / f"data{ending}"
+        path.write_bytes(garbage)
+        assert str(path) in refusal(Table(train=path))
+
+    def test_only_a_header(self, tmp_path):
+        (tmp_path / "data.csv").write_text("text,label\n")
+        assert "0 rows" in refusal(Table(train=tmp_path / "data.csv"))
+
+
+class TestSecrets:
+    """No message about a bad row quotes its text; those of credentialed tasks quote no cell at all."""
+
+    @pytest.mark.parametrize(
+        ("name", "bad", "where"),
+        [
+            ("d.csv", f"{SECRET},\n", "row 21: the column 'label' is empty"),
+            ("d.csv", f"{SECRET}\n", "row 21: the column 'label' is empty"),
+            ("d.csv", "  ,a\n", "row 21: the column 'text' holds no text"),
+            ("d.csv", f"{SECRET}, {SECRET},a\n", "line 22"),
+            ("d.csv", f'"{SECRET},a\n', "CSV table"),
+            ("d.jsonl", f'{{"text": "{SECRET}", "label" "a"}}\n', "JSON lines table"),
+            ("d.jsonl", f'{{"text": ["{SECRET}"], "label": "a"}}\n', "row 21: the column 'text' holds no text"),
+        ],
+    )
+    def test_a_bad_row_is_named_by_number(self, tmp_path, name, bad, where):
+        if name == "d.csv":
+            good = "text,label\n" + "".join(f"{SECRET} {n},{'ab'[n % 2]}\n" for n in range(20))
+        else:
+            good = "".join(json.dumps({"text": f"{SECRET} {n}", "label": "ab"[n % 2]}) + "\n" for n in range(20))
+        (tmp_path / name).write_text(good + bad)
+        message = refusal(Table(train=tmp_path / name, access="credentialed"))
+        assert where in message
+        assert SECRET not in message
+
+    def test_a_comma_too_many_in_every_row_does_not_shift_the_columns(self, tmp_path):
+        lines = ["text,label", *(f"so {number}, he said,{'ab'[number % 2]}" for number in range(20))]
+        (tmp_path / "data.csv").write_text("\n".join(lines))
+        assert str(tmp_path / "data.csv") in refusal(Table(train=tmp_path / "data.csv"))
+
+    @pytest.mark.parametrize("label", [["flag", "text"], "text"], ids=["as a flag", "as the label"])
+    def test_a_text_column_named_by_mistake_is_not_quoted(self, tmp_path, label):
+        def columns(kind):
+            return {"text": [f"{SECRET} {kind} {number}" for number in range(20)], "flag": [0, 1] * 10}
+
+        paths = {part: write(tmp_path / f"{part}.csv", columns(part)) for part in ("train", "test")}
+        assert SECRET not in refusal(Table(**paths, label=label, access="credentialed"))
+
+    def test_a_flag_that_is_none_is_named_in_an_open_task(self, tmp_path):
+        path = write(tmp_path / "d.csv", many({"text": TRICKY[:2], "x": ["0", "1"], "y": ["1", "maybe"]}))
+        message = "row 2: the column 'y' holds 'maybe'; allowed: 0, 1, true, false"
+        assert refusal(Table(train=path, label=["x", "y"])).endswith(message)
+
+
+class TestHubDataset:
+    @pytest.fixture(autouse=True)
+    def _own_cache(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+        datasets.disable_progress_bars()
+        yield
+        datasets.enable_progress_bars()
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        folder = tmp_path / "data"
+        folder.mkdir()
+        for number, split in enumerate(("train", "validation", "test")):
+            made = rows(30 + number, number)
+            columns = {"text": [row["text"] for row in made], "label": [row["label"] for row in made]}
+            write(folder / f"{split}.csv", columns)
+        return folder
+
+    def test_a_local_folder_of_csv_files_equals_the_tables(self, folder):
+        task = HubDataset(id=str(folder), development="validation", test="test", title="x").load()
+        files = {"train": "train", "development": "validation", "test": "test"}
+        table = Table(**{part: folder / f"{name}.csv" for part, name in files.items()}, title="x").load()
+        assert task.hashes == table.hashes
+        assert (task.name, task.labels) == ("x", ("bad", "good"))
+
+    def test_missing_splits_are_cut(self, folder):
+        task = HubDataset(id=str(folder), test_share=0.5).load()
+        assert task.name == str(folder)
+        assert dict(task.splits.num_rows) == {"train": 13, "development": 2, "test": 15}
+
+    @pytest.mark.parametrize(
+        ("wrong", "message"),
+        [
+            ({"test": "tset"}, r"cannot load the dataset .*\[tset\]: .*tset"),
+            ({"text": "txt"}, r"\[train\]: .*did you mean 'text'"),
+        ],
+    )
+    def test_a_wrong_name_is_refused(self, folder, wrong, message):
+        with pytest.raises(DataError, match=message):
+            HubDataset(id=str(folder), **wrong).load()
+
+    @staticmethod
+    def named(path, labels, label=None):
+        label = label or datasets.ClassLabel(names=["pos", "neg"])
+        features = datasets.Features({"text": datasets.Value("string"), "label": label})
+        columns = {"text": [f"text {number}" for number in range(len(labels))], "label": labels}
+        path.parent.mkdir(exist_ok=True)
+        datasets.Dataset.from_dict(columns, features=features).to_parquet(path)
+        return str(path.parent)
+
+    def test_class_numbers_become_their_names(self, tmp_path):
+        task = HubDataset(id=self.named(tmp_path / "named" / "train.parquet", [0, 1, 1] * 10)).load()
+        assert task.labels == ("neg", "pos")
+        every = {row["id"]: task.labels[row["label"]] for split in task.splits.values() for row in split}
+        assert [every[str(number)] for number in (1, 2, 3)] == ["pos", "neg", "neg"]
+
+    def test_an_unlabelled_split_is_refused(self, tmp_path):
+        self.named(tmp_path / "named" / "train.parquet", [0, 1] * 10)
+        folder = self.named(tmp_path / "named" / "test.parquet", [-1] * 20)  # as GLUE's test splits are
+        assert f"{folder}[test]" in refusal(HubDataset(id=folder, test="test"))
+
+    def test_lists_of_labels(self, tmp_path):
+        label = datasets.List(datasets.Value("string"))
+        folder = self.named(tmp_path / "lists" / "train.parquet", [["a", "b"], [], ["c"]] * 10, label)
+        task = HubDataset(id=folder, label_separator=",").load()
+        assert task.labels == ("a", "b", "c")
+        assert {tuple(row) for split in task.splits.values() for row in split["label"]} == {
+            (1, 1, 0),
+            (0, 0, 0),
+            (0, 0, 1),
+        }
+
+
+def test_cuts_are_stratified_and_cover_the_table(tmp_path):
+    task = Table(train=write_table(tmp_path, 200), split_seed=3).load()
+    every = [each for split in task.splits.values() for each in split["id"]]
+    assert sorted(every, key=int) == [str(number) for number in range(1, 201)]
+    good = sum(row["label"] == "good" for row in rows(200)) / 200
+    assert task.splits[TEST].num_rows == 40
+    for part in (TRAIN, TEST):
+        labels = task.splits[part]["label"][:]
+        assert abs(sum(labels) / len(labels) - good) < 1 / len(labels) + 0.01

@@ -1,0 +1,245 @@
+"""The command line as a user meets it: verbs, exit codes, one-line errors, nothing half-written, kills, processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import GPT2Config, GPT2LMHeadModel
+
+import tiny
+from plankwise import cli
+
+RECIPE = """\
+name: tiny
+task:
+  name: table
+  train: {data}
+model:
+  source: {model}
+  max_length: 32
+baseline: {{epochs: 4, batch_size: 16, learning_rate: 1.0e-2}}
+steps:
+  - method: theseus
+    modules: 2
+    training: {{epochs: 3, batch_size: 16, learning_rate: 5.0e-3, evaluations_per_epoch: 2}}
+evaluation: {{bootstrap: 100, rounds: 3, threads: 1}}
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("place")
+    data, model = tiny.write_table(folder, 240), tiny.save_source(folder / "source")
+    (folder / "recipe.yaml").write_text(RECIPE.format(data=data, model=model))
+    return folder
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["plankwise", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return int(end.value.code or 0)
+
+
+def test_the_verbs_work_one_after_the_other(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, first, second = place / "recipe.yaml", place / "first", place / "second"
+    assert call(monkeypatch, "finetune", recipe, "--out", first, "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["final"] is None
+    assert record["baseline"]["scores_split"] == "development"
+    assert call(monkeypatch, "run", recipe, "--out", first, "--resume") == 0
+    assert "retained" in capsys.readouterr().out
+    options = ["--baseline", first / "baseline", "--out", second, "--set", "name=other", "--json"]
+    assert call(monkeypatch, "compress", recipe, *options) == 0
+    assert json.loads(capsys.readouterr().out)["final"]["compression_ratio"] > 1
+    one, other = (load_file(run / "model" / "model.safetensors") for run in (first, second))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+    assert call(monkeypatch, "evaluate", first / "model", "--recipe", recipe, "--split", "test", "--json") == 0
+    scores = json.loads(capsys.readouterr().out)["scores"]
+    expected = json.loads((first / "record.json").read_text())["final"]["scores"]
+    assert {name: value["value"] for name, value in scores.items()} == pytest.approx(expected)
+
+    options = ["--recipe", recipe, "--rounds", 3, "--json"]
+    assert call(monkeypatch, "bench", first / "baseline", first / "model", *options) == 0
+    timing = json.loads(capsys.readouterr().out)
+    assert set(timing["latency"]) == {"32"}
+    assert timing["throughput"]["speedup"] > 0
+
+    assert call(monkeypatch, "report", first, second, "--out", place / "page.html") == 0
+    assert "| other | 1 |" in capsys.readouterr().out
+    assert (place / "page.html").read_text().startswith("<!doctype html>")
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert call(monkeypatch, "run", place / "recipe.yaml", "--out", tmp_path / "run", "--dry-run", "--json") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert [row["stage"] for row in plan] == ["baseline", "01-theseus"]
+    assert [row["steps"] for row in plan] == [11 * 4, 11 * 3]
+    assert plan[1]["parameters"] < plan[0]["parameters"]
+    assert all(row["seconds"] > 0 for row in plan)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_schema_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch, "schema") == 0
+    assert "Theseus" in json.loads(capsys.readouterr().out)["$defs"]
+
+
+def break_data(place: Path, tmp_path: Path, content: str) -> list[str]:
+    (tmp_path / "bad.csv").write_text(content)
+    return ["--set", f"task.train={tmp_path / 'bad.csv'}"]
+
+
+def decoder(tmp_path: Path) -> Path:
+    GPT2LMHeadModel(GPT2Config(vocab_size=8, n_embd=4, n_layer=1, n_head=1)).save_pretrained(tmp_path / "gpt")
+    return tmp_path / "gpt"
+
+
+def half_a_checkpoint(place: Path, tmp_path: Path) -> Path:
+    folder = tiny.save_source(tmp_path / "half")
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    return folder
+
+
+ROWS = "text,label\n" + "".join(f"{row['text']},{row['label']}\n" for row in tiny.rows(60))
+UNSEEN = "text,label\na house,ugly\na day,bad\n"
+WRONG = {
+    "missing recipe": (lambda p, t: [t / "none.yaml"], r"cannot read the recipe .*none\.yaml: No such file"),
+    "missing file": (lambda p, t: ["--set", "task.train=gone.csv"], r"cannot read gone\.csv: No such file"),
+    "wrong column": (lambda p, t: ["--set", "task.text=txt"], r"no column 'txt'; did you mean 'text'\? Allowed: text"),
+    "unseen label": (
+        lambda p, t: [
+            *break_data(p, t, ROWS),
+            "--set",
+            f"task.test={write(t, UNSEEN)}",
+        ],
+        r"test split, row 1: the label 'ugly' is unseen in train",
+    ),
+    "empty": (lambda p, t: break_data(p, t, "text,label\n"), r"0 rows|is empty"),
+    "one class": (lambda p, t: break_data(p, t, ROWS.replace(",bad", ",good")), r"holds only the label 'good'"),
+    "more modules than layers": (
+        lambda p, t: ["--set", "steps.0.modules=9"],
+        r"steps\.0 \(theseus\): 9 modules do not fit a model of 4 layers; allowed: 1 to 4",
+    ),
+    "decoder": (lambda p, t: ["--set", f"model.source={decoder(t)}"], r"'gpt2' is not a supported encoder"),
+    "no such model": (lambda p, t: ["--set", "model.source=./nowhere"], r"no model folder \./nowhere"),
+    "damaged model": (lambda p, t: ["--set", f"model.source={half_a_checkpoint(p, t)}"], r"cannot load the weights of"),
+    "unknown key": (
+        lambda p, t: ["--set", "steps.0.modulse=3"],
+        r"--set steps\.0\.modulse: unknown key 'modulse'; did you mean 'modules'\?",
+    ),
+    "unknown method": (lambda p, t: ["--set", "steps.0.method=thesus"], r"'thesus'; did you mean 'theseus'\?"),
+    "too long": (lambda p, t: ["--set", "model.max_length=5000"], r"5000 is more than the model's 72 positions"),
+    "batch": (lambda p, t: ["--set", "baseline.gradient_accumulation=3"], r"batch_size 16 does not divide into 3"),
+    "seed": (lambda p, t: ["--seed", "-1"], r"--set seed: seed: .*greater than or equal to 0, not -1"),
+}
+
+
+def write(folder: Path, content: str) -> Path:
+    path = folder / "other.csv"
+    path.write_text(content)
+    return path
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_gets_one_line_and_exit_code_2(
+    case: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make, message = WRONG[case]
+    given = make(place, tmp_path)
+    recipe = [] if case == "missing recipe" else [place / "recipe.yaml"]
+    assert call(monkeypatch, "run", *recipe, *given, "--out", tmp_path / "run") == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert re.search(message, lines[-1]), lines
+    assert len([line for line in lines if line.startswith("plankwise:")]) == 1
+    assert not any("Traceback" in line for line in lines)
+    kept = (
+        [path.name for path in (tmp_path / "run").rglob("*") if path.is_file()] if (tmp_path / "run").exists() else []
+    )
+    assert not [name for name in kept if name not in (".lock", "recipe.yaml")]
+
+
+def test_an_unwritable_folder_is_refused(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert call(monkeypatch, "run", place / "recipe.yaml", "--out", tmp_path / "file" / "run") == 2
+    assert "cannot write to" in capsys.readouterr().err
+    assert call(monkeypatch, "run", place / "recipe.yaml", "--out", tmp_path / "file") == 2
+    assert "it is a file" in capsys.readouterr().err
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def test_help_answers_without_the_heavy_libraries() -> None:
+    code = "import sys; from plankwise import cli; assert not {'torch', 'transformers', 'pydantic'} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_process_killed_outright_resumes_to_the_same_model(place: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "plankwise", "run", str(place / "recipe.yaml")]
+    whole = subprocess.run(
+        [*command, "--out", str(tmp_path / "whole")], env=environment(), capture_output=True, check=False
+    )
+    assert whole.returncode == 0, whole.stderr
+    killed = subprocess.Popen(
+        [*command, "--out", str(tmp_path / "killed")], env=environment(), stderr=subprocess.DEVNULL
+    )
+    until = time.monotonic() + 120
+    while not list((tmp_path / "killed").rglob("steps/01-theseus/checkpoint-*")) and killed.poll() is None:
+        assert time.monotonic() < until
+        time.sleep(0.002)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "steps").exists(), "the kill came too late to show anything"
+    again = [*command, "--out", str(tmp_path / "killed"), "--resume"]
+    resumed = subprocess.run(again, env=environment(), capture_output=True, check=False)
+    assert resumed.returncode == 0, resumed.stderr
+    one, other = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "killed"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_two_processes_draw_alike_and_make_a_sound_model(place: Path, tmp_path: Path) -> None:
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "plankwise"]
+    command = ["run", str(place / "recipe.yaml"), "--out", str(tmp_path / "run")]
+    done = subprocess.run(
+        [*launch, *command],
+        env={**environment(), "ACCELERATE_USE_CPU": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert record["environment"]["processes"] == 2
+    details = record["steps"][0]["details"]
+    assert details["training"]["steps"] == 11 * 3
+    assert record["final"]["scores"]["macro_f1"] > record["final"]["majority_scores"]["macro_f1"] + 0.2
+    alone = subprocess.run(
+        [sys.executable, "-m", "plankwise", *command[:-1], str(tmp_path / "alone")],
+        env=environment(),
+        capture_output=True,
+        check=False,
+    )
+    assert alone.returncode == 0
+    other = json.loads((tmp_path / "alone" / "record.json").read_text())["steps"][0]["details"]
+    assert details["draws_sha256"] == other["draws_sha256"], "both ranks drew alike, but not what one process draws"
