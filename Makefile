@@ -12,7 +12,7 @@ TORCH_INDEX := --extra-index-url https://download.pytorch.org/whl/cpu
 endif
 endif
 
-.PHONY: install demo test check bench constraints clean
+.PHONY: install demo test check bench tables constraints clean
 
 install: $(VENV)/.installed
 
@@ -33,10 +33,14 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_floors.py
+	$(BIN)/python benchmarks/tables.py --check
 
 bench: install
 	$(BIN)/python benchmarks/theseus_step.py
 	$(BIN)/python benchmarks/germeval2018.py
+
+tables: install
+	$(BIN)/python benchmarks/tables.py
 
 constraints:
 	@command -v uv >/dev/null || { echo "make constraints needs uv: pip install uv"; exit 2; }

@@ -1,8 +1,9 @@
-"""GermEval 2018, 12 → 6 layers, over several seeds: Theseus against fine-tuning the bottom layers and the paper's preset.
+"""GermEval 2018, 12 → 6 layers, over several seeds: Theseus against the bottom layers and the paper's preset.
 
-Runs the recipes through the command line into runs/germeval2018/, going on where an earlier call stopped, and writes
-results/germeval2018.json, from which the README's table is made (`make tables`). All variants of a seed share one baseline
-and train for the same number of steps. The last line printed is one JSON object.
+Runs the recipe through the command line into runs/germeval2018/, going on where an earlier call stopped, and writes
+results/germeval2018.json, from which the README's table is made (`make tables`). All variants of a seed share their data
+and train for the same number of steps; all but `bottom-6` start from the same baseline. The last line printed is one JSON
+object.
 
 Usage: python benchmarks/germeval2018.py [--seeds 1 2 3] [--data FOLDER] [--model FOLDER]
 """
@@ -11,27 +12,38 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from plankwise.core.files import write_json
-from plankwise.core.records import read_record
-from plankwise.study.compare import Pair, retained_performance
+from plankwise.core.records import Final, read_record
+from plankwise.data.germeval import METRICS as GERMEVAL_METRICS
+from plankwise.encoder.checkpoint import load_masked_lm, load_tokenizer, save
+from plankwise.encoder.surgery import rebuild
+from plankwise.study.compare import Pair, behaviour, retained_performance, score_interval
 from plankwise.study.final import read_pair
-from plankwise.study.report import table
+from plankwise.study.report import finished
+from plankwise.study.run_folder import read_entry
+from plankwise.training.metrics import METRICS, Array, Floats
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "germeval2018.yaml"
 RUNS = ROOT / "runs" / "germeval2018"
-TRAINING = "training: {epochs: 8, batch_size: 32, learning_rate: LR, evaluations_per_epoch: 2}"
-VARIANTS = {
+RESAMPLES = 4000
+TRAINING = {"epochs": 8, "batch_size": 32, "evaluations_per_epoch": 2, "learning_rate": 1.5e-4}
+LAYERS = {"method": "layer_subset", "layers": 6, "keep": "bottom", "training": TRAINING}
+PAPER = {"method": "theseus", "preset": "paper", "modules": 6, "training": TRAINING | {"learning_rate": 3.0e-4}}
+# Theseus is the recipe itself. "bottom-6" fine-tunes the checkpoint's bottom six layers directly, which never were part of
+# a fine-tuned model; "bottom-6-tuned" cuts the fine-tuned baseline and goes on training it.
+VARIANTS: dict[str, list[str]] = {
     "theseus": [],
-    "bottom-6": [f"steps=[{{method: layer_subset, layers: 6, keep: bottom, {TRAINING.replace('LR', '1.5e-4')}}}]"],
-    "theseus-paper": [f"steps=[{{method: theseus, preset: paper, modules: 6, {TRAINING.replace('LR', '3.0e-4')}}}]"],
+    "theseus-paper": [f"steps={json.dumps([PAPER])}"],
+    "bottom-6-tuned": [f"steps={json.dumps([LAYERS])}"],
 }
+DIRECT = "bottom-6"
 
 
 def plankwise(*arguments: object) -> None:
@@ -39,6 +51,9 @@ def plankwise(*arguments: object) -> None:
 
 
 def run_all(seeds: list[int], data: Path, model: Path) -> None:
+    cut = RUNS / "bottom-6-checkpoint"
+    if not cut.exists():
+        save(rebuild(load_masked_lm(str(model)), [(layer,) for layer in range(6)]), load_tokenizer(str(model)), cut)
     for seed in seeds:
         common = ["--seed", seed, "--resume", "--set", f"task.path={data}", "--set", f"model.source={model}"]
         plankwise("finetune", RECIPE, "--out", RUNS / f"baseline-{seed}", *common)
@@ -46,46 +61,71 @@ def run_all(seeds: list[int], data: Path, model: Path) -> None:
             sets = [part for each in [f"name={name}", *overrides] for part in ("--set", each)]
             baseline = RUNS / f"baseline-{seed}" / "baseline"
             plankwise("compress", RECIPE, "--baseline", baseline, "--out", RUNS / f"{name}-{seed}", *common, *sets)
+        sets = ["--set", f"model.source={cut}", "--set", f"baseline={json.dumps(TRAINING)}", "--set", "steps=[]"]
+        plankwise("run", RECIPE, "--out", RUNS / f"{DIRECT}-{seed}", *common, "--set", f"name={DIRECT}", *sets)
 
 
 def collect(seeds: list[int]) -> dict[str, Any]:
-    runs = {name: [RUNS / f"{name}-{seed}" for seed in seeds] for name in VARIANTS}
-    rows = table([run for paths in runs.values() for run in paths])
-    records = {name: [read_record(run) for run in paths] for name, paths in runs.items()}
-    per_seed = {
-        name: [
-            {
-                "seed": record.seed,
-                "baseline": record.baseline.scores if record.baseline else None,
-                "scores": record.final.scores if record.final else None,
-                "behaviour": record.final.behaviour if record.final else None,
-                "train_seconds": record.steps[-1].train_seconds,
-                "baseline_train_seconds": record.baseline.train_seconds if record.baseline else None,
-                "steps": record.steps[-1].details["training"]["steps"],
-                "redraws": record.steps[-1].details.get("redraws"),
-            }
-            for record in each
-        ]
-        for name, each in records.items()
-    }
-    first = records["theseus"][0]
+    pairs = {name: [read_pair(RUNS / f"{name}-{seed}")[1] for seed in seeds] for name in VARIANTS}
+    direct = [read_pair(RUNS / f"{DIRECT}-{seed}")[1] for seed in seeds]
+    theseus = pairs["theseus"]
+    pairs[DIRECT] = [Pair(a.labels, a.baseline, b.baseline) for a, b in zip(theseus, direct, strict=True)]
     return {
-        "rows": [
-            {k: v.model_dump() if hasattr(v, "model_dump") else v for k, v in asdict(row).items()} for row in rows
-        ],
-        "theseus_over": {name: over(runs["theseus"], runs[name]) for name in VARIANTS if name != "theseus"},
-        "majority": first.final.majority_scores if first.final else None,
-        "per_seed": per_seed,
-        "data_hashes": first.data_hashes,
-        "environment": first.environment,
+        "seeds": seeds,
+        "baseline": [entry(RUNS / f"baseline-{seed}" / "baseline") for seed in seeds],
+        "baseline_score": scored([pair.labels for pair in theseus], [pair.baseline for pair in theseus]),
+        "majority": final_of(RUNS / f"theseus-{seeds[0]}").majority_scores,
+        "variants": {name: variant(name, seeds, each) for name, each in pairs.items()},
+        "theseus_over": {
+            name: retained([Pair(a.labels, b.compressed, a.compressed) for a, b in zip(theseus, each, strict=True)])
+            for name, each in pairs.items()
+            if name != "theseus"
+        },
+        "environment": read_record(RUNS / f"theseus-{seeds[0]}").environment,
     }
 
 
-def over(runs: list[Path], others: list[Path]) -> dict[str, float]:
-    """Ratio of two compressed models' scores on the same examples, with the hierarchical paired interval."""
-    pairs = [(read_pair(one)[1], read_pair(other)[1]) for one, other in zip(runs, others, strict=True)]
-    joined = [Pair(one.labels, other.compressed, one.compressed) for one, other in pairs]
-    return retained_performance(joined, "macro_f1", 2000).model_dump()
+def variant(name: str, seeds: list[int], pairs: list[Pair]) -> dict[str, Any]:
+    stage = "baseline" if name == DIRECT else "steps/01-" + ("layer_subset" if "bottom" in name else "theseus")
+    runs = [RUNS / f"{name}-{seed}" for seed in seeds]
+    speedups = [final_of(run).speedup for run in runs] if name != DIRECT else None
+    return {
+        "score": scored([pair.labels for pair in pairs], [pair.compressed for pair in pairs]),
+        "retained": retained(pairs),
+        "speedup": statistics.median(speedups) if speedups else None,
+        "behaviour": [behaviour(pair) for pair in pairs],
+        "seeds": [entry(run / stage) for run in runs],
+        "scores": [{name: METRICS[name](pair.labels, pair.compressed) for name in GERMEVAL_METRICS} for pair in pairs],
+    }
+
+
+def entry(stage: Path) -> dict[str, Any]:
+    read = read_entry(stage)
+    training = read.details["training"]
+    return {
+        "parameters": read.cost.parameters,
+        "size_bytes": read.cost.size_bytes,
+        "train_seconds": read.train_seconds,
+        "development_scores": read.development_scores,
+        "redraws": read.details.get("redraws"),
+        **{key: training[key] for key in ("steps", "best_step", "precision")},
+    }
+
+
+def final_of(run: Path) -> Final:
+    final = finished(run).final
+    assert final is not None
+    return final
+
+
+def scored(labels: list[Array], logits: list[Floats]) -> dict[str, Any]:
+    return score_interval(labels, logits, "macro_f1", RESAMPLES).model_dump()
+
+
+def retained(pairs: list[Pair]) -> dict[str, Any]:
+    interval = retained_performance(pairs, "macro_f1", RESAMPLES)
+    assert interval is not None
+    return interval.model_dump()
 
 
 def main() -> None:
@@ -98,15 +138,8 @@ def main() -> None:
     result = collect(arguments.seeds)
     (ROOT / "results").mkdir(exist_ok=True)
     write_json(ROOT / "results" / "germeval2018.json", result)
-    print(
-        json.dumps(
-            {
-                row["name"]: {key: row[key] for key in ("baseline_score", "score", "retained", "speedup")}
-                for row in result["rows"]
-            }
-            | {"theseus_over": result["theseus_over"]}
-        )
-    )
+    short = {name: {key: each[key] for key in ("score", "retained")} for name, each in result["variants"].items()}
+    print(json.dumps({"baseline_score": result["baseline_score"], **short, "theseus_over": result["theseus_over"]}))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What one Theseus step costs: against a plain 12-layer step, and against the reference's way of freezing.
 
-BERT-base geometry, random weights, 8 texts of 64 tokens, AdamW, 12 → 6 layers at replacement rate 0.5. All variants take
-turns in every round; a round runs the same draws each time. The last line is one JSON object of medians over rounds:
+BERT-base geometry, random weights, 8 texts of 64 tokens, AdamW, 12 → 6 layers at replacement rate 0.5. All variants
+take turns in every round; a round runs the same draws each time. The last line is one JSON object of medians:
 
 - theseus_over_plain_fp32: a Theseus step / a plain fine-tuning step of the predecessor, both fp32
 - theseus_over_plain_bf16: a Theseus step under bf16 autocast / the same plain fp32 step

@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "plankwise"
-FLOORS = {"core": 1, "encoder": 2, "data": 2, "training": 3, "deploy": 3, "methods": 4, "study": 5, "cli": 6}
+FLOORS = {
+    "core": 1,
+    "encoder": 2,
+    "data": 2,
+    "training": 3,
+    "deploy": 3,
+    "methods": 4,
+    "study": 5,
+    "cli": 6,
+    "__main__": 6,
+}
 MODULES = {
     ".".join(("plankwise", *path.relative_to(SOURCE).with_suffix("").parts)): path for path in SOURCE.rglob("*.py")
 }

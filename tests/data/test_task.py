@@ -142,7 +142,7 @@ class TestVariety:
         parts = {each: labelled(["a"], ["b"]) for each in (TRAIN, DEVELOPMENT, TEST)} | {
             TEST: labelled(["a", "b"], ["a", "b"])
         }
-        with pytest.raises(DataError, match="the test split holds only one combination of labels"):
+        with pytest.raises(DataError, match="the test split holds only one label or combination of labels"):
             build_task("t", parts, METRICS, kind="multi_label")
 
 

@@ -46,7 +46,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    if path.exists():
+    if path.is_dir():
         shutil.rmtree(path)
     temporary.rename(path)
 

@@ -43,13 +43,13 @@ def read_recipe(path: Path, schema: type[T], overrides: Sequence[str] = ()) -> T
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        _refuse_duplicates(node, path)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date such as 2024-13-45 is a ValueError
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise RecipeError(f"{where}: not valid YAML: {getattr(error, 'problem', error)}") from None
     if not isinstance(data, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of keys, not {type(data).__name__}")
-    _refuse_duplicates(node, path)
     overridden = [_override(data, each) for each in overrides]
     return validate(data, schema, lambda place: _where(path, node, place, overridden))
 
@@ -63,7 +63,9 @@ def validate(data: Any, schema: type[T], where: Any = lambda place: "settings") 
         faults = error.errors(include_url=False)
         place = _data_place(faults[0]["loc"], data)
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        message = _explain(faults[0], adapter.json_schema(mode="validation"))
+        if faults[0]["type"] == "union_tag_invalid":  # the fault is the tag, not the whole mapping
+            place = (*place, faults[0]["ctx"]["discriminator"].strip("'"))
+        message = _explain(faults[0], place, adapter.json_schema(mode="validation"))
         raise RecipeError(f"{where(place)}: {message}{more}") from None
 
 
@@ -72,9 +74,9 @@ def to_plain(value: Any) -> Any:
     return pydantic.TypeAdapter(type(value)).dump_python(value, mode="json")
 
 
-def _explain(fault: Any, schema: dict[str, Any]) -> str:
+def _explain(fault: Any, place: Location, schema: dict[str, Any]) -> str:
     location, kind = fault["loc"], fault["type"]
-    key = ".".join(str(part) for part in location)
+    key = ".".join(str(part) for part in place)
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
         return f"unknown key '{location[-1]}'; {suggest(location[-1], _allowed_keys(schema, location[:-1]))}"
     if kind == "union_tag_invalid":
@@ -82,7 +84,8 @@ def _explain(fault: Any, schema: dict[str, Any]) -> str:
         allowed = [each.strip().strip("'") for each in context["expected_tags"].split(",")]
         return f"{key}: no {context['discriminator']} '{context['tag']}'; {suggest(context['tag'], allowed)}"
     if kind in ("missing", "missing_argument", "union_tag_not_found", "missing_keyword_only_argument"):
-        name = key if kind != "union_tag_not_found" else f"{key}.{fault['ctx']['discriminator']}".replace("'", "")
+        last = fault["ctx"]["discriminator"].strip("'") if kind == "union_tag_not_found" else location[-1]
+        name = ".".join(str(part) for part in (*place, last))
         return f"the key '{name}' is missing"
     given = fault.get("input")
     message = fault["msg"].removeprefix("Value error, ")
@@ -137,13 +140,16 @@ def _holds(data: Any, part: int | str) -> bool:
 
 
 def _where(path: Path, node: yaml.Node | None, place: Location, overridden: list[Location]) -> str:
-    for each in overridden:
+    for each in reversed(overridden):
         if place and place[: len(each)] == each:
             return f"--set {'.'.join(str(part) for part in each)}"
     line = 1
     for part in place:
         found = _child(node, part)
-        if found is None:
+        if found is None:  # not in the file: an override brought it
+            made = next((each for each in reversed(overridden) if each[: len(place)] == place), None)
+            if made is not None:
+                return f"--set {'.'.join(str(part) for part in made)}"
             break
         mark, node = found
         line = mark.start_mark.line + 1
@@ -178,9 +184,9 @@ def _override(data: Any, text: str) -> Location:
         raise RecipeError(f"--set {text}: write key=value, such as --set steps.0.modules=4")
     try:
         value = yaml.safe_load(raw)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise RecipeError(f"--set {text}: the value is not valid YAML") from None
-    parts: list[int | str] = [int(part) if part.isdigit() else part for part in key.split(".")]
+    parts: list[int | str] = [int(part) if part.isdecimal() else part for part in key.split(".")]
     for part in parts[:-1]:
         if isinstance(data, dict):
             data = data.setdefault(part, {})

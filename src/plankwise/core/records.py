@@ -54,7 +54,7 @@ class Final(_Part):
     baseline_intervals: dict[str, Interval]
     majority_scores: dict[str, float]
     cost: Cost
-    retained_performance: dict[str, Interval]
+    retained_performance: dict[str, Interval | None]
     chance_corrected: dict[str, float | None]
     behaviour: dict[str, float]
     compression_ratio: float

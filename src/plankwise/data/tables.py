@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import datasets
+import numpy as np
 import pandas as pd
 import pydantic
 
@@ -47,7 +49,7 @@ class Table:
     text: str = "text"
     text_pair: str | None = None
     label: str | list[str] = "label"
-    label_separator: str | None = None
+    label_separator: Annotated[str, pydantic.Field(min_length=1)] | None = None
     id: str | None = None
     title: str | None = None
     metrics: Annotated[tuple[MetricName, ...], pydantic.Field(min_length=1)] = ("macro_f1", "accuracy")
@@ -84,7 +86,7 @@ class HubDataset:
     text: str = "text"
     text_pair: str | None = None
     label: str | list[str] = "label"
-    label_separator: str | None = None
+    label_separator: Annotated[str, pydantic.Field(min_length=1)] | None = None
     title: str | None = None
     metrics: Annotated[tuple[MetricName, ...], pydantic.Field(min_length=1)] = ("macro_f1", "accuracy")
     access: Access = "open"
@@ -108,8 +110,12 @@ class HubDataset:
         frame = data.to_pandas()
         for column, feature in data.features.items():
             if isinstance(feature, datasets.ClassLabel):
-                frame[column] = [feature.int2str(value) for value in frame[column].astype(int)]
+                frame[column] = [_class_name(feature, value) for value in frame[column]]
         return rows_of(frame, self, where)
+
+
+def _class_name(feature: Any, value: Any) -> str | None:
+    return None if pd.isna(value) or value < 0 else feature.int2str(int(value))
 
 
 def _build(source: Table | HubDataset, splits: Mapping[str, list[Row]], title: str) -> Task:
@@ -139,14 +145,28 @@ def read_table(path: Path) -> pd.DataFrame:
         if kind == ".parquet":
             return pd.read_parquet(path)
         if kind == ".jsonl":
-            return pd.read_json(path, lines=True, dtype=False, convert_dates=False)
+            lines = path.read_text(encoding="utf-8-sig").split("\n")
+            return pd.DataFrame([json.loads(line) for line in lines if line.strip()], dtype=object)
         separator = "," if kind == ".csv" else "\t"
-        return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        frame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        if not isinstance(frame.index, pd.RangeIndex):
+            raise ValueError("rows have more cells than the header")  # pandas would shift the columns
+        if kind == ".tsv" and (swallowed := _swallowed(frame)):
+            raise ValueError(f"row {swallowed}: a quote opens a cell that runs on over tabs and lines; double it")
+        return frame
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, pd.errors.ParserError) as error:
         lines = str(error).splitlines() or ["empty"]
         raise DataError(f"{path} is not a {READERS[kind]} table: {lines[0]}") from None
+
+
+def _swallowed(frame: pd.DataFrame) -> int | None:
+    """Find the first row whose cell holds a tab and a line break: most likely a stray quote swallowed other rows."""
+    for number, row in enumerate(frame.itertuples(index=False), 1):
+        if any("\t" in cell and "\n" in cell for cell in row if isinstance(cell, str)):
+            return number
+    return None
 
 
 def rows_of(frame: pd.DataFrame, source: Table | HubDataset, where: str) -> list[Row]:
@@ -181,13 +201,16 @@ def _texts(column: pd.Series[Any], where: str) -> list[str]:
 def _labels(frame: pd.DataFrame, source: Table | HubDataset, where: str) -> list[Any]:
     if isinstance(source.label, list):
         return [
-            _flagged(values, source.label, f"{where}, row {number}")
+            _flagged(values, source.label, f"{where}, row {number}", source.access == "credentialed")
             for number, values in enumerate(frame[source.label].to_numpy().tolist(), 1)
         ]
     labels: list[Any] = []
     for number, value in enumerate(frame[source.label].tolist(), 1):
         if source.label_separator is not None:
-            parts = value if isinstance(value, list) else str(value).split(source.label_separator)
+            if isinstance(value, (list, np.ndarray)):
+                parts = [str(part) for part in value]
+            else:
+                parts = [] if pd.isna(value) else str(value).split(source.label_separator)
             labels.append([part.strip() for part in parts if part.strip()])
             continue
         text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
@@ -197,11 +220,12 @@ def _labels(frame: pd.DataFrame, source: Table | HubDataset, where: str) -> list
     return labels
 
 
-def _flagged(values: list[Any], names: list[str], where: str) -> list[str]:
+def _flagged(values: list[Any], names: list[str], where: str, secret: bool) -> list[str]:
     chosen = []
     for name, value in zip(names, values, strict=True):
         if str(value).strip().lower() not in ("0", "1", "0.0", "1.0", "true", "false"):
-            raise DataError(f"{where}: the column '{name}' holds '{value}'; allowed: 0, 1, true, false")
+            shown = "something else" if secret else f"'{value}'"
+            raise DataError(f"{where}: the column '{name}' holds {shown}; allowed: 0, 1, true, false")
         if str(value).strip().lower() in ("1", "1.0", "true"):
             chosen.append(name)
     return chosen

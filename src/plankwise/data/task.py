@@ -82,10 +82,10 @@ def build_task(
     if DEVELOPMENT not in parts:
         parts[TRAIN], parts[DEVELOPMENT] = cut(parts[TRAIN], development_share, split_seed, f"{name}: development")
     for part, rows in parts.items():
-        _check_variety(rows, kind, f"{name}: the {part} split")
+        _check_variety(rows, kind, f"{name}: the {part} split", access)
     labels = tuple(sorted({each for row in parts[TRAIN] for each in _labels_of(row)}))
     for part in (DEVELOPMENT, TEST):
-        _check_known(parts[part], labels, f"{name}: the {part} split")
+        _check_known(parts[part], labels, f"{name}: the {part} split", access)
     datasets = {part: _as_dataset(parts[part], labels, kind) for part in (TRAIN, DEVELOPMENT, TEST)}
     hashes = {part: _hash(parts[part]) for part in datasets}
     return Task(name, DatasetDict(datasets), labels, kind, metrics, access, hashes)
@@ -109,18 +109,21 @@ def _labels_of(row: Row) -> list[str]:
     return list(label) if isinstance(label, list) else [label]
 
 
-def _check_variety(rows: Sequence[Row], kind: Kind, what: str) -> None:
+def _check_variety(rows: Sequence[Row], kind: Kind, what: str, access: Access) -> None:
     if not rows:
         raise DataError(f"{what} is empty")
     seen = {"|".join(_labels_of(row)) for row in rows}
     if len(seen) < 2:
-        shown = f"the label '{seen.pop()}'" if kind == "single_label" else "one combination of labels"
+        named = kind == "single_label" and access == "open"
+        shown = f"the label '{seen.pop()}'" if named else "one label or combination of labels"
         raise DataError(f"{what} holds only {shown} in its {len(rows)} rows; at least two are needed")
 
 
-def _check_known(rows: Sequence[Row], labels: Sequence[str], what: str) -> None:
+def _check_known(rows: Sequence[Row], labels: Sequence[str], what: str, access: Access) -> None:
     for row in rows:
         for label in _labels_of(row):
+            if label not in labels and access == "credentialed":
+                raise DataError(f"{what}, row {row['id']}: its label is unseen in train")
             if label not in labels:
                 raise DataError(
                     f"{what}, row {row['id']}: the label '{label}' is unseen in train; {suggest(label, labels)}"

@@ -78,7 +78,7 @@ def train_on_task(
     training: Training,
     title: str,
     on_step: OnStep | None = None,
-    patience_from: float = 0.0,
+    judge_from: float = 0.0,
 ) -> Fitted:
     """Train `model` in place on the job's task and note what was done; the development split selects the weights."""
     train = encode(job.task.splits[TRAIN], job.tokenizer, job.max_length)
@@ -95,7 +95,7 @@ def train_on_task(
         folder=job.folder,
         evaluate=lambda current: metric(labels, predict_logits(current, job.tokenizer, development)),
         on_step=on_step,
-        patience_from=patience_from,
+        judge_from=judge_from,
         progress=title if job.progress else None,
     )
     job.note(

@@ -89,13 +89,18 @@ class Theseus:
     @classmethod
     def _apply_preset(cls, given: Any) -> Any:
         keys = dict(given.kwargs or {}) if isinstance(given, ArgsKwargs) else given
-        if not isinstance(keys, dict) or keys.get("preset") not in PRESETS:
+        if not isinstance(keys, dict) or not isinstance(keys.get("preset"), str):
             return given
-        preset = PRESETS[keys["preset"]]
-        for key, value in preset.items():
-            if keys.get(key, value) != value:
-                raise ValueError(f"{key} {keys[key]!r} contradicts the preset '{keys['preset']}', which has {value!r}")
-        return {**preset, **keys}
+        return {**PRESETS.get(keys["preset"], {}), **keys}
+
+    @pydantic.model_validator(mode="after")
+    def _agree_with_preset(self) -> Theseus:
+        for key, value in PRESETS.get(self.preset or "", {}).items():
+            if getattr(self, key) != value:
+                raise ValueError(
+                    f"{key} {getattr(self, key)!r} contradicts the preset '{self.preset}', which has {value!r}"
+                )
+        return self
 
     def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:
         """Give the configuration of the successor model."""
@@ -113,7 +118,8 @@ class Theseus:
         successor = rebuild(model, sources_of(modules, self.initialization), layer_types(planned))
         network, gates = self.assemble(model, successor)
         replacing = Replacing(SCHEDULES[self.schedule](self.start, self.full_at), gates, job.seed, self.mode)
-        fitted = train_on_task(network, job, self.training, "theseus", replacing, patience_from=self.full_at)
+        # What counts is the model after both phases: one chosen while predecessors still ran was never trained alone.
+        fitted = train_on_task(network, job, self.training, "theseus", replacing, judge_from=self.full_at)
         agree(replacing.digest(), "the draws of Theseus")
         copy_outside_layers(network, successor)
         job.note("redraws", replacing.redraws_until(fitted.steps, fitted.planned_steps))

@@ -25,16 +25,20 @@ class Pair:
     compressed: Floats
 
 
-def retained_performance(pairs: Sequence[Pair], metric: str, resamples: int, seed: int = 0) -> Interval:
+def retained_performance(pairs: Sequence[Pair], metric: str, resamples: int, seed: int = 0) -> Interval | None:
     """Compute R = score of the compressed model / score of the baseline, with a paired bootstrap interval.
 
     With several seeds of training the bootstrap is hierarchical: seeds are drawn first, then examples, the same
-    examples for every seed and for both models; scores are averaged over seeds before they are divided.
+    examples for every seed and for both models; scores are averaged over seeds before they are divided. `None` where
+    the baseline scores 0.
     """
     old = resampled_scores([(pair.labels, pair.baseline) for pair in pairs], metric, resamples, seed)
     new = resampled_scores([(pair.labels, pair.compressed) for pair in pairs], metric, resamples, seed)
-    value = _mean_score(pairs, metric, compressed=True) / _mean_score(pairs, metric, compressed=False)
-    return _interval(value, new / old)
+    baseline = _mean_score(pairs, metric, compressed=False)
+    if baseline == 0:
+        return None
+    ratios = np.divide(new, old, out=np.full_like(new, np.nan), where=old > 0)
+    return _interval(_mean_score(pairs, metric, compressed=True) / baseline, ratios)
 
 
 def score_interval(
@@ -79,7 +83,7 @@ def _mean_score(pairs: Sequence[Pair], metric: str, compressed: bool) -> float:
 
 
 def _interval(value: float, resampled: Floats) -> Interval:
-    low, high = np.percentile(resampled, LEVEL)
+    low, high = np.nanpercentile(resampled, LEVEL)
     return Interval(value=value, low=float(low), high=float(high))
 
 

@@ -30,7 +30,7 @@ class Row:
     size_bytes: int
     baseline_score: Interval
     score: Interval
-    retained: Interval
+    retained: Interval | None
     compression_ratio: float
     speedup: float
     train_seconds: float
@@ -109,7 +109,9 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _interval(value: Interval) -> str:
+def _interval(value: Interval | None) -> str:
+    if value is None:
+        return "–"
     return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from plankwise.core.records import Entry, Record
+from plankwise.core.records import Entry, Interval, Record
 
 
 def print_table(table: Table) -> None:
@@ -86,7 +86,9 @@ def _speedup(case: dict[str, Any]) -> str:
     return f"{case['speedup']:.2f}× faster ({case['spread'][0]:.2f} to {case['spread'][1]:.2f})"
 
 
-def _interval(value: Any) -> str:
+def _interval(value: Interval | None) -> str:
+    if value is None:
+        return "–"
     return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
 
 

@@ -30,6 +30,7 @@ from plankwise.training.callbacks import Patience, Steps, Stopwatch, Watch
 from plankwise.training.losses import Loss
 from plankwise.training.progress import ProgressBar
 
+NOT_JUDGED = -1e9  # below every score, and still a number that JSON can hold
 OnStep = Callable[[int, int], None]
 Positive = Annotated[float, pydantic.Field(gt=0)]
 Count = Annotated[int, pydantic.Field(ge=1)]
@@ -108,7 +109,7 @@ def fit(
     evaluate: Callable[[PreTrainedModel], float] | None = None,
     on_step: OnStep | None = None,
     prepare: Callable[[Batch], Batch] | None = None,
-    patience_from: float = 0.0,
+    judge_from: float = 0.0,
     progress: str | None = None,
 ) -> Fitted:
     """Train `model` in place; go on from the newest whole checkpoint in `folder` if there is one.
@@ -126,7 +127,8 @@ def fit(
         evaluate: scores the model, up is better; selects the weights to keep. All processes call it.
         on_step: called as `(step, planned_steps)` before each step.
         prepare: changes each batch on the device before the model sees it; its randomness is seeded by the step.
-        patience_from: share of the steps before which evaluations do not count towards early stopping.
+        judge_from: share of the steps before which an evaluation is recorded, but can neither be the best nor count
+            towards early stopping. The last step is always evaluated.
         progress: title of the progress bar; none without it.
 
     Raises:
@@ -145,9 +147,9 @@ def fit(
         callbacks=[Steps(seed, total, on_step), stopwatch, Watch()],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.setup(loss, evaluate, prepare, lengths_of(examples), seed)
+    trainer.setup(loss, evaluate, prepare, judge_from * total, lengths_of(examples), seed)
     if training.early_stopping_patience is not None and evaluate is not None:
-        trainer.add_callback(Patience(training.early_stopping_patience, first_step=math.ceil(patience_from * total)))
+        trainer.add_callback(Patience(training.early_stopping_patience, first_step=math.ceil(judge_from * total)))
     bar = ProgressBar(progress)
     trainer.add_callback(bar)
     trainer.fingerprint = {"training": to_plain(training), "seed": seed, "examples": len(examples)}
@@ -158,6 +160,7 @@ def fit(
     finally:
         bar.close()
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
+    vars(model).pop("forward", None)  # it was bound to this very model; a deep copy would go on calling the original
     return trainer.summary(total, arguments.bf16)
 
 
@@ -196,7 +199,7 @@ def _arguments(
         save_steps=interval,
         save_total_limit=2,
         load_best_model_at_end=best,
-        metric_for_best_model="score" if best or has_score else None,
+        metric_for_best_model="judged" if best or has_score else None,
         greater_is_better=True if has_score else None,
         logging_steps=max(1, total // 50),
         logging_nan_inf_filter=False,
@@ -227,12 +230,13 @@ class ExactTrainer(Trainer):  # type: ignore[misc]
         loss: Loss,
         score: Callable[[PreTrainedModel], float] | None,
         prepare: Callable[[Batch], Batch] | None,
+        first_judged_step: float,
         lengths: list[int],
         seed: int,
     ) -> None:
         """Take what the parent's constructor has no place for."""
         self._loss, self._score, self._prepare = loss, score, prepare
-        self._lengths, self._seed = lengths, seed
+        self._first_judged_step, self._lengths, self._seed = first_judged_step, lengths, seed
         self.model_accepts_loss_kwargs = False
 
     def compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any) -> Any:
@@ -245,7 +249,9 @@ class ExactTrainer(Trainer):  # type: ignore[misc]
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Score the model with the given function, in every process."""
         assert self._score is not None
-        metrics = {"eval_score": self._score(self.model)}
+        score = self._score(self.model)
+        judged = self.state.global_step >= self._first_judged_step
+        metrics = {"eval_score": score, "eval_judged": score if judged else NOT_JUDGED}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

@@ -99,10 +99,14 @@ def _official_f(totals: Floats) -> Floats:
 
 def _ranked(score: Callable[..., float]) -> Callable[[Array, Array], float]:
     def direct(labels: Array, logits: Array) -> float:
+        if labels.ndim == 1 and len(np.unique(labels)) < 2:
+            return float("nan")  # undefined; a bootstrap leaves such a resample out
         if labels.ndim == 1 and logits.shape[1] == 2:
             return float(score(labels, logits[:, 1] - logits[:, 0]))
         flags = labels if labels.ndim == 2 else np.eye(logits.shape[1], dtype=int)[labels]
         usable = [k for k in range(logits.shape[1]) if 0 < flags[:, k].sum() < len(flags)]
+        if not usable:
+            return float("nan")
         scores = probabilities(logits, labels.ndim == 2)
         return float(np.mean([score(flags[:, k], scores[:, k]) for k in usable]))
 

@@ -1,0 +1,108 @@
+"""Write the tables of README.md and docs/ from results/*.json, between their marks; no number is typed by hand.
+
+Usage: python benchmarks/tables.py [--check]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+MARK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.S)
+
+
+def germeval2018(result: dict[str, Any]) -> str:
+    lines = [
+        "| model | parameters | macro-F1, test | retained | faster | training |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        f"| baseline, 12 layers | {millions(result['baseline'])} | {interval(result['baseline_score'])} | | | "
+        f"{seconds(result['baseline'])} |",
+    ]
+    for name, each in result["variants"].items():
+        faster = f"{each['speedup']:.2f}×" if each["speedup"] else ""
+        lines.append(
+            f"| {name} | {millions(each['seeds'])} | {interval(each['score'])} | {interval(each['retained'])} | "
+            f"{faster} | {seconds(each['seeds'])} |"
+        )
+    ratios = ", ".join(f"{interval(value)} times that of {name}" for name, value in result["theseus_over"].items())
+    majority = result["majority"]["macro_f1"]
+    closing = (
+        f"{len(result['seeds'])} seeds. Always guessing the majority scores {majority:.3f}. Theseus scores {ratios}."
+    )
+    return "\n".join([*lines, "", closing])
+
+
+def millions(entries: list[dict[str, Any]]) -> str:
+    return f"{entries[0]['parameters'] / 1e6:.2f} M"
+
+
+def seconds(entries: list[dict[str, Any]]) -> str:
+    return f"{sum(each['train_seconds'] for each in entries) / len(entries):.0f} s"
+
+
+def theseus_step(result: dict[str, Any]) -> str:
+    rows = {
+        "Theseus / plain 12-layer step, fp32": "theseus_over_plain_fp32",
+        "Theseus in bf16 / plain step in fp32": "theseus_over_plain_bf16",
+        "Theseus / plain step, both bf16": "theseus_bf16_over_plain_bf16",
+        "Theseus / a step that keeps frozen gradients, fp32": "theseus_over_reference_fp32",
+        "peak memory, Theseus / plain": "peak_memory_ratio",
+    }
+    lines = ["| BERT-base geometry, 8 × 64 tokens, rate 0.5 | ratio |", "| --- | ---: |"]
+    return "\n".join([*lines, *(f"| {name} | {result[key]:.2f} |" for name, key in rows.items())])
+
+
+def demo(result: dict[str, Any]) -> str:
+    final, baseline = result["final"], result["baseline"]
+    mb = {name: each["cost"]["size_bytes"] / 1e6 for name, each in result.items() if name in ("final", "baseline")}
+    lines = [
+        "| model | parameters | size | macro-F1, test | retained | faster |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        f"| baseline, 12 layers | {baseline['cost']['parameters'] / 1e6:.2f} M | "
+        f"{mb['baseline']:.1f} MB | {interval(final['baseline_intervals']['macro_f1'])} | | |",
+        f"| Theseus, 6 layers | {final['cost']['parameters'] / 1e6:.2f} M | {mb['final']:.1f} MB | "
+        f"{interval(final['score_intervals']['macro_f1'])} | {interval(final['retained_performance']['macro_f1'])} | "
+        f"{final['speedup']:.2f}× |",
+    ]
+    return "\n".join(lines)
+
+
+TABLES = {"germeval2018": germeval2018, "theseus_step": theseus_step, "demo": demo}
+
+
+def interval(value: dict[str, float]) -> str:
+    return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+
+
+def filled(page: str) -> str:
+    def replace(match: re.Match[str]) -> str:
+        name = match[2]
+        path = ROOT / "results" / f"{name}.json"
+        body = (
+            TABLES[name](json.loads(path.read_text())) if path.exists() else f"`results/{name}.json` was not made yet."
+        )
+        return f"{match[1]}\n{body}\n\n{match[3]}"
+
+    return MARK.sub(replace, page)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--check", action="store_true", help="only say whether a page is out of date")
+    arguments = parser.parse_args()
+    for page in PAGES:
+        before = page.read_text(encoding="utf-8")
+        after = filled(before)
+        if before != after and arguments.check:
+            sys.exit(f"{page.relative_to(ROOT)} is not what results/ say; run: make tables")
+        page.write_text(after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

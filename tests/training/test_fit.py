@@ -1,0 +1,136 @@
+"""The loop's own promises: exact order, what may win, what stops it, what it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import tiny
+from plankwise.core.errors import CheckpointError, TrainingError
+from plankwise.data.encoding import Collator, encode
+from plankwise.training.checkpoints import newest, seal
+from plankwise.training.fit import Fitted, LengthGrouped, Training, fit, planned_steps
+from plankwise.training.losses import task_loss
+
+TRAINING = Training(epochs=2, batch_size=16, learning_rate=1e-3, precision="fp32", evaluations_per_epoch=2)
+EXAMPLES = encode(tiny.task().splits["train"], tiny.tokenizer(), 32)
+
+
+def train(folder: Path, training: Training = TRAINING, scores: list[float] | None = None, **options: Any) -> Fitted:
+    given = iter(scores or [])
+    evaluate = (lambda _: next(given)) if scores else None
+    settings: dict[str, Any] = {"loss": task_loss("single_label"), "seed": 1, "folder": folder, "evaluate": evaluate}
+    model = options.pop("model", None) or tiny.model()
+    return fit(model, EXAMPLES, Collator(tiny.tokenizer()), training, **{**settings, **options})
+
+
+def test_an_epoch_sees_every_text_once_in_batches_of_like_length() -> None:
+    lengths = [len(each["input_ids"]) for each in EXAMPLES] * 20
+    sampler = LengthGrouped(lengths, 16, seed=3)
+    first = list(sampler)
+    assert Counter(first) == Counter(range(len(lengths)))
+    batches = [[lengths[index] for index in first[at : at + 16]] for at in range(0, len(first), 16)]
+    padding = sum(max(batch) * len(batch) for batch in batches) / sum(lengths)
+    assert padding < 1.1
+    assert max(batches[0]) == max(lengths)
+    sampler.set_epoch(1)
+    assert list(sampler) != first
+    sampler.set_epoch(0)
+    torch.manual_seed(123)
+    assert list(sampler) == first
+    assert list(LengthGrouped(lengths, 16, seed=4)) != first
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 33])
+def test_an_epoch_of_any_size_is_whole(count: int) -> None:
+    assert sorted(LengthGrouped(list(range(1, count + 1)), 16, seed=0)) == list(range(count))
+
+
+def test_the_best_evaluation_wins_and_the_last_if_asked(tmp_path: Path) -> None:
+    model = tiny.model()
+    seen: dict[int, torch.Tensor] = {}
+    fitted = train(
+        tmp_path / "best",
+        scores=[0.1, 0.9, 0.5, 0.5],
+        model=model,
+        on_step=lambda step, _: seen.setdefault(step, model.classifier.weight.detach().clone()),
+    )
+    assert fitted.best_step == 6
+    assert torch.equal(model.classifier.weight, seen[6])
+    last = train(tmp_path / "last", dataclasses.replace(TRAINING, keep="last"), scores=[0.1, 0.9, 0.5, 0.5])
+    assert last.best_step == 12
+
+
+def test_an_evaluation_before_judge_from_cannot_win(tmp_path: Path) -> None:
+    fitted = train(tmp_path, scores=[0.9, 0.8, 0.1, 0.5], judge_from=0.7)
+    assert fitted.best_step == 12
+    assert [entry["score"] for entry in fitted.history] == [0.9, 0.8, 0.1, 0.5]
+
+
+def test_patience_stops_early_and_waits_for_judge_from(tmp_path: Path) -> None:
+    patient = dataclasses.replace(TRAINING, early_stopping_patience=1)
+    assert train(tmp_path / "a", patient, scores=[0.9, 0.8, 0.7, 0.6]).steps == 6
+    assert train(tmp_path / "b", patient, scores=[0.9, 0.8, 0.7, 0.6], judge_from=0.7).steps == 12
+
+
+def test_the_last_step_is_evaluated_wherever_the_interval_falls(tmp_path: Path) -> None:
+    fitted = train(tmp_path, dataclasses.replace(TRAINING, epochs=1.2, evaluations_per_epoch=1), scores=[0.1, 0.2])
+    assert [entry["step"] for entry in fitted.history] == [6, 8]
+    assert planned_steps(len(EXAMPLES), dataclasses.replace(TRAINING, epochs=1.2)) == 8
+
+
+def test_gradient_accumulation_makes_the_same_steps(tmp_path: Path) -> None:
+    """Without dropout, one batch of 16 and four of 4 are the same step, but for rounding."""
+    models = [tiny.model(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0) for _ in range(2)]
+    for parts, model in zip((1, 4), models, strict=True):
+        settings = dataclasses.replace(TRAINING, gradient_accumulation=parts, keep="last")
+        assert train(tmp_path / str(parts), settings, model=model).steps == 12
+    for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=2e-4)
+
+
+def test_bf16_leaves_a_plain_fp32_model(tmp_path: Path) -> None:
+    model = tiny.model()
+    assert train(tmp_path, dataclasses.replace(TRAINING, precision="bf16"), model=model).precision == "bf16"
+    assert {value.dtype for value in model.parameters()} == {torch.float32}
+    assert not hasattr(model, "_original_forward")
+    assert "forward" not in vars(model), "the autocast wrapper is still around the model"
+
+
+def test_a_loss_that_is_no_number_stops_the_training(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="the loss is nan at step"):
+        train(tmp_path, loss=lambda outputs, batch: outputs.logits.sum() * float("nan"))
+
+
+def test_frozen_parameters_are_neither_trained_nor_saved(tmp_path: Path) -> None:
+    model = tiny.model()
+    model.base_model.requires_grad_(False)
+    before = {name: value.clone() for name, value in model.base_model.state_dict().items()}
+    train(tmp_path, model=model)
+    assert all(torch.equal(value, before[name]) for name, value in model.base_model.state_dict().items())
+    sizes = [path.stat().st_size for path in tmp_path.rglob("trained.safetensors")]
+    assert sizes
+    assert max(sizes) < 1000
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
+    train(tmp_path)
+    with pytest.raises(CheckpointError, match="belongs to a training with other settings"):
+        train(tmp_path, dataclasses.replace(TRAINING, learning_rate=2e-3))
+
+
+def test_half_a_checkpoint_is_swept_away_and_a_damaged_one_refused(tmp_path: Path) -> None:
+    for step in (6, 12):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "optimizer.pt").write_text("x")
+    seal(tmp_path / "checkpoint-6", {"a": 1})
+    assert newest(tmp_path, {"a": 1}) == tmp_path / "checkpoint-6"
+    assert not (tmp_path / "checkpoint-12").exists()
+    (tmp_path / "checkpoint-6" / "optimizer.pt").write_text("y")
+    with pytest.raises(CheckpointError, match=r"optimizer\.pt is damaged"):
+        newest(tmp_path, {"a": 1})
