@@ -1,9 +1,9 @@
 """GermEval 2018, 12 → 6 layers, over several seeds: Theseus against the bottom layers and the paper's preset.
 
 Runs the recipe through the command line into runs/germeval2018/, going on where an earlier call stopped, and writes
-results/germeval2018.json, from which the README's table is made (`make tables`). All variants of a seed share their data
-and train for the same number of steps; all but `bottom-6` start from the same baseline. The last line printed is one JSON
-object.
+results/germeval2018.json, from which the README's table is made (`make tables`). All variants of a seed share their
+data and train for the same number of steps; all but `bottom-6` start from the same baseline. The last line printed is
+one JSON object.
 
 Usage: python benchmarks/germeval2018.py [--seeds 1 2 3] [--data FOLDER] [--model FOLDER]
 """
@@ -36,8 +36,8 @@ RESAMPLES = 4000
 TRAINING = {"epochs": 8, "batch_size": 32, "evaluations_per_epoch": 2, "learning_rate": 1.5e-4}
 LAYERS = {"method": "layer_subset", "layers": 6, "keep": "bottom", "training": TRAINING}
 PAPER = {"method": "theseus", "preset": "paper", "modules": 6, "training": TRAINING | {"learning_rate": 3.0e-4}}
-# Theseus is the recipe itself. "bottom-6" fine-tunes the checkpoint's bottom six layers directly, which never were part of
-# a fine-tuned model; "bottom-6-tuned" cuts the fine-tuned baseline and goes on training it.
+# Theseus is the recipe itself. "bottom-6" fine-tunes the checkpoint's bottom six layers directly, which never were part
+# of a fine-tuned model; "bottom-6-tuned" cuts the fine-tuned baseline and goes on training it.
 VARIANTS: dict[str, list[str]] = {
     "theseus": [],
     "theseus-paper": [f"steps={json.dumps([PAPER])}"],

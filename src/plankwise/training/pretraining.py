@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,7 @@ from plankwise.training.losses import masked_lm_loss
 from plankwise.training.metrics import Array
 
 Count = Annotated[int, pydantic.Field(ge=1)]
+MOST_CHARACTERS = 1000
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
@@ -108,25 +110,34 @@ def pretrain(
     return model.eval(), tokenizer, {"stages": stages, "blocks": len(blocks), "vocabulary": len(tokenizer)}
 
 
-def train_tokenizer(texts: Iterable[str], vocabulary: int, lowercase: bool, positions: int) -> PreTrainedTokenizerBase:
-    """Train a WordPiece tokenizer as BERT's; the same texts give the same vocabulary."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+def train_tokenizer(texts: Sequence[str], vocabulary: int, lowercase: bool, positions: int) -> PreTrainedTokenizerBase:
+    """Train a WordPiece tokenizer as BERT's; the same texts give the same vocabulary.
+
+    The library's trainer numbers characters in the order of a hash map and breaks ties by these numbers, so that two
+    trainings differ. Naming the characters beforehand, in a fixed order, takes that away.
+    """
+    normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=False)
+    counts = Counter(char for text in texts for char in normalizer.normalize_str(text) if not char.isspace())
+    kept = sorted(sorted(counts, key=lambda char: (-counts[char], char))[: min(MOST_CHARACTERS, vocabulary // 4)])
+    alphabet = [*kept, *(f"##{char}" for char in kept)]
+    learner = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    learner.normalizer, learner.pre_tokenizer = normalizer, pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[*SPECIAL, *alphabet],
+        initial_alphabet=kept,
+        limit_alphabet=len(kept),
+        show_progress=False,
+    )
+    learner.train_from_iterator(texts, trainer)
+    tokenizer = Tokenizer(models.WordPiece(learner.get_vocab(), unk_token="[UNK]", max_input_chars_per_word=100))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=SPECIAL, show_progress=False)
-    tokenizer.train_from_iterator(texts, trainer)
     ids = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ids
     )
-    names = {
-        "pad_token": "[PAD]",
-        "unk_token": "[UNK]",
-        "cls_token": "[CLS]",
-        "sep_token": "[SEP]",
-        "mask_token": "[MASK]",
-    }
+    names = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=positions, **names)
 
 
