@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import tiny
-from plankwise.core.errors import CheckpointError, OutputError
+from plankwise.core.errors import CheckpointError, OutputError, RecipeError
 from plankwise.core.recipe import read_recipe
 from plankwise.core.records import read_record
 from plankwise.methods import method
@@ -263,3 +265,20 @@ def test_from_scratch(recipe_path: Path, tmp_path: Path) -> None:
     )
     assert (tmp_path / "run" / "pretrained" / "model.safetensors").exists()
     assert record.final is not None
+
+
+def test_curves_stay_beside_the_model(recipe_path: Path, tmp_path: Path) -> None:
+    logged = recipe(recipe_path, "steps=[]", "baseline.log_to=tensorboard", "baseline.epochs=1", "name=logged")
+    run(check(logged), tmp_path / "run")
+    (events,) = (tmp_path / "run" / "baseline" / "curves").glob("events.out.*")
+    accumulated = EventAccumulator(str(events)).Reload()
+    assert [event.step for event in accumulated.Scalars("eval/score")] == [11]
+    assert len(accumulated.Scalars("train/loss")) == 11
+    assert not (tmp_path / "run" / "model" / "curves").exists()
+
+
+def test_a_logger_that_is_not_installed_is_refused_beforehand(recipe_path: Path) -> None:
+    if importlib.util.find_spec("mlflow") is not None:
+        pytest.skip("mlflow is installed")
+    with pytest.raises(RecipeError, match=r"pip install 'plankwise\[mlflow\]'"):
+        check(recipe(recipe_path, "baseline.log_to=mlflow"))

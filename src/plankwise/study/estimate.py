@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import logging
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,15 @@ def estimate(checked: Checked) -> list[dict[str, Any]]:
     Seconds come from a rehearsal: each stage trains random models of the planned shapes on a few batches of the task's
     own texts, with the schedule squeezed into these steps. Nothing is kept.
     """
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)  # a rehearsal's scores are no news
+    try:
+        return _estimate(checked)
+    finally:
+        logging.disable(before)
+
+
+def _estimate(checked: Checked) -> list[dict[str, Any]]:
     recipe, task = checked.recipe, checked.task.without_test()
     texts = task.splits[TRAIN]["text"][:]
     rows = []
@@ -101,6 +112,7 @@ def _squeezed(method: Method) -> Method:
 
 
 def _random_model(config: PreTrainedConfig, task: Task) -> PreTrainedModel:
+    config = copy.deepcopy(config)
     config.num_labels = len(task.labels)
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(config).to(default_device())

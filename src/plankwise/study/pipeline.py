@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from plankwise.core.errors import MethodError, ModelError, OutputError
+from plankwise.core.errors import MethodError, ModelError, OutputError, RecipeError
 from plankwise.core.recipe import to_plain
 from plankwise.core.records import Cost, Entry, Record
 from plankwise.core.runtime import default_device, environment, is_main_process, mix_seed, wait_for_everyone
@@ -23,6 +23,7 @@ from plankwise.study.plan import Recipe
 from plankwise.study.report import write_report
 from plankwise.study.run_folder import Made, RunFolder, read_entry
 from plankwise.training.evaluate import predict
+from plankwise.training.fit import check_training
 from plankwise.training.losses import Loss, balanced_weights, task_loss
 from plankwise.training.pretraining import pretrain, scratch_config
 
@@ -59,12 +60,14 @@ def check(recipe: Recipe) -> Checked:
         raise ModelError(f"model.max_length {recipe.model.max_length} is more than the model's {longest} positions")
     if source is not None:
         load_tokenizer(source)
+    check_training(recipe.baseline)
     configs = [config]
     for number, step in enumerate(recipe.steps):
         try:
             configs.append(step.plan(configs[-1]))
-        except MethodError as error:
-            raise MethodError(f"steps.{number} ({step.method}): {error}") from None
+            check_training(step.training)
+        except (MethodError, RecipeError) as error:
+            raise type(error)(f"steps.{number} ({step.method}): {error}") from None
     return Checked(recipe, recipe.task.load(), configs)
 
 

@@ -19,6 +19,7 @@ from plankwise.core.files import make_writable_folder, whole_folder, write_json,
 from plankwise.core.records import FILE_NAME, Cost, Entry
 from plankwise.core.runtime import is_main_process, wait_for_everyone
 from plankwise.encoder.cost import count_parameters, weights_size_bytes
+from plankwise.training.fit import CURVES
 
 RECIPE, STAGE, WORK, LOCK = "recipe.yaml", "stage.json", ".work", ".lock"
 Made = tuple[PreTrainedModel, PreTrainedTokenizerBase, Entry]
@@ -90,6 +91,8 @@ class RunFolder:
                 with whole_folder(self.path / name) as temporary:
                     model.save_pretrained(temporary)
                     tokenizer.save_pretrained(temporary)
+                    if (work / CURVES).exists():
+                        shutil.copytree(work / CURVES, temporary / CURVES)
                     cost = Cost(
                         parameters=count_parameters(model),
                         size_bytes=weights_size_bytes(temporary),
@@ -104,7 +107,7 @@ class RunFolder:
         """Copy a stage's model, without the stage's own file, to where users look for it."""
         if is_main_process():
             with whole_folder(self.path / target) as temporary:
-                shutil.copytree(self.path / source, temporary, dirs_exist_ok=True, ignore=lambda *_: {STAGE})
+                shutil.copytree(self.path / source, temporary, dirs_exist_ok=True, ignore=lambda *_: {STAGE, CURVES})
 
     def adopt(self, source: Path, name: str) -> None:
         """Copy a finished stage of another run into this one."""

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -83,6 +84,14 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         """Log each development score."""
         score = (metrics or {})["eval_score"]
         logger.info("step %d of %d: development score %.4f", state.global_step, state.max_steps, score)
+
+
+def curves_callback(folder: Path) -> TrainerCallback:
+    """Make the callback that writes TensorBoard's files into `folder`."""
+    from torch.utils.tensorboard import SummaryWriter  # an extra: only needed when asked for
+    from transformers.integrations import TensorBoardCallback
+
+    return TensorBoardCallback(SummaryWriter(log_dir=str(folder)))
 
 
 class Patience(EarlyStoppingCallback):  # type: ignore[misc]

@@ -8,6 +8,8 @@ it does in `on_step`.
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,10 +28,12 @@ from plankwise.core.recipe import settings, to_plain
 from plankwise.core.runtime import bf16_is_fast, default_device, mix_seed, wait_for_everyone
 from plankwise.data.encoding import Batch, lengths_of
 from plankwise.training import checkpoints
-from plankwise.training.callbacks import Patience, Steps, Stopwatch, Watch
+from plankwise.training.callbacks import Patience, Steps, Stopwatch, Watch, curves_callback
 from plankwise.training.losses import Loss
 from plankwise.training.progress import ProgressBar
 
+logger = logging.getLogger(__name__)
+CURVES = "curves"
 NOT_JUDGED = -1e9  # below every score, and still a number that JSON can hold
 OnStep = Callable[[int, int], None]
 Positive = Annotated[float, pydantic.Field(gt=0)]
@@ -53,7 +57,8 @@ class Training:
         keep: which weights are kept, those of the best evaluation or the last ones.
         early_stopping_patience: stop after this many evaluations without a better score; null never stops early.
         precision: `auto` trains in bf16 (autocast; weights stay fp32) where the machine multiplies it natively.
-        log_to: where training curves go, besides the log.
+        log_to: where training curves go, besides the log: TensorBoard's files in `curves/` beside the model, or the
+            MLflow server that its own variables name.
     """
 
     epochs: Positive = 3.0
@@ -135,7 +140,9 @@ def fit(
         CheckpointError: if a checkpoint is damaged or belongs to another training.
         TrainingError: if the loss is not a number.
     """
+    check_training(training)
     total = planned_steps(len(examples), training)
+    logger.info("%s: %d steps on %d examples", progress or folder.name, total, len(examples))
     arguments = _arguments(training, len(examples), total, seed, folder, has_score=evaluate is not None)
     stopwatch = Stopwatch()
     trainer = ExactTrainer(
@@ -150,6 +157,8 @@ def fit(
     trainer.setup(loss, evaluate, prepare, judge_from * total, lengths_of(examples), seed)
     if training.early_stopping_patience is not None and evaluate is not None:
         trainer.add_callback(Patience(training.early_stopping_patience, first_step=math.ceil(judge_from * total)))
+    if training.log_to == "tensorboard":
+        trainer.add_callback(curves_callback(folder / CURVES))
     bar = ProgressBar(progress)
     trainer.add_callback(bar)
     trainer.fingerprint = {"training": to_plain(training), "seed": seed, "examples": len(examples)}
@@ -164,6 +173,22 @@ def fit(
     return trainer.summary(total, arguments.bf16)
 
 
+def check_training(training: Training) -> None:
+    """Refuse settings that cannot work here, before anything is trained.
+
+    Raises:
+        RecipeError: if the batch does not divide among processes, or a logger is not installed.
+    """
+    parts = training.gradient_accumulation * _processes()
+    if training.batch_size % parts:
+        raise RecipeError(
+            f"batch_size {training.batch_size} does not divide into {parts} parts "
+            "(processes times gradient_accumulation)"
+        )
+    if training.log_to != "none" and importlib.util.find_spec(training.log_to) is None:
+        raise RecipeError(f"log_to {training.log_to}: install it by pip install 'plankwise[{training.log_to}]'")
+
+
 def uses_bf16(training: Training) -> bool:
     """Tell whether this training runs in bf16 on this machine."""
     return training.precision == "bf16" or (training.precision == "auto" and bf16_is_fast(default_device()))
@@ -173,12 +198,7 @@ def _arguments(
     training: Training, examples: int, total: int, seed: int, folder: Path, has_score: bool
 ) -> TrainingArguments:
     device = default_device()
-    parts = training.gradient_accumulation * max(1, _processes())
-    if training.batch_size % parts:
-        raise RecipeError(
-            f"batch_size {training.batch_size} does not divide into {parts} parts "
-            "(processes times gradient_accumulation)"
-        )
+    parts = training.gradient_accumulation * _processes()
     interval = max(1, math.ceil(math.ceil(examples / training.batch_size) / training.evaluations_per_epoch))
     best = has_score and training.keep == "best"
     return TrainingArguments(
@@ -205,7 +225,7 @@ def _arguments(
         logging_nan_inf_filter=False,
         remove_unused_columns=False,
         restore_callback_states_from_checkpoint=True,
-        report_to=training.log_to,
+        report_to="mlflow" if training.log_to == "mlflow" else "none",
         disable_tqdm=True,
         dataloader_pin_memory=device.type == "cuda",
         seed=seed % 2**32,
