@@ -14,8 +14,9 @@ import tiny
 from plankwise.core.errors import CheckpointError, TrainingError
 from plankwise.data.encoding import Collator, encode
 from plankwise.training.checkpoints import newest, seal
-from plankwise.training.fit import Fitted, LengthGrouped, Training, fit, planned_steps
+from plankwise.training.fit import Fitted, Training, fit, planned_steps
 from plankwise.training.losses import task_loss
+from plankwise.training.trainer import LengthGrouped, Material
 
 TRAINING = Training(epochs=2, batch_size=16, learning_rate=1e-3, precision="fp32", evaluations_per_epoch=2)
 EXAMPLES = encode(tiny.task().splits["train"], tiny.tokenizer(), 32)
@@ -24,9 +25,9 @@ EXAMPLES = encode(tiny.task().splits["train"], tiny.tokenizer(), 32)
 def train(folder: Path, training: Training = TRAINING, scores: list[float] | None = None, **options: Any) -> Fitted:
     given = iter(scores or [])
     evaluate = (lambda _: next(given)) if scores else None
-    settings: dict[str, Any] = {"loss": task_loss("single_label"), "seed": 1, "folder": folder, "evaluate": evaluate}
-    model = options.pop("model", None) or tiny.model()
-    return fit(model, EXAMPLES, Collator(tiny.tokenizer()), training, **{**settings, **options})
+    loss = options.pop("loss", task_loss("single_label"))
+    material = Material(EXAMPLES, Collator(tiny.tokenizer()), loss, evaluate)
+    return fit(options.pop("model", None) or tiny.model(), material, training, seed=1, folder=folder, **options)
 
 
 def test_an_epoch_sees_every_text_once_in_batches_of_like_length() -> None:

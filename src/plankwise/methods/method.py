@@ -15,6 +15,7 @@ from plankwise.training.evaluate import predict_logits
 from plankwise.training.fit import Fitted, OnStep, Training, fit
 from plankwise.training.losses import Loss
 from plankwise.training.metrics import METRICS
+from plankwise.training.trainer import Material
 
 
 def _ignore(key: str, value: Any) -> None:
@@ -85,15 +86,18 @@ def train_on_task(
     development = encode(job.task.splits[DEVELOPMENT], job.tokenizer, job.max_length)
     labels = job.task.splits[DEVELOPMENT].with_format("numpy")["label"][:]
     metric = METRICS[job.task.metrics[0]]
-    fitted = fit(
-        model,
+    material = Material(
         train,
         Collator(job.tokenizer),
+        job.loss,
+        evaluate=lambda current: metric(labels, predict_logits(current, job.tokenizer, development)),
+    )
+    fitted = fit(
+        model,
+        material,
         training,
-        loss=job.loss,
         seed=job.seed,
         folder=job.folder,
-        evaluate=lambda current: metric(labels, predict_logits(current, job.tokenizer, development)),
         on_step=on_step,
         judge_from=judge_from,
         progress=title if job.progress else None,

@@ -37,6 +37,17 @@ class Steps(TrainerCallback):  # type: ignore[misc]
             control.should_evaluate = True
 
 
+class Epochs(TrainerCallback):  # type: ignore[misc]
+    """Tells the order of batches which epoch it is, however deep resuming and sharding have wrapped it."""
+
+    def __init__(self, order: Any, steps_per_epoch: int) -> None:
+        self._order, self._steps_per_epoch = order, steps_per_epoch
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Set the epoch before its batches are drawn."""
+        self._order.set_epoch(state.global_step // self._steps_per_epoch)
+
+
 class Stopwatch(TrainerCallback, ExportableState):  # type: ignore[misc]
     """Adds up the seconds spent in training steps, over all parts of an interrupted run."""
 

@@ -24,6 +24,7 @@ from plankwise.training.fast_start import give_fast_start
 from plankwise.training.fit import Fitted, Training, fit, planned_steps
 from plankwise.training.losses import masked_lm_loss
 from plankwise.training.metrics import Array
+from plankwise.training.trainer import Material
 
 Count = Annotated[int, pydantic.Field(ge=1)]
 MOST_CHARACTERS = 1000
@@ -204,13 +205,12 @@ def _train(
     try:
         return fit(
             model,
-            [{"input_ids": row} for row in blocks.tolist()],
-            _as_batch,
+            Material(
+                [{"input_ids": row} for row in blocks.tolist()], _as_batch, masked_lm_loss, prepare=masking.prepare
+            ),
             training,
-            loss=masked_lm_loss,
             seed=mix_seed(seed, "pretraining", folder.name),
             folder=folder,
-            prepare=masking.prepare,
             progress=f"pretraining, {folder.name}" if progress else None,
         )
     finally:
