@@ -10,7 +10,7 @@ import torch
 import tiny
 from plankwise.core.errors import MethodError
 from plankwise.encoder.anatomy import embeddings_of, layer_types, layers_of, layers_prefix, usable_positions
-from plankwise.encoder.surgery import frozen_twin, rebuild, thaw
+from plankwise.encoder.surgery import frozen_twin, grow, rebuild, thaw
 
 KINDS = pytest.mark.parametrize("kind", tiny.ARCHITECTURES)
 
@@ -60,6 +60,21 @@ def test_random_layers_follow_the_seed(kind: str) -> None:
         made.append(logits(rebuild(model, [(0,), ()])))
     assert torch.equal(made[0], made[1])
     assert not torch.equal(made[0], made[2])
+
+
+@KINDS
+def test_a_grown_model_computes_what_it_did(kind: str) -> None:
+    """Exactly where norms come first; where they come last, as far as a norm leaves alone what it normalized before."""
+    model = tiny.model(kind, 3, conv_kernel_size=0) if kind == "deberta-v2" else tiny.model(kind, 3)
+    if kind not in ("modernbert", "eurobert"):
+        for name, value in model.named_parameters():
+            if "norm" in name.lower():
+                torch.nn.init.constant_(value, 1.0 if name.endswith("weight") else 0.0)
+    grown = grow(model, 7)
+    assert len(layers_of(grown)) == grown.config.num_hidden_layers == 7
+    torch.testing.assert_close(logits(grown), logits(model), rtol=0, atol=1e-5)
+    with pytest.raises(MethodError, match="cannot grow a model of 3 layers to 2"):
+        grow(model, 2)
 
 
 def test_an_unknown_layer_is_refused() -> None:

@@ -21,6 +21,8 @@ class Anatomy:
 
     Attributes:
         layers: path of the `nn.ModuleList` of Transformer layers.
+        residual_outputs: paths, inside a layer, of the two projections that write into the residual stream: that of
+            attention and that of the feed-forward part.
         embeddings: paths of everything in front of the first layer, and of position tables shared by all layers.
         layer_output: what one layer returns: the hidden states alone, or a tuple that begins with them.
         convolution: path of a module that the encoder itself runs between its first two layers, if it has one.
@@ -28,6 +30,7 @@ class Anatomy:
     """
 
     layers: str
+    residual_outputs: tuple[str, str] = ("attention.output.dense", "output.dense")
     embeddings: tuple[str, ...] = ("embeddings",)
     layer_output: Literal["tensor", "tuple", "pair"] = "tensor"
     convolution: str | None = None
@@ -41,22 +44,23 @@ ANATOMIES: dict[str, Anatomy] = {
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
     "camembert": _ROBERTA,
-    "distilbert": Anatomy("transformer.layer"),
-    "electra": Anatomy("encoder.layer", ("embeddings", "embeddings_project")),
+    "distilbert": Anatomy("transformer.layer", ("attention.out_lin", "ffn.lin2")),
+    "electra": Anatomy("encoder.layer", embeddings=("embeddings", "embeddings_project")),
     "mpnet": Anatomy(
         "encoder.layer",
+        ("attention.attn.o", "output.dense"),
         ("embeddings", "encoder.relative_attention_bias"),
         "tuple",
         positions_start_behind_padding=True,
     ),
     "deberta-v2": Anatomy(
         "encoder.layer",
-        ("embeddings", "encoder.rel_embeddings", "encoder.LayerNorm", "encoder.conv"),
-        "pair",
-        "encoder.conv",
+        embeddings=("embeddings", "encoder.rel_embeddings", "encoder.LayerNorm", "encoder.conv"),
+        layer_output="pair",
+        convolution="encoder.conv",
     ),
-    "modernbert": Anatomy("layers"),
-    "eurobert": Anatomy("layers", ("embed_tokens",)),
+    "modernbert": Anatomy("layers", ("attn.Wo", "mlp.Wo")),
+    "eurobert": Anatomy("layers", ("self_attn.o_proj", "mlp.down_proj"), ("embed_tokens",)),
 }
 
 
@@ -92,6 +96,14 @@ def layers_prefix(model: PreTrainedModel) -> str:
     layers = layers_of(model)
     names = (str(name) for name, module in model.named_modules() if module is layers)
     return next(names) + "."
+
+
+def residual_outputs_of(model: PreTrainedModel, layer: nn.Module) -> tuple[nn.Linear, nn.Linear]:
+    """Give the projections by which one layer writes into the residual stream: of attention, of feed-forward."""
+    attention, feed_forward = (layer.get_submodule(path) for path in anatomy_of(model.config).residual_outputs)
+    assert isinstance(attention, nn.Linear)
+    assert isinstance(feed_forward, nn.Linear)
+    return attention, feed_forward
 
 
 def embeddings_of(model: PreTrainedModel) -> Iterator[nn.Module]:

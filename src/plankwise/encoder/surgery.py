@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from plankwise.core.errors import MethodError
-from plankwise.encoder.anatomy import anatomy_of, layer_types, layers_of, layers_prefix
+from plankwise.encoder.anatomy import anatomy_of, layer_types, layers_of, layers_prefix, residual_outputs_of
 
 Source = tuple[int, ...]  # the layers that a new one is averaged from; empty means a random start
 
@@ -52,6 +52,29 @@ def rebuild(model: PreTrainedModel, sources: Sequence[Source], types: Sequence[s
         if source:
             copy_layer(model, source, smaller, index)
     return smaller.train(model.training)
+
+
+def grow(model: PreTrainedModel, depth: int) -> PreTrainedModel:
+    """Build a deeper model that computes nearly what `model` does: new layers that write nothing yet.
+
+    Behind each layer stand copies of it whose two residual projections are zero. In pre-norm architectures such a layer
+    passes its input on exactly; in post-norm ones it normalizes it once more, by the norm it already went through.
+
+    Raises:
+        MethodError: if `depth` is less than the model's own.
+    """
+    own = len(layers_of(model))
+    if depth < own:
+        raise MethodError(f"cannot grow a model of {own} layers to {depth}")
+    sources = [index * own // depth for index in range(depth)]
+    deeper = rebuild(model, [(source,) for source in sources])
+    for index, layer in enumerate(layers_of(deeper)):
+        if index and sources[index] == sources[index - 1]:
+            for projection in residual_outputs_of(deeper, layer):
+                nn.init.zeros_(projection.weight)
+                if projection.bias is not None:
+                    nn.init.zeros_(projection.bias)
+    return deeper
 
 
 def copy_outside_layers(source: PreTrainedModel, target: PreTrainedModel) -> None:

@@ -19,7 +19,7 @@ from plankwise.core.errors import DataError
 from plankwise.core.recipe import settings
 from plankwise.core.runtime import mix_seed
 from plankwise.data.encoding import Batch
-from plankwise.encoder.surgery import rebuild
+from plankwise.encoder.surgery import grow
 from plankwise.training.fast_start import give_fast_start
 from plankwise.training.fit import Fitted, Training, fit, planned_steps
 from plankwise.training.losses import masked_lm_loss
@@ -44,7 +44,8 @@ class Scratch:
         positions: longest input in tokens.
         block: tokens of one pretraining example.
         masking: share of tokens to predict.
-        growth: depths to train one after the other, each stacked out of the one before; the last is `layers`.
+        growth: depths to train one after the other, each grown out of the one before by layers that write
+            nothing yet; the last is `layers`.
         epochs: passes over the corpus at each of these depths.
         batch_size: blocks per step.
         learning_rate: the peak.
@@ -96,9 +97,7 @@ def pretrain(
         give_fast_start(model, blocks, mix_seed(seed, "fast start"))
     stages = []
     for depth, epochs in zip(scratch.growth, scratch.epochs, strict=True):
-        own = int(model.config.num_hidden_layers)
-        if depth > own:
-            model = rebuild(model, [(index * own // depth,) for index in range(depth)])
+        model = grow(model, depth)
         fitted = _train(model, tokenizer, blocks, scratch, epochs, seed, folder / f"{depth}-layers", progress)
         stages.append(
             {
