@@ -26,7 +26,7 @@ demo: install
 	$(BIN)/plankwise run recipes/demo.yaml --out runs/demo --resume
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: install
 	$(BIN)/ruff check .
@@ -35,9 +35,11 @@ check: install
 	$(BIN)/python -m pytest -q tests/test_floors.py
 	$(BIN)/python benchmarks/tables.py --check
 
-bench: install
-	$(BIN)/python benchmarks/theseus_step.py
+bench: install demo
+	mkdir -p results && cp runs/demo/record.json results/demo.json
+	$(BIN)/python benchmarks/theseus_step.py | tail -n 1 > results/theseus_step.json
 	$(BIN)/python benchmarks/germeval2018.py
+	$(BIN)/python benchmarks/tables.py
 
 tables: install
 	$(BIN)/python benchmarks/tables.py

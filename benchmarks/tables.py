@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def millions(entries: list[dict[str, Any]]) -> str:
 
 
 def seconds(entries: list[dict[str, Any]]) -> str:
-    return f"{sum(each['train_seconds'] for each in entries) / len(entries):.0f} s"
+    return f"{statistics.median(each['train_seconds'] for each in entries):.0f} s"
 
 
 def theseus_step(result: dict[str, Any]) -> str:

@@ -13,7 +13,15 @@ from transformers import AutoModelForMaskedLM
 import tiny
 from plankwise.training.fast_start import ppmi_embeddings, sinusoids
 from plankwise.training.losses import masked_lm_loss
-from plankwise.training.pretraining import Masking, Scratch, pack, pretrain, scratch_config, train_tokenizer
+from plankwise.training.pretraining import (
+    Masking,
+    Scratch,
+    pack,
+    pretrain,
+    rehearse_pretraining,
+    scratch_config,
+    train_tokenizer,
+)
 
 TEXTS = [row["text"] for row in tiny.rows(300)]
 SMALL = Scratch(layers=4, width=16, heads=2, vocabulary=60, positions=32, block=16, growth=(2, 4), epochs=(4, 2))
@@ -105,6 +113,14 @@ def test_the_fast_start_knows_the_unigrams_before_any_step(tmp_path: Path) -> No
     bias = model.get_output_embeddings().bias
     common, rare = counts.most_common()[0][0], counts.most_common()[-1][0]
     assert bias[common] > bias[rare]
+
+
+def test_a_rehearsal_counts_the_steps_that_pretraining_takes(tmp_path: Path) -> None:
+    tokenizer = train_tokenizer(TEXTS, 60, True, 32)
+    planned = rehearse_pretraining(SMALL, TEXTS, tokenizer, blocks_to_try=64)
+    _, _, notes = pretrain(SMALL, TEXTS, 0, tmp_path)
+    assert [row["steps"] for row in planned] == [stage["steps"] for stage in notes["stages"]]
+    assert all(row["seconds"] > 0 for row in planned)
 
 
 @pytest.mark.parametrize(
