@@ -93,9 +93,11 @@ def run(
     recipe, task = checked.recipe, checked.task
     folder = RunFolder(out, to_plain(recipe))
     with folder.claimed(resume):
-        known = folder.known_hashes()
-        if known is not None and known != dict(task.hashes):
+        known = folder.known()
+        if known is not None and known.data_hashes != dict(task.hashes):
             raise OutputError(f"the data changed since the run in {out} began; choose another folder")
+        if known is not None and known.final is not None:
+            return _close(known, folder)
         record = _new_record(checked)
         chain = _Chain(checked, folder, progress)
         if baseline is not None:
@@ -110,9 +112,16 @@ def run(
             if is_main_process():
                 record = measure_final(record, task, recipe, out / BASELINE, out / MODEL, out / PREDICTIONS)
                 record.write(out)
-                write_report([out], out / "report.html")
-            folder.tidy()
+            _close(record, folder)
         wait_for_everyone()
+    return record
+
+
+def _close(record: Record, folder: RunFolder) -> Record:
+    """Write the report of a record that is whole, and remove what only an unfinished run needs."""
+    if is_main_process():
+        write_report([folder.path], folder.path / "report.html")
+        folder.tidy()
     return record
 
 

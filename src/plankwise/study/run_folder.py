@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plankwise.core.errors import CheckpointError, OutputError
 from plankwise.core.files import make_writable_folder, whole_folder, write_json, write_text
-from plankwise.core.records import FILE_NAME, Cost, Entry
+from plankwise.core.records import FILE_NAME, Cost, Entry, Record, read_record
 from plankwise.core.runtime import is_main_process, wait_for_everyone
 from plankwise.encoder.cost import count_parameters, weights_size_bytes
 from plankwise.training.fit import CURVES
@@ -118,19 +117,11 @@ class RunFolder:
 
     def tidy(self) -> None:
         """Remove what only an unfinished run needs."""
-        if is_main_process():
-            shutil.rmtree(self.path / WORK, ignore_errors=True)
+        shutil.rmtree(self.path / WORK, ignore_errors=True)
 
-    def known_hashes(self) -> dict[str, str] | None:
-        """Read the data hashes that an earlier part of this run recorded."""
-        try:
-            hashes = json.loads((self.path / FILE_NAME).read_text(encoding="utf-8"))["data_hashes"]
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{self.path / FILE_NAME} is damaged: {error}") from None
-        assert isinstance(hashes, dict)
-        return hashes
+    def known(self) -> Record | None:
+        """Read what an earlier part of this run recorded."""
+        return read_record(self.path) if (self.path / FILE_NAME).exists() else None
 
 
 def read_entry(folder: Path) -> Entry:
