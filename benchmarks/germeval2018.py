@@ -34,15 +34,9 @@ RECIPE = ROOT / "recipes" / "germeval2018.yaml"
 RUNS = ROOT / "runs" / "germeval2018"
 RESAMPLES = 4000
 TRAINING = {"epochs": 8, "batch_size": 32, "evaluations_per_epoch": 2, "learning_rate": 1.5e-4}
-LAYERS = {"method": "layer_subset", "layers": 6, "keep": "bottom", "training": TRAINING}
 PAPER = {"method": "theseus", "preset": "paper", "modules": 6, "training": TRAINING | {"learning_rate": 3.0e-4}}
-# Theseus is the recipe itself. "bottom-6" fine-tunes the checkpoint's bottom six layers directly, which never were part
-# of a fine-tuned model; "bottom-6-tuned" cuts the fine-tuned baseline and goes on training it.
-VARIANTS: dict[str, list[str]] = {
-    "theseus": [],
-    "theseus-paper": [f"steps={json.dumps([PAPER])}"],
-    "bottom-6-tuned": [f"steps={json.dumps([LAYERS])}"],
-}
+# Theseus is the recipe itself. "bottom-6" fine-tunes the checkpoint's bottom six layers directly.
+VARIANTS: dict[str, list[str]] = {"theseus": [], "theseus-paper": [f"steps={json.dumps([PAPER])}"]}
 DIRECT = "bottom-6"
 
 
@@ -86,7 +80,7 @@ def collect(seeds: list[int]) -> dict[str, Any]:
 
 
 def variant(name: str, seeds: list[int], pairs: list[Pair]) -> dict[str, Any]:
-    stage = "baseline" if name == DIRECT else "steps/01-" + ("layer_subset" if "bottom" in name else "theseus")
+    stage = "baseline" if name == DIRECT else "steps/01-theseus"
     runs = [RUNS / f"{name}-{seed}" for seed in seeds]
     speedups = [final_of(run).speedup for run in runs] if name != DIRECT else None
     return {

@@ -19,12 +19,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -131,12 +131,18 @@ def peak_bytes(variant: str) -> int:
     return int(output.splitlines()[-1])
 
 
+def high_water_mark() -> int:
+    """Largest resident size of this process so far, in bytes; getrusage would count that of the parent too."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
+
+
 def report_peak(variant: str) -> None:
     ids = torch.randint(1000, 30000, (BATCH, TOKENS))
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = high_water_mark()
     {"plain": plain_round, "theseus": theseus_round}[variant](batch, bf16=False)()
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+    print(high_water_mark() - before)
 
 
 def main() -> None:
@@ -147,6 +153,7 @@ def main() -> None:
     if arguments.peak_of:
         report_peak(arguments.peak_of)
         return
+    peaks = {name: peak_bytes(name) for name in ("plain", "theseus")}
     seconds = measure(arguments.rounds)
 
     def over(one: str, other: str) -> float:
@@ -157,7 +164,8 @@ def main() -> None:
         "theseus_over_plain_bf16": over("theseus_bf16", "plain_fp32"),
         "theseus_bf16_over_plain_bf16": over("theseus_bf16", "plain_bf16"),
         "theseus_over_reference_fp32": over("theseus_fp32", "reference_fp32"),
-        "peak_memory_ratio": peak_bytes("theseus") / peak_bytes("plain"),
+        "peak_memory_ratio": peaks["theseus"] / peaks["plain"],
+        "peak_bytes": peaks,
         "seconds_per_step": {name: statistics.median(values) for name, values in seconds.items()},
         "rounds": arguments.rounds,
         "bf16_is_native": bf16_is_fast(torch.device("cpu")),
