@@ -85,6 +85,27 @@ def test_the_last_step_is_evaluated_wherever_the_interval_falls(tmp_path: Path) 
     assert planned_steps(len(EXAMPLES), dataclasses.replace(TRAINING, epochs=1.2)) == 8
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epochs": 1.2, "keep": "last"},
+        {"epochs": 1.2, "keep": "best"},
+        {"early_stopping_patience": 1, "keep": "last"},
+        {"early_stopping_patience": 1, "keep": "best"},
+    ],
+    ids=str,
+)
+def test_a_finished_training_is_taken_over_without_another_step(changes: dict[str, Any], tmp_path: Path) -> None:
+    """Killed behind its last checkpoint, before anyone saved the model: going on would train past the end."""
+    settings = dataclasses.replace(TRAINING, **changes)
+    whole, again, steps = tiny.model(), tiny.model(), []
+    first = train(tmp_path, settings, scores=[0.1, 0.9, 0.8, 0.7, 0.6], model=whole)
+    second = train(tmp_path, settings, scores=[0.0], model=again, on_step=lambda step, _: steps.append(step))
+    assert not steps
+    assert second == first
+    assert all(torch.equal(one, other) for one, other in zip(whole.parameters(), again.parameters(), strict=True))
+
+
 def test_gradient_accumulation_makes_the_same_steps(tmp_path: Path) -> None:
     """Without dropout, one batch of 16 and four of 4 are the same step, but for rounding."""
     models = [tiny.model(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0) for _ in range(2)]
@@ -129,7 +150,7 @@ def test_half_a_checkpoint_is_swept_away_and_a_damaged_one_refused(tmp_path: Pat
     for step in (6, 12):
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / "optimizer.pt").write_text("x")
-    seal(tmp_path / "checkpoint-6", {"a": 1})
+    seal(tmp_path / "checkpoint-6", {"a": 1}, finished=False)
     assert newest(tmp_path, {"a": 1}) == tmp_path / "checkpoint-6"
     assert not (tmp_path / "checkpoint-12").exists()
     (tmp_path / "checkpoint-6" / "optimizer.pt").write_text("y")

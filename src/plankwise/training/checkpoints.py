@@ -46,10 +46,18 @@ def load_weights(model: nn.Module, folder: Path) -> None:
             value.copy_(state[name])
 
 
-def seal(folder: Path, fingerprint: dict[str, Any]) -> None:
-    """Mark a checkpoint as whole, with the hashes of its files and what it belongs to. Nothing is whole without."""
+def seal(folder: Path, fingerprint: dict[str, Any], finished: bool) -> None:
+    """Mark a checkpoint as whole, with the hashes of its files and what it belongs to. Nothing is whole without.
+
+    `finished` says that the training ends here, by its last step or by early stopping.
+    """
     hashes = {name: sha256(folder / name) for name in _SEALED if (folder / name).exists()}
-    write_json(folder / SEAL, {"files": hashes, "belongs_to": fingerprint})
+    write_json(folder / SEAL, {"files": hashes, "belongs_to": fingerprint, "finished": finished})
+
+
+def is_finished(folder: Path) -> bool:
+    """Tell whether a whole checkpoint is the end of its training."""
+    return bool(json.loads((folder / SEAL).read_text(encoding="utf-8"))["finished"])
 
 
 def newest(folder: Path, fingerprint: dict[str, Any]) -> Path | None:
@@ -71,7 +79,7 @@ def newest(folder: Path, fingerprint: dict[str, Any]) -> Path | None:
 def _check(path: Path, fingerprint: dict[str, Any]) -> None:
     try:
         sealed = json.loads((path / SEAL).read_text(encoding="utf-8"))
-        files, belongs_to = sealed["files"], sealed["belongs_to"]
+        files, belongs_to, _ = sealed["files"], sealed["belongs_to"], sealed["finished"]
     except (ValueError, KeyError, TypeError):
         raise CheckpointError(f"{path / SEAL} is damaged; delete {path} to go on from an earlier checkpoint") from None
     if belongs_to != json.loads(json.dumps(fingerprint)):

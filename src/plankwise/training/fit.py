@@ -137,6 +137,9 @@ def fit(
         trainer.add_callback(callback)
     checkpoint = checkpoints.newest(folder, _fingerprint(material, training, seed))
     wait_for_everyone()
+    if checkpoint is not None and checkpoints.is_finished(checkpoint):
+        trainer.restore_finished(checkpoint)
+        return _summary(trainer, total)
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     finally:

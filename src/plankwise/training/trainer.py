@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel, Trainer, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from plankwise.core.runtime import mix_seed, wait_for_everyone
@@ -70,6 +71,15 @@ class ExactTrainer(Trainer):  # type: ignore[misc]
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def restore_finished(self, checkpoint: Path) -> None:
+        """Take over a training that had come to its end: going on would add steps to it."""
+        self.state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        self._load_callback_state()
+        if self.args.load_best_model_at_end:
+            self._load_best_model()
+        else:
+            self._load_from_checkpoint(str(checkpoint))
+
     def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
         """Count none: the figure is an estimate that nothing here reads."""
         return 0
@@ -86,7 +96,8 @@ class ExactTrainer(Trainer):  # type: ignore[misc]
         wait_for_everyone()
         if self.args.should_save:
             folder = Path(str(self.args.output_dir))
-            checkpoints.seal(folder / f"checkpoint-{self.state.global_step}", self._fingerprint)
+            finished = self.control.should_training_stop or self.state.global_step >= self.state.max_steps
+            checkpoints.seal(folder / f"checkpoint-{self.state.global_step}", self._fingerprint, finished)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         checkpoints.load_weights(self.model, Path(resume_from_checkpoint))
