@@ -45,6 +45,11 @@ def is_main_process() -> bool:
     return bool(_processes().is_main_process)
 
 
+def process_count() -> int:
+    """Count the processes of this run."""
+    return int(_processes().num_processes)
+
+
 def wait_for_everyone() -> None:
     """Let all processes meet here."""
     _processes().wait_for_everyone()
@@ -57,7 +62,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpu": {"model": _cpu_model(), "cores": os.cpu_count(), "flags": [f for f in CPU_FLAGS if f in _cpu_flags()]},
         "threads": torch.get_num_threads(),
-        "processes": _processes().num_processes,
+        "processes": process_count(),
         "memory_bytes": _memory_bytes(),
         "gpu": None,
     }

@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
-import torch
 from transformers import PreTrainedModel, PrinterCallback, TrainingArguments
 
 from plankwise.core.errors import RecipeError
 from plankwise.core.recipe import settings, to_plain
-from plankwise.core.runtime import bf16_is_fast, default_device, wait_for_everyone
+from plankwise.core.runtime import bf16_is_fast, default_device, process_count, wait_for_everyone
 from plankwise.data.encoding import lengths_of
 from plankwise.training import checkpoints
 from plankwise.training.callbacks import Epochs, Patience, Steps, Stopwatch, Watch, curves_callback
@@ -206,7 +205,7 @@ def check_training(training: Training) -> None:
     Raises:
         RecipeError: if the batch does not divide among processes, or a logger is not installed.
     """
-    parts = training.gradient_accumulation * _processes()
+    parts = training.gradient_accumulation * process_count()
     if training.batch_size % parts:
         raise RecipeError(
             f"batch_size {training.batch_size} does not divide into {parts} parts "
@@ -225,7 +224,7 @@ def _arguments(
     training: Training, per_epoch: int, total: int, seed: int, folder: Path, scored: bool
 ) -> TrainingArguments:
     device = default_device()
-    parts = training.gradient_accumulation * _processes()
+    parts = training.gradient_accumulation * process_count()
     interval = math.ceil(per_epoch / training.evaluations_per_epoch)
     return TrainingArguments(
         output_dir=str(folder),
@@ -259,7 +258,3 @@ def _arguments(
 
 
 _SCHEDULERS = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
-
-
-def _processes() -> int:
-    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
