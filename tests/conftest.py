@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -12,5 +13,6 @@ os.environ.update(
     TOKENIZERS_PARALLELISM="false",
     TRANSFORMERS_VERBOSITY="error",
     HF_HUB_DISABLE_PROGRESS_BARS="1",
+    PLANKWISE_CACHE=tempfile.mkdtemp(prefix="plankwise-tests-"),
     OMP_NUM_THREADS="1",  # tiny tensors gain nothing from more
 )

@@ -29,6 +29,7 @@ Out = Annotated[Path, typer.Option(help="Folder of the run.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: steps.0.modules=4.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder, or begin it.")]
 Seed = Annotated[int | None, typer.Option(help="Override the recipe's seed.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and what it costs; train nothing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else.")]
 
 
@@ -39,19 +40,11 @@ def run(
     overrides: Set = None,
     resume: Resume = False,
     seed: Seed = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan and what it costs; train nothing.")
-    ] = False,
+    dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Do the whole chain: baseline, every step, evaluation, record and report."""
-    checked = _checked(recipe, overrides, seed)
-    if dry_run:
-        _print_plan(checked, as_json)
-        return
-    from plankwise.study.pipeline import run as run_chain
-
-    _print_record(run_chain(checked, out, resume=resume, progress=not as_json), out, as_json)
+    _run(_checked(recipe, overrides, seed), out, resume, dry_run, as_json)
 
 
 @app.command()
@@ -69,6 +62,25 @@ def finetune(
     checked = _checked(recipe, overrides, seed)
     record = run_chain(checked, out, resume=resume, progress=not as_json, until="baseline")
     _print_record(record, out, as_json)
+
+
+@app.command()
+def pretrain(
+    recipe: RecipePath,
+    out: Out,
+    overrides: Set = None,
+    resume: Resume = False,
+    seed: Seed = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a language model on a corpus, from scratch or onwards, and compress it by the recipe's steps."""
+    from plankwise.core.errors import RecipeError
+
+    checked = _checked(recipe, overrides, seed)
+    if checked.task.kind != "masked_lm":
+        raise RecipeError(f"{recipe}: pretrain takes a task of name 'corpus', not '{checked.recipe.task.name}'")
+    _run(checked, out, resume, dry_run, as_json)
 
 
 @app.command()
@@ -171,6 +183,15 @@ def _checked(path: Path, overrides: list[str] | None, seed: int | None) -> Check
     from plankwise.study.pipeline import check
 
     return check(_recipe(path, overrides, seed))
+
+
+def _run(checked: Checked, out: Path, resume: bool, dry_run: bool, as_json: bool) -> None:
+    if dry_run:
+        _print_plan(checked, as_json)
+        return
+    from plankwise.study.pipeline import run as run_chain
+
+    _print_record(run_chain(checked, out, resume=resume, progress=not as_json), out, as_json)
 
 
 def _print_plan(checked: Checked, as_json: bool) -> None:

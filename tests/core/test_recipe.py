@@ -389,7 +389,7 @@ class TestSchema:
         assert set(chosen) == {method().method for method in METHODS}
         assert {reference.rsplit("/", 1)[-1] for reference in chosen.values()} <= set(schema["$defs"])
         tasks = schema["properties"]["task"]["discriminator"]["mapping"]
-        assert set(tasks) == {"germeval2018", "germeval2019", "docstrings", "table", "dataset"}
+        assert set(tasks) == {"germeval2018", "germeval2019", "docstrings", "table", "dataset", "corpus"}
 
     def test_is_json_and_refuses_unknown_keys(self):
         schema = json.loads(json.dumps(json_schema(), allow_nan=False))

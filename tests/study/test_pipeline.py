@@ -258,7 +258,8 @@ def test_a_step_that_shrinks_nothing_warns(recipe_path: Path, tmp_path: Path, ca
 
 def test_from_scratch(recipe_path: Path, tmp_path: Path) -> None:
     scratch = (
-        "{layers: 4, width: 16, heads: 2, vocabulary: 60, positions: 32, block: 16, growth: [2, 4], epochs: [2, 1]}"
+        "{layers: 4, width: 16, heads: 2, vocabulary: {size: 60}, positions: 32, block: 16, growth: [2, 4],"
+        " epochs: [2, 1]}"
     )
     with_scratch = recipe(recipe_path, f"model={{scratch: {scratch}, max_length: 32}}", "steps.0.modules=2", "name=new")
     record = run(check(with_scratch), tmp_path / "run")

@@ -4,41 +4,57 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForMaskedLM
+from datasets import Dataset
+from transformers import AutoModelForMaskedLM, PreTrainedTokenizerBase
 
 import tiny
+from plankwise.data.blocks import blocks_of
+from plankwise.data.vocabulary import Vocabulary, train_tokenizer
 from plankwise.training.fast_start import ppmi_embeddings, sinusoids
 from plankwise.training.losses import masked_lm_loss
-from plankwise.training.pretraining import (
-    Masking,
-    Scratch,
-    pack,
-    pretrain,
-    rehearse_pretraining,
-    scratch_config,
-    train_tokenizer,
+from plankwise.training.masking import MaskedPositions, Masking
+from plankwise.training.pretraining import Scratch, pretrain, rehearse_pretraining, scratch_config
+
+TEXTS = Dataset.from_dict({"text": [row["text"] for row in tiny.rows(300)]})
+SMALL = Scratch(
+    layers=4,
+    width=16,
+    heads=2,
+    vocabulary=Vocabulary(size=60),
+    positions=32,
+    block=16,
+    growth=(2, 4),
+    epochs=(4, 2),
 )
 
-TEXTS = [row["text"] for row in tiny.rows(300)]
-SMALL = Scratch(layers=4, width=16, heads=2, vocabulary=60, positions=32, block=16, growth=(2, 4), epochs=(4, 2))
+
+def made_tokenizer(size: int = 60) -> PreTrainedTokenizerBase:
+    return train_tokenizer(TEXTS, Vocabulary(size=size), 32)
+
+
+def pretrained(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
+    return pretrain(SMALL, TEXTS, "texts", Masking(), 0, folder, folder / "blocks")
 
 
 def test_the_same_texts_give_the_same_vocabulary() -> None:
     """The library's own trainer does not: it breaks ties in the order of a hash map."""
-    made = [train_tokenizer(TEXTS, size, True, 32).get_vocab() for size in (90, 90, 70)]
+    made = [made_tokenizer(size).get_vocab() for size in (90, 90, 70)]
     assert made[0] == made[1]
     assert made[2] != made[0]
     assert set(made[0].values()) == set(range(len(made[0])))
 
 
-def test_packing_loses_no_token_but_the_last_few() -> None:
-    tokenizer = train_tokenizer(TEXTS, 60, True, 32)
-    blocks = pack(TEXTS, tokenizer, 16)
-    stream = [token for ids in tokenizer(TEXTS, add_special_tokens=False)["input_ids"] for token in (*ids, 3)]
+def test_packing_loses_no_token_but_the_last_few(tmp_path: Path) -> None:
+    tokenizer = made_tokenizer()
+    blocks = np.stack(blocks_of(TEXTS, "texts", tokenizer, 16, tmp_path)["input_ids"][:])
+    stream = [
+        token for ids in tokenizer(TEXTS["text"][:], add_special_tokens=False)["input_ids"] for token in (*ids, 3)
+    ]
     assert blocks[:, 1:].ravel().tolist() == stream[: blocks[:, 1:].size]
     assert len(stream) - blocks[:, 1:].size < 15
     assert set(blocks[:, 0]) == {tokenizer.cls_token_id}
@@ -46,14 +62,14 @@ def test_packing_loses_no_token_but_the_last_few() -> None:
 
 def test_logits_are_those_of_the_masked_positions() -> None:
     torch.manual_seed(0)
-    tokenizer = train_tokenizer(TEXTS, 60, True, 32)
+    tokenizer = made_tokenizer()
     model = AutoModelForMaskedLM.from_config(scratch_config(SMALL, 2, len(tokenizer))).eval()
-    masking = Masking(model, tokenizer, 0.3)
+    masking = MaskedPositions(tokenizer, Masking(rate=0.3))
     batch = masking.prepare({"input_ids": torch.randint(5, 50, (4, 16)), "attention_mask": torch.ones(4, 16).long()})
     inputs = {name: value for name, value in batch.items() if name != "labels"}
-    few = model(**inputs)
+    with masking.on(model):
+        few = model(**inputs)
     chosen = masking._chosen
-    masking.remove()
     every = model(**inputs)
     torch.testing.assert_close(few.logits, every.logits[chosen], rtol=0, atol=1e-6)
     slow = torch.nn.functional.cross_entropy(every.logits[chosen], batch["labels"])
@@ -62,8 +78,8 @@ def test_logits_are_those_of_the_masked_positions() -> None:
 
 def test_masking_keeps_its_shares_and_spares_special_tokens() -> None:
     torch.manual_seed(0)
-    tokenizer = train_tokenizer(TEXTS, 60, True, 32)
-    masking = Masking(AutoModelForMaskedLM.from_config(scratch_config(SMALL, 2, 60)), tokenizer, 0.2)
+    tokenizer = made_tokenizer()
+    masking = MaskedPositions(tokenizer, Masking(rate=0.2, whole_words=False))
     ids = torch.randint(5, 50, (400, 32))
     ids[:, 0], ids[:, -1] = tokenizer.cls_token_id, tokenizer.sep_token_id
     batch = masking.prepare({"input_ids": ids})
@@ -103,10 +119,10 @@ def test_sinusoids_equal_their_formula() -> None:
 
 
 def test_the_fast_start_knows_the_unigrams_before_any_step(tmp_path: Path) -> None:
-    tokenizer = train_tokenizer(TEXTS, 60, True, 32)
-    counts = Counter(pack(TEXTS, tokenizer, 16).ravel().tolist())
-    model, _, _ = pretrain(SMALL, TEXTS, 0, tmp_path)
-    again, _, notes = pretrain(SMALL, TEXTS, 0, tmp_path / "again")
+    blocks = blocks_of(TEXTS, "texts", made_tokenizer(), 16, tmp_path / "blocks")
+    counts = Counter(np.stack(blocks["input_ids"][:]).ravel().tolist())
+    model, _, _ = pretrained(tmp_path)
+    again, _, notes = pretrained(tmp_path / "again")
     assert all(torch.equal(one, other) for one, other in zip(model.parameters(), again.parameters(), strict=True))
     assert [stage["layers"] for stage in notes["stages"]] == [2, 4]
     assert model.config.num_hidden_layers == 4
@@ -116,9 +132,8 @@ def test_the_fast_start_knows_the_unigrams_before_any_step(tmp_path: Path) -> No
 
 
 def test_a_rehearsal_counts_the_steps_that_pretraining_takes(tmp_path: Path) -> None:
-    tokenizer = train_tokenizer(TEXTS, 60, True, 32)
-    planned = rehearse_pretraining(SMALL, TEXTS, tokenizer, blocks_to_try=64)
-    _, _, notes = pretrain(SMALL, TEXTS, 0, tmp_path)
+    planned, _ = rehearse_pretraining(SMALL, TEXTS, Masking(), blocks_to_try=64)
+    _, _, notes = pretrained(tmp_path)
     assert [row["steps"] for row in planned] == [stage["steps"] for stage in notes["stages"]]
     assert all(row["seconds"] > 0 for row in planned)
 
@@ -129,6 +144,7 @@ def test_a_rehearsal_counts_the_steps_that_pretraining_takes(tmp_path: Path) -> 
         ({"growth": (2, 3), "epochs": (1, 1)}, "has to rise to layers"),
         ({"growth": (4,), "epochs": (1, 1)}, "one number for each depth"),
         ({"block": 64}, "longer than positions"),
+        ({"heads": 3}, "does not divide into 3 heads"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(changes: dict[str, object], message: str) -> None:

@@ -16,7 +16,7 @@ from sklearn.model_selection import train_test_split
 
 from plankwise.core.errors import DataError, suggest
 
-Kind = Literal["single_label", "multi_label"]
+Kind = Literal["single_label", "multi_label", "masked_lm"]
 Access = Literal["open", "credentialed"]
 Row = dict[str, Any]  # id, text, text_pair (or None), label: a name, or a list of names for multi-label
 TRAIN, DEVELOPMENT, TEST = "train", "development", "test"
@@ -31,7 +31,8 @@ class Task:
         splits: `train`, `development`, `test`, each with `id`, `text`, `label` and, for pairs, `text_pair`. A label is
             an index into `labels`, or for multi-label tasks a list of 0.0 and 1.0.
         labels: names of the classes, in the order of the model's logits.
-        kind: whether a text has one label or any number.
+        kind: whether a text has one label or any number, or is there to train a language model on; then the splits
+            have no labels and no test.
         metrics: names of metrics; the first selects checkpoints.
         access: `credentialed` text never leaves the machine: no report, record, log or message holds any.
         hashes: of each split's content.

@@ -5,12 +5,12 @@ Everything here is read off the Transformers model classes; none of them is copi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from plankwise.core.errors import ModelError, suggest
 
@@ -27,6 +27,7 @@ class Anatomy:
         layer_output: what one layer returns: the hidden states alone, or a tuple that begins with them.
         convolution: path of a module that the encoder itself runs between its first two layers, if it has one.
         positions_start_behind_padding: whether position numbers begin at the padding id + 1, as RoBERTa's do.
+        also_sized: further keys of its configuration that hold one of the common sizes, by the name of that size.
     """
 
     layers: str
@@ -35,6 +36,7 @@ class Anatomy:
     layer_output: Literal["tensor", "tuple", "pair"] = "tensor"
     convolution: str | None = None
     positions_start_behind_padding: bool = False
+    also_sized: Mapping[str, str] = field(default_factory=dict)
 
 
 _CLASSIC = Anatomy("encoder.layer")
@@ -44,8 +46,14 @@ ANATOMIES: dict[str, Anatomy] = {
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
     "camembert": _ROBERTA,
-    "distilbert": Anatomy("transformer.layer", ("attention.out_lin", "ffn.lin2")),
-    "electra": Anatomy("encoder.layer", embeddings=("embeddings", "embeddings_project")),
+    "distilbert": Anatomy(
+        "transformer.layer", ("attention.out_lin", "ffn.lin2"), also_sized={"hidden_dim": "intermediate_size"}
+    ),
+    "electra": Anatomy(
+        "encoder.layer",
+        embeddings=("embeddings", "embeddings_project"),
+        also_sized={"embedding_size": "hidden_size"},
+    ),
     "mpnet": Anatomy(
         "encoder.layer",
         ("attention.attn.o", "output.dense"),
@@ -60,7 +68,12 @@ ANATOMIES: dict[str, Anatomy] = {
         convolution="encoder.conv",
     ),
     "modernbert": Anatomy("layers", ("attn.Wo", "mlp.Wo")),
-    "eurobert": Anatomy("layers", ("self_attn.o_proj", "mlp.down_proj"), ("embed_tokens",)),
+    "eurobert": Anatomy(
+        "layers",
+        ("self_attn.o_proj", "mlp.down_proj"),
+        ("embed_tokens",),
+        also_sized={"num_key_value_heads": "num_attention_heads"},
+    ),
 }
 
 
@@ -149,3 +162,20 @@ def usable_positions(config: PreTrainedConfig) -> int:
     positions = int(config.max_position_embeddings)
     offset = anatomy_of(config).positions_start_behind_padding
     return positions - (config.pad_token_id or 0) - 1 if offset else positions
+
+
+def new_config(kind: str, positions: int, **sizes: Any) -> PreTrainedConfig:
+    """Make the configuration of a new model of one architecture.
+
+    Args:
+        kind: of `ANATOMIES`.
+        positions: longest input in tokens.
+        **sizes: by their common names: `hidden_size`, `num_hidden_layers`, `num_attention_heads`,
+            `intermediate_size`, `vocab_size`, and whatever else all configurations share.
+    """
+    anatomy = ANATOMIES[kind]
+    own_names: Mapping[str, str] = type(AutoConfig.for_model(kind)).attribute_map
+    keys = {own_names.get(name, name): value for name, value in sizes.items()}
+    keys |= {own: sizes[common] for own, common in anatomy.also_sized.items()}
+    offset = sizes["pad_token_id"] + 1 if anatomy.positions_start_behind_padding else 0
+    return AutoConfig.for_model(kind, **keys, max_position_embeddings=positions + offset)

@@ -59,9 +59,12 @@ def load_classifier(source: str, labels: Sequence[str], kind: str = "single_labe
     return _load(AutoModelForSequenceClassification, source, config, ignore_mismatched_sizes=True)
 
 
-def load_masked_lm(source: str) -> PreTrainedModel:
-    """Load an encoder in fp32 with its masked-LM head."""
-    return _load(AutoModelForMaskedLM, source, load_config(source))
+def load_masked_lm(source: str, head_is_new: bool = True) -> PreTrainedModel:
+    """Load an encoder in fp32 with its masked-LM head.
+
+    A checkpoint without that head gets a random one if `head_is_new` allows it.
+    """
+    return _load(AutoModelForMaskedLM, source, load_config(source), head_is_new=head_is_new)
 
 
 def load_trained(folder: str) -> PreTrainedModel:

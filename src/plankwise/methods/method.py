@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from datasets import Dataset
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from plankwise.data.blocks import blocks_of
+from plankwise.data.corpus import cache_folder
 from plankwise.data.encoding import Collator, encode
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
 from plankwise.training.evaluate import predict_logits
-from plankwise.training.fit import Fitted, OnStep, Training, fit
+from plankwise.training.fit import Fitted, Training, fit
 from plankwise.training.losses import Loss
+from plankwise.training.masking import Masking
 from plankwise.training.metrics import METRICS
-from plankwise.training.trainer import Material
+from plankwise.training.pretraining import masked_lm_material
+from plankwise.training.trainer import Material, OnStep
 
 
 def _ignore(key: str, value: Any) -> None:
@@ -31,9 +37,11 @@ class Job:
         tokenizer: of the model.
         max_length: texts are cut to this many tokens.
         loss: the objective that every training recovers against.
+        masking: what is guessed, where the task is a corpus.
         seed: source of all randomness.
         folder: for checkpoints; the method's own.
         progress: whether to show a progress bar.
+        cache: folder that keeps a corpus' tokens; that of the user by default.
         note: writes a key and a JSON value into the step's record.
     """
 
@@ -45,6 +53,8 @@ class Job:
     folder: Path
     progress: bool = False
     note: Callable[[str, Any], None] = _ignore
+    masking: Masking = field(default_factory=Masking)
+    cache: Path | None = None
 
 
 class Method(Protocol):
@@ -82,26 +92,17 @@ def train_on_task(
     judge_from: float = 0.0,
 ) -> Fitted:
     """Train `model` in place on the job's task and note what was done; the development split selects the weights."""
-    train = encode(job.task.splits[TRAIN], job.tokenizer, job.max_length)
-    development = encode(job.task.splits[DEVELOPMENT], job.tokenizer, job.max_length)
-    labels = job.task.splits[DEVELOPMENT].with_format("numpy")["label"][:]
-    metric = METRICS[job.task.metrics[0]]
-    material = Material(
-        train,
-        Collator(job.tokenizer),
-        job.loss,
-        evaluate=lambda current: metric(labels, predict_logits(current, job.tokenizer, development)),
-    )
-    fitted = fit(
-        model,
-        material,
-        training,
-        seed=job.seed,
-        folder=job.folder,
-        on_step=on_step,
-        judge_from=judge_from,
-        progress=title if job.progress else None,
-    )
+    with _material(model, job) as material:
+        fitted = fit(
+            model,
+            material,
+            training,
+            seed=job.seed,
+            folder=job.folder,
+            on_step=on_step,
+            judge_from=judge_from,
+            progress=title if job.progress else None,
+        )
     job.note(
         "training",
         {
@@ -114,3 +115,29 @@ def train_on_task(
         },
     )
     return fitted
+
+
+def blocks_for(job: Job, split: str) -> Dataset:
+    """Give a split of a corpus as full blocks of the job's length."""
+    cache = cache_folder() / "blocks" if job.cache is None else job.cache
+    return blocks_of(job.task.splits[split], job.task.hashes[split], job.tokenizer, job.max_length, cache)
+
+
+@contextmanager
+def _material(model: PreTrainedModel, job: Job) -> Iterator[Material]:
+    """Make of the job's task what `fit` trains on."""
+    if job.task.kind == "masked_lm":
+        train, held_out = blocks_for(job, TRAIN), blocks_for(job, DEVELOPMENT)
+        with masked_lm_material(model, job.tokenizer, train, held_out, job.masking, job.loss) as material:
+            yield material
+        return
+    train = encode(job.task.splits[TRAIN], job.tokenizer, job.max_length)
+    development = encode(job.task.splits[DEVELOPMENT], job.tokenizer, job.max_length)
+    labels = job.task.splits[DEVELOPMENT].with_format("numpy")["label"][:]
+    metric = METRICS[job.task.metrics[0]]
+    yield Material(
+        train,
+        Collator(job.tokenizer),
+        job.loss,
+        evaluate=lambda current: metric(labels, predict_logits(current, job.tokenizer, development)),
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,11 @@ from plankwise.encoder.cost import count_parameters
 from plankwise.methods.method import Job, Method, train_on_task
 from plankwise.study.pipeline import Checked
 from plankwise.training.fit import Training, planned_steps
-from plankwise.training.losses import task_loss
-from plankwise.training.pretraining import rehearse_pretraining, train_tokenizer
+from plankwise.training.losses import masked_lm_loss, task_loss
+from plankwise.training.pretraining import new_masked_lm, rehearse_pretraining
 
 REHEARSED_BATCHES = 8
+SAMPLED_TEXTS = 2000
 
 
 def estimate(checked: Checked) -> list[dict[str, Any]]:
@@ -42,39 +44,39 @@ def estimate(checked: Checked) -> list[dict[str, Any]]:
 
 def _estimate(checked: Checked) -> list[dict[str, Any]]:
     recipe, task = checked.recipe, checked.task.without_test()
-    texts = task.splits[TRAIN]["text"][:]
-    rows = []
+    rows: list[dict[str, Any]] = []
     if recipe.model.scratch is not None:
-        scratch = recipe.model.scratch
-        tokenizer = train_tokenizer(texts, scratch.vocabulary, scratch.lowercase, scratch.positions)
-        rows += rehearse_pretraining(scratch, texts, tokenizer)
+        rows, tokenizer = rehearse_pretraining(recipe.model.scratch, task.splits[TRAIN], recipe.masking)
     else:
         tokenizer = load_tokenizer(str(recipe.model.source))
-    examples = len(texts)
     with tempfile.TemporaryDirectory() as folder:
-        job = Job(
-            _few(task, recipe.baseline.batch_size),
-            tokenizer,
-            recipe.model.max_length,
-            task_loss(task.kind),
-            0,
-            Path(folder) / "baseline",
-        )
-        model = _random_model(checked.configs[0], task)
-        rows.append(_row("baseline", model, examples, recipe.baseline, _seconds(model, job, recipe.baseline)))
+        loss = masked_lm_loss if task.kind == "masked_lm" else task_loss(task.kind)
+        job = Job(task, tokenizer, recipe.model.max_length, loss, 0, Path(folder), masking=recipe.masking)
+        examples = _examples(job)
+        if recipe.baseline is not None:
+            model = _random_model(checked.configs[0], task)
+            few = _few(job, recipe.baseline.batch_size, "baseline", examples)
+            rows.append(_row("baseline", model, examples, recipe.baseline, _seconds(model, few, recipe.baseline)))
         for number, (step, config) in enumerate(zip(recipe.steps, checked.configs[1:], strict=True), 1):
             notes: dict[str, Any] = {}
-            job = dataclasses.replace(
-                job,
-                task=_few(task, step.training.batch_size),
-                note=notes.__setitem__,
-                folder=Path(folder) / str(number),
+            few = dataclasses.replace(
+                _few(job, step.training.batch_size, str(number), examples), note=notes.__setitem__
             )
-            _squeezed(step).compress(model, job)
+            _squeezed(step).compress(_random_model(checked.configs[number - 1], task), few)
             model = _random_model(config, task)
             per_step = notes["training"]["train_seconds"] / notes["training"]["steps"]
             rows.append(_row(f"{number:02d}-{step.method}", model, examples, step.training, per_step))
     return rows
+
+
+def _examples(job: Job) -> int:
+    """Count what an epoch passes over; of a corpus, which is not tokenized for this, from a sample of its texts."""
+    texts = job.task.splits[TRAIN]
+    if job.task.kind != "masked_lm":
+        return len(texts)
+    some = texts.select(range(0, len(texts), math.ceil(len(texts) / SAMPLED_TEXTS)))
+    tokens = sum(len(ids) + 1 for ids in job.tokenizer(some["text"][:], add_special_tokens=False)["input_ids"])
+    return max(1, round(tokens * len(texts) / len(some) / (job.max_length - 1)))
 
 
 def _row(stage: str, model: PreTrainedModel, examples: int, training: Training, per_step: float) -> dict[str, Any]:
@@ -88,14 +90,17 @@ def _row(stage: str, model: PreTrainedModel, examples: int, training: Training, 
     }
 
 
-def _few(task: Task, batch_size: int) -> Task:
-    """Cut the task down to a few batches of seeded random rows."""
-    train = task.splits[TRAIN].shuffle(seed=0)
+def _few(job: Job, batch_size: int, name: str, examples: int) -> Job:
+    """Cut the job's task down to a few batches of seeded random rows."""
+    task, train = job.task, job.task.splits[TRAIN].shuffle(seed=0)
+    rows = math.ceil(REHEARSED_BATCHES * batch_size * len(train) / examples)  # a text of a corpus is several examples
     few = {
-        TRAIN: train.select(range(min(len(train), REHEARSED_BATCHES * batch_size))),
+        TRAIN: train.select(range(min(len(train), rows))),
         DEVELOPMENT: task.splits[DEVELOPMENT].select(range(min(2, len(task.splits[DEVELOPMENT])))),
     }
-    return dataclasses.replace(task, splits=DatasetDict(few))
+    hashes = {part: f"{name}/{part}" for part in few}
+    smaller = dataclasses.replace(task, splits=DatasetDict(few), hashes=hashes)
+    return dataclasses.replace(job, task=smaller, folder=job.folder / name, cache=job.folder / "blocks")
 
 
 def _seconds(model: PreTrainedModel, job: Job, training: Training) -> float:
@@ -113,8 +118,10 @@ def _squeezed(method: Method) -> Method:
 
 def _random_model(config: PreTrainedConfig, task: Task) -> PreTrainedModel:
     config = copy.deepcopy(config)
-    config.num_labels = len(task.labels)
     torch.manual_seed(0)
+    if task.kind == "masked_lm":
+        return new_masked_lm(config).to(default_device())
+    config.num_labels = len(task.labels)
     model = AutoModelForSequenceClassification.from_config(config).to(default_device())
     assert isinstance(model, PreTrainedModel)
     return model

@@ -14,17 +14,19 @@ from plankwise.core.errors import MethodError, ModelError, OutputError, RecipeEr
 from plankwise.core.recipe import to_plain
 from plankwise.core.records import Cost, Entry, Record
 from plankwise.core.runtime import default_device, environment, is_main_process, mix_seed, wait_for_everyone
+from plankwise.data.corpus import Corpus, cache_folder
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
 from plankwise.encoder.anatomy import usable_positions
-from plankwise.encoder.checkpoint import load_classifier, load_config, load_tokenizer, load_trained
-from plankwise.methods.method import Job, Method, train_on_task
+from plankwise.encoder.checkpoint import load_classifier, load_config, load_masked_lm, load_tokenizer, load_trained
+from plankwise.methods.method import Job, Method, blocks_for, train_on_task
 from plankwise.study.final import PREDICTIONS, measure_final
 from plankwise.study.plan import Recipe
 from plankwise.study.report import write_report
 from plankwise.study.run_folder import Made, RunFolder, read_entry
 from plankwise.training.evaluate import predict
 from plankwise.training.fit import check_training
-from plankwise.training.losses import Loss, balanced_weights, task_loss
+from plankwise.training.losses import Loss, balanced_weights, masked_lm_loss, task_loss
+from plankwise.training.masking import score_masked_lm
 from plankwise.training.pretraining import pretrain, scratch_config
 
 logger = logging.getLogger(__name__)
@@ -59,8 +61,9 @@ def check(recipe: Recipe) -> Checked:
     if recipe.model.max_length > longest:
         raise ModelError(f"model.max_length {recipe.model.max_length} is more than the model's {longest} positions")
     if source is not None:
-        load_tokenizer(source)
-    check_training(recipe.baseline)
+        _check_tokenizer(recipe, source)
+    if recipe.baseline is not None:
+        check_training(recipe.baseline)
     configs = [config]
     for number, step in enumerate(recipe.steps):
         try:
@@ -69,6 +72,14 @@ def check(recipe: Recipe) -> Checked:
         except (MethodError, RecipeError) as error:
             raise type(error)(f"steps.{number} ({step.method}): {error}") from None
     return Checked(recipe, recipe.task.load(), configs)
+
+
+def _check_tokenizer(recipe: Recipe, source: str) -> None:
+    tokenizer = load_tokenizer(source)
+    wanted = ("mask_token_id", "cls_token_id", "sep_token_id") if isinstance(recipe.task, Corpus) else ()
+    for name in wanted:
+        if getattr(tokenizer, name) is None:
+            raise ModelError(f"the tokenizer of {source} has no {name.removesuffix('_id')}; a masked LM needs one")
 
 
 def run(
@@ -109,7 +120,7 @@ def run(
                 record.steps.append(chain.step(number, step))
                 _write(record, out)
             folder.copy_model(chain.last, MODEL)
-            if is_main_process():
+            if is_main_process() and task.kind != "masked_lm":
                 record = measure_final(record, task, recipe, out / BASELINE, out / MODEL, out / PREDICTIONS)
                 record.write(out)
             _close(record, folder)
@@ -120,7 +131,8 @@ def run(
 def _close(record: Record, folder: RunFolder) -> Record:
     """Write the report of a record that is whole, and remove what only an unfinished run needs."""
     if is_main_process():
-        write_report([folder.path], folder.path / "report.html")
+        if record.final is not None:
+            write_report([folder.path], folder.path / "report.html")
         folder.tidy()
     return record
 
@@ -166,19 +178,20 @@ class _Chain:
         self._folder.adopt(source, BASELINE)
 
     def baseline(self) -> Entry:
-        """Fine-tune the uncompressed model."""
-        source = self._recipe.model.source or str(self._pretrained())
+        """Fine-tune the uncompressed model; on a corpus, train the language model on, or take it as it is."""
+        source, training = self._recipe.model.source or str(self._pretrained()), self._recipe.baseline
 
         def make(work: Path) -> Made:
             torch.manual_seed(self._seed("head"))
-            model = load_classifier(source, self._task.labels, self._task.kind)
+            if self._task.kind == "masked_lm":
+                model = load_masked_lm(source, head_is_new=training is not None)
+            else:
+                model = load_classifier(source, self._task.labels, self._task.kind)
             job, notes = self._job(work, BASELINE, load_tokenizer(source))
-            fitted = train_on_task(model.to(default_device()), job, self._recipe.baseline, "baseline")
-            return (
-                model,
-                job.tokenizer,
-                self._entry(BASELINE, self._baseline_settings(), model, job, notes, fitted.train_seconds),
-            )
+            model.to(default_device())
+            seconds = 0.0 if training is None else train_on_task(model, job, training, "baseline").train_seconds
+            entry = self._entry(BASELINE, self._baseline_settings(), model, job, notes, seconds)
+            return model, job.tokenizer, entry
 
         return self._folder.stage(BASELINE, make)
 
@@ -187,7 +200,7 @@ class _Chain:
         name, source = f"steps/{number:02d}-{method.method}", self.last
 
         def make(work: Path) -> Made:
-            model = load_trained(str(self._folder.path / source)).to(default_device())
+            model = self._load(str(self._folder.path / source)).to(default_device())
             job, notes = self._job(work, name, load_tokenizer(str(self._folder.path / source)))
             smaller = method.compress(model, job)
             self._warn_if_unchanged(name, model, smaller)
@@ -203,8 +216,11 @@ class _Chain:
         assert scratch is not None
 
         def make(work: Path) -> Made:
-            texts = self._task.splits[TRAIN]["text"][:]
-            model, tokenizer, notes = pretrain(scratch, texts, self._seed(PRETRAINED), work, self._progress)
+            texts, content = self._task.splits[TRAIN], self._task.hashes[TRAIN]
+            corpus = self._task.kind == "masked_lm"
+            cache = cache_folder() / "blocks" if corpus else work / "blocks"
+            masking, seed = self._recipe.masking, self._seed(PRETRAINED)
+            model, tokenizer, notes = pretrain(scratch, texts, content, masking, seed, work, cache, self._progress)
             seconds = sum(stage["train_seconds"] for stage in notes["stages"])
             entry = Entry(
                 name=PRETRAINED,
@@ -232,6 +248,7 @@ class _Chain:
             work,
             self._progress,
             notes.__setitem__,
+            self._recipe.masking,
         )
         return job, notes
 
@@ -244,7 +261,10 @@ class _Chain:
         notes: dict[str, Any],
         seconds: float,
     ) -> Entry:
-        scores = predict(model, job.tokenizer, job.task, DEVELOPMENT, job.max_length).scores(job.task.metrics)
+        if job.task.kind == "masked_lm":
+            scores = score_masked_lm(model, job.tokenizer, blocks_for(job, DEVELOPMENT), job.masking)
+        else:
+            scores = predict(model, job.tokenizer, job.task, DEVELOPMENT, job.max_length).scores(job.task.metrics)
         return Entry(
             name=name,
             settings=settings,
@@ -259,12 +279,16 @@ class _Chain:
     def _baseline_settings(self) -> dict[str, Any]:
         recipe = self._recipe
         return {
-            "training": to_plain(recipe.baseline),
+            "training": None if recipe.baseline is None else to_plain(recipe.baseline),
             "model": to_plain(recipe.model),
             "seed": recipe.seed,
             "objective": to_plain(recipe.objective),
+            "masking": to_plain(recipe.masking),
             "data_hashes": dict(self._task.hashes),
         }
+
+    def _load(self, folder: str) -> PreTrainedModel:
+        return load_masked_lm(folder, head_is_new=False) if self._task.kind == "masked_lm" else load_trained(folder)
 
     def _seed(self, stage: str) -> int:
         return mix_seed(self._recipe.seed, stage)
@@ -276,6 +300,8 @@ class _Chain:
 
 def objective(recipe: Recipe, task: Task) -> Loss:
     """Make the loss that the recipe asks for."""
+    if task.kind == "masked_lm":
+        return masked_lm_loss
     if recipe.objective.class_weights == "none":
         return task_loss(task.kind)
     labels = task.splits[TRAIN]["label"][:]

@@ -7,14 +7,18 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from plankwise.core.recipe import settings
+from plankwise.data.corpus import Corpus
 from plankwise.data.docstrings import Docstrings
 from plankwise.data.germeval import GermEval2018, GermEval2019
 from plankwise.data.tables import HubDataset, Table
 from plankwise.methods.registry import AnyMethod
 from plankwise.training.fit import Training
+from plankwise.training.masking import Masking
 from plankwise.training.pretraining import Scratch
 
-AnyTask = Annotated[GermEval2018 | GermEval2019 | Docstrings | Table | HubDataset, pydantic.Field(discriminator="name")]
+AnyTask = Annotated[
+    GermEval2018 | GermEval2019 | Docstrings | Table | HubDataset | Corpus, pydantic.Field(discriminator="name")
+]
 
 
 @settings
@@ -24,7 +28,7 @@ class Model:
     Attributes:
         source: a local folder or a Hub id.
         scratch: geometry and pretraining of a new one.
-        max_length: texts are cut to this many tokens.
+        max_length: texts are cut to this many tokens; a corpus is cut into blocks of as many.
     """
 
     source: str | None = None
@@ -72,8 +76,10 @@ class Recipe:
         name: what reports call the run.
         task: the data.
         model: the encoder.
-        baseline: how the uncompressed model is fine-tuned.
+        baseline: how the uncompressed model is fine-tuned; on a corpus, how the language model goes on training, and
+            null takes it as it is.
         objective: the loss.
+        masking: what a language model has to guess.
         steps: methods, in order.
         evaluation: how the end is measured.
         seed: of everything random but the cut of the data.
@@ -82,11 +88,18 @@ class Recipe:
     name: Annotated[str, pydantic.Field(pattern=r"^[\w.+-]+$")]
     task: AnyTask
     model: Model
-    baseline: Training = Training()
+    baseline: Training | None = Training()
     objective: Objective = Objective()
+    masking: Masking = Masking()
     steps: tuple[AnyMethod, ...] = ()
     evaluation: Evaluation = Evaluation()
     seed: Annotated[int, pydantic.Field(ge=0, lt=2**31)] = 0
+
+    @pydantic.model_validator(mode="after")
+    def _null_baseline_is_for_corpora(self) -> Recipe:
+        if self.baseline is None and not isinstance(self.task, Corpus):
+            raise ValueError("baseline: null is for a task of name 'corpus'; elsewhere the model has to be fine-tuned")
+        return self
 
 
 def json_schema() -> dict[str, Any]:

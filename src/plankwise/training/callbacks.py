@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,16 @@ logger = logging.getLogger(__name__)
 
 
 class Steps(TrainerCallback):  # type: ignore[misc]
-    """Seeds each step by (seed, step, rank) and tells the method which step it is."""
+    """Seeds each step by (seed, step, rank) and tells all who ask which step it is."""
 
-    def __init__(self, seed: int, total: int, on_step: Callable[[int, int], None] | None) -> None:
-        self._seed, self._total, self._on_step = seed, total, on_step
+    def __init__(self, seed: int, total: int, hooks: Sequence[Callable[[int, int], None]]) -> None:
+        self._seed, self._total, self._hooks = seed, total, hooks
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Seed dropout and masking of this step, each process with its own numbers."""
         torch.manual_seed(mix_seed(self._seed, state.global_step, args.process_index))
-        if self._on_step is not None:
-            self._on_step(state.global_step, self._total)
+        for hook in self._hooks:
+            hook(state.global_step, self._total)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Score the last weights too, wherever the interval of evaluations falls."""

@@ -30,8 +30,9 @@ def give_fast_start(model: PreTrainedModel, blocks: Array, seed: int) -> None:
         embeddings = model.get_input_embeddings().weight
         seen = torch.from_numpy(frequencies > 0)
         embeddings[seen] = torch.from_numpy(words).to(embeddings.dtype)[seen]
-        bias = model.get_output_embeddings().bias
-        bias.copy_(torch.from_numpy(np.log((frequencies + 0.1) / (frequencies + 0.1).sum())))
+        bias = getattr(model.get_output_embeddings(), "bias", None)
+        if bias is not None:
+            bias.copy_(torch.from_numpy(np.log((frequencies + 0.1) / (frequencies + 0.1).sum())))
         for name, parameter in model.named_parameters():
             if name.endswith("position_embeddings.weight"):
                 parameter.copy_(torch.from_numpy(positions)[: len(parameter)])

@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib.util
 import logging
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,11 +25,10 @@ from plankwise.data.encoding import lengths_of
 from plankwise.training import checkpoints
 from plankwise.training.callbacks import Epochs, Patience, Steps, Stopwatch, Watch, curves_callback
 from plankwise.training.progress import ProgressBar
-from plankwise.training.trainer import ExactTrainer, LengthGrouped, Material
+from plankwise.training.trainer import ExactTrainer, LengthGrouped, Material, OnStep, Order
 
 logger = logging.getLogger(__name__)
 CURVES = "curves"
-OnStep = Callable[[int, int], None]
 Positive = Annotated[float, pydantic.Field(gt=0)]
 Count = Annotated[int, pydantic.Field(ge=1)]
 
@@ -48,7 +46,8 @@ class Training:
         learning_rate_schedule: how the rate falls after that, to 0 or not at all.
         weight_decay: of AdamW.
         max_grad_norm: gradients are clipped to this norm.
-        evaluations_per_epoch: how often the development split is scored and a checkpoint is written.
+        evaluations_per_epoch: how often the development split is scored and a checkpoint is written; over the whole
+            training where that is less than an epoch.
         keep: which weights are kept, those of the best evaluation or the last ones.
         early_stopping_patience: stop after this many evaluations without a better score; null never stops early.
         precision: `auto` trains in bf16 (autocast; weights stay fp32) where the machine multiplies it natively.
@@ -132,7 +131,8 @@ def fit(
     logger.info("%s: %d steps on %d examples", progress or folder.name, total, len(material.examples))
     stopwatch, bar = Stopwatch(), ProgressBar(progress)
     trainer = _trainer(model, material, training, total, seed, folder, judge_from)
-    for callback in (Steps(seed, total, on_step), stopwatch, Watch(), bar):
+    hooks = [hook for hook in (material.at_step, on_step) if hook is not None]
+    for callback in (Steps(seed, total, hooks), stopwatch, Watch(), bar):
         trainer.add_callback(callback)
     checkpoint = checkpoints.newest(folder, _fingerprint(material, training, seed))
     wait_for_everyone()
@@ -159,7 +159,7 @@ def _trainer(
 ) -> ExactTrainer:
     scored = material.evaluate is not None
     per_epoch = math.ceil(len(material.examples) / training.batch_size)
-    order = LengthGrouped(lengths_of(material.examples), training.batch_size, seed)
+    order = _order(material, training, seed)
     trainer = ExactTrainer(
         material,
         order,
@@ -167,7 +167,7 @@ def _trainer(
         _fingerprint(material, training, seed),
         model=model,
         args=_arguments(training, per_epoch, total, seed, folder, scored),
-        eval_dataset=list(material.examples[:1]),
+        eval_dataset=[material.examples[0]],
         callbacks=[Epochs(order, per_epoch)],
     )
     trainer.remove_callback(PrinterCallback)
@@ -176,6 +176,12 @@ def _trainer(
     if training.log_to == "tensorboard":
         trainer.add_callback(curves_callback(folder / CURVES))
     return trainer
+
+
+def _order(material: Material, training: Training, seed: int) -> Order:
+    if material.equal_lengths:
+        return Order(len(material.examples), seed)
+    return LengthGrouped(lengths_of(material.examples), training.batch_size, seed)
 
 
 def _fingerprint(material: Material, training: Training, seed: int) -> dict[str, Any]:
@@ -225,7 +231,7 @@ def _arguments(
 ) -> TrainingArguments:
     device = default_device()
     parts = training.gradient_accumulation * process_count()
-    interval = math.ceil(per_epoch / training.evaluations_per_epoch)
+    interval = math.ceil(min(per_epoch, total) / training.evaluations_per_epoch)
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=total,

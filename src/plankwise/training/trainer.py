@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from datasets import Dataset
 from torch import Tensor
 from torch.utils.data import Sampler
 from transformers import PreTrainedModel, Trainer, TrainerState
@@ -19,6 +20,7 @@ from plankwise.data.encoding import Batch
 from plankwise.training import checkpoints
 from plankwise.training.losses import Loss
 
+OnStep = Callable[[int, int], None]
 NOT_JUDGED = -1e9  # below every score, and still a number that JSON can hold
 
 
@@ -32,13 +34,17 @@ class Material:
         loss: `(outputs, batch) -> scalar`, the mean over the batch.
         evaluate: scores the model, up is better; selects the weights to keep. Every process calls it.
         prepare: changes each batch on the device before the model sees it; its randomness is seeded by the step.
+        at_step: called as `(step, planned_steps)` before each step.
+        equal_lengths: whether all examples are as long as the first; batches then need no grouping by length.
     """
 
-    examples: Sequence[dict[str, Any]]
+    examples: Sequence[dict[str, Any]] | Dataset
     collate: Callable[[Sequence[dict[str, Any]]], Batch]
     loss: Loss
     evaluate: Callable[[PreTrainedModel], float] | None = None
     prepare: Callable[[Batch], Batch] | None = None
+    at_step: OnStep | None = None
+    equal_lengths: bool = False
 
 
 class ExactTrainer(Trainer):  # type: ignore[misc]
@@ -47,11 +53,11 @@ class ExactTrainer(Trainer):  # type: ignore[misc]
     control: Any
 
     def __init__(
-        self, material: Material, order: LengthGrouped, first_judged_step: float, fingerprint: Any, **options: Any
+        self, material: Material, order: Order, first_judged_step: float, fingerprint: Any, **options: Any
     ) -> None:
         self._material, self._order = material, order
         self._first_judged_step, self._fingerprint = first_judged_step, fingerprint
-        super().__init__(train_dataset=list(material.examples), data_collator=material.collate, **options)
+        super().__init__(train_dataset=material.examples, data_collator=material.collate, **options)
         self.model_accepts_loss_kwargs = False
 
     def compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any) -> Any:
@@ -84,7 +90,7 @@ class ExactTrainer(Trainer):  # type: ignore[misc]
         """Count none: the figure is an estimate that nothing here reads."""
         return 0
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGrouped:
+    def _get_train_sampler(self, train_dataset: Any = None) -> Order:
         return self._order
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
@@ -107,21 +113,35 @@ class ExactTrainer(Trainer):  # type: ignore[misc]
         checkpoints.load_weights(self.model, best)
 
 
-class LengthGrouped(Sampler[int]):
-    """Orders texts so that batches hold similar lengths; the order is a function of (seed, epoch)."""
+class Order(Sampler[int]):
+    """Orders examples at random; the order is a function of (seed, epoch)."""
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        self._lengths, self._batch_size, self._seed, self._epoch = list(lengths), batch_size, seed, 0
+    def __init__(self, count: int, seed: int) -> None:
+        self._count, self._seed, self._epoch = count, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order the next iteration gives."""
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return len(self._lengths)
+        return self._count
 
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(mix_seed(self._seed, "order", self._epoch))
+        yield from map(int, torch.randperm(self._count, generator=self._generator()))
+
+    def _generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(mix_seed(self._seed, "order", self._epoch))
+
+
+class LengthGrouped(Order):
+    """Orders texts at random, such that batches hold similar lengths."""
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        super().__init__(len(lengths), seed)
+        self._lengths, self._batch_size = list(lengths), batch_size
+
+    def __iter__(self) -> Iterator[int]:
+        generator = self._generator()
         grouped = get_length_grouped_indices(self._lengths, self._batch_size, generator=generator)
         full = len(grouped) // self._batch_size * self._batch_size
         batches = [grouped[at : at + self._batch_size] for at in range(0, full, self._batch_size)]

@@ -1,0 +1,203 @@
+"""Running text as a task: files of any number and size, read as a stream, kept on disk, never whole in memory.
+
+The text is written once into an Arrow file that is memory-mapped from then on. It lies in a cache under the hash of
+what was read and how; a second run, or a second process, finds it there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pydantic
+from datasets import Dataset, DatasetDict
+from filelock import FileLock
+
+from plankwise.core.errors import DataError
+from plankwise.core.files import sha256, whole_folder, write_json
+from plankwise.core.recipe import settings
+from plankwise.core.runtime import is_main_process, wait_for_everyone
+from plankwise.data.duplicates import LineHashes, hash_line
+from plankwise.data.streams import Document, documents_of, find_files
+from plankwise.data.task import DEVELOPMENT, TRAIN, Access, Task
+
+logger = logging.getLogger(__name__)
+FORMAT = 1  # of what lies in the cache; a change makes older entries unknown
+ROWS_PER_WRITE = 1000
+FEATURES = datasets.Features({"id": datasets.Value("string"), "text": datasets.Value("large_string")})
+
+
+@settings
+class Corpus:
+    """Running text to train a language model on.
+
+    Attributes:
+        files: files, folders or globs of .txt, .jsonl, .parquet, .csv and .tsv, each plain or as .gz, .xz or .zst. In
+            .txt a blank line ends a document; elsewhere each row is one.
+        dataset: a `datasets` id or local dataset folder instead of files.
+        configuration: of that dataset.
+        split: of that dataset.
+        text: key or column that holds the text.
+        title: what reports call the corpus.
+        deduplicate: keep the first of lines that are equal, in the whole corpus, and drop the others.
+        held_out: share of the documents to measure perplexity on; chosen by their content, so that equal documents
+            fall on the same side.
+        access: `credentialed` keeps all text out of records, reports, logs and messages.
+        split_seed: seed of what is held out.
+    """
+
+    name: Literal["corpus"] = "corpus"
+    files: Annotated[tuple[str, ...], pydantic.Field(min_length=1)] | None = None
+    dataset: str | None = None
+    configuration: str | None = None
+    split: str = "train"
+    text: str = "text"
+    title: str | None = None
+    deduplicate: bool = False
+    held_out: Annotated[float, pydantic.Field(gt=0, lt=0.5)] = 0.01
+    access: Access = "open"
+    split_seed: int = 0
+
+    @pydantic.model_validator(mode="after")
+    def _one_of_both(self) -> Corpus:
+        if (self.files is None) == (self.dataset is None):
+            raise ValueError("give either files or dataset")
+        return self
+
+    def load(self) -> Task:
+        """Read the text into the cache, unless it is there, and open it from there.
+
+        Raises:
+            DataError: if nothing is found, a file cannot be read, or a split would be empty.
+        """
+        key, read = self._source()
+        folder = cache_folder() / "corpora" / key
+        built_once(folder, lambda target: self._build(read, target))
+        counts = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
+        logger.info("corpus: %s", ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in counts.items()))
+        splits = DatasetDict({part: Dataset.from_file(str(folder / f"{part}.arrow")) for part in (TRAIN, DEVELOPMENT)})
+        title = self.title or (Path(self.files[0]).name.split(".")[0] if self.files else str(self.dataset))
+        hashes = {part: f"{key}/{part}" for part in splits}
+        return Task(title, splits, (), "masked_lm", ("masked_accuracy",), self.access, hashes)
+
+    def _source(self) -> tuple[str, Callable[[], Iterable[Document]]]:
+        """Give the key of the content and a function that begins to read it from the start."""
+        how = [FORMAT, self.text, self.deduplicate, self.held_out, self.split_seed]
+        if self.files is not None:
+            files = find_files(self.files)
+            what: list[str] = [f"{''.join(path.suffixes[-2:])} {sha256(path)}" for path in files]
+            return _key(how, what), lambda: documents_of(files, self.text)
+        data = _load_dataset(self)
+        return _key(how, [data._fingerprint]), lambda: ([text] for text in _column(data, self.text))
+
+    def _build(self, read: Callable[[], Iterable[Document]], folder: Path) -> None:
+        logger.info("reading the corpus into %s", folder.parent)
+        repeated = _find_repeated(read(), folder) if self.deduplicate else None
+        counts = {"documents": 0, "lines": 0, "repeated_lines_dropped": 0, "characters": 0}
+        with _Writer(folder / f"{TRAIN}.arrow") as train, _Writer(folder / f"{DEVELOPMENT}.arrow") as held_out:
+            line = 0
+            for document in read():
+                kept = [text for at, text in enumerate(document, line) if repeated is None or not repeated[at]]
+                line += len(document)
+                counts["repeated_lines_dropped"] += len(document) - len(kept)
+                if kept:
+                    text = "\n".join(kept)
+                    counts["documents"] += 1
+                    counts["lines"] += len(kept)
+                    counts["characters"] += len(text)
+                    out = _share_of(text, self.split_seed) < self.held_out
+                    (held_out if out else train).add(str(counts["documents"]), text)
+        for part, rows in ((TRAIN, train.rows), (DEVELOPMENT, held_out.rows)):
+            if not rows:
+                raise DataError(f"the corpus has {counts['documents']} documents; its {part} part would be empty")
+        write_json(folder / "counts.json", counts)
+
+
+def cache_folder() -> Path:
+    """Name the folder of the cache: PLANKWISE_CACHE, or `plankwise` in the user's cache folder."""
+    named = os.environ.get("PLANKWISE_CACHE")
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "plankwise"
+
+
+def built_once(folder: Path, build: Callable[[Path], None]) -> None:
+    """Let one process build `folder`, readable by its owner alone; everyone else waits and finds it whole."""
+    if is_main_process() and not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                with whole_folder(folder) as temporary:
+                    temporary.chmod(0o700)
+                    build(temporary)
+    wait_for_everyone()
+
+
+class _Writer:
+    """Writes texts to an Arrow stream, a thousand at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.rows = 0
+        self._schema = FEATURES.arrow_schema
+        self._stream = pa.ipc.new_stream(str(path), self._schema)
+        self._waiting: list[tuple[str, str]] = []
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._flush()
+        self._stream.close()
+
+    def add(self, number: str, text: str) -> None:
+        self.rows += 1
+        self._waiting.append((number, text))
+        if len(self._waiting) >= ROWS_PER_WRITE:
+            self._flush()
+
+    def _flush(self) -> None:
+        columns = [list(column) for column in zip(*self._waiting, strict=True)] or [[], []]
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)]
+        self._stream.write_batch(pa.record_batch(arrays, schema=self._schema))
+        self._waiting = []
+
+
+def _find_repeated(documents: Iterable[Document], folder: Path) -> np.ndarray:
+    with LineHashes(folder / "lines.hashes") as hashes:
+        for document in documents:
+            hashes.add(document)
+        return hashes.repeated()
+
+
+def _share_of(text: str, seed: int) -> float:
+    """Map a text to a number in [0, 1), always the same."""
+    return hash_line(f"{seed}/{text}") / 2.0**64
+
+
+def _key(how: list[object], what: list[str]) -> str:
+    return hashlib.sha256(json.dumps([how, what]).encode()).hexdigest()[:32]
+
+
+def _load_dataset(corpus: Corpus) -> Dataset:
+    try:
+        data = datasets.load_dataset(str(corpus.dataset), corpus.configuration, split=corpus.split)
+    except Exception as error:  # the library raises many kinds, most of them its own
+        lines = str(error).splitlines()
+        raise DataError(f"cannot load the dataset {corpus.dataset}: {lines[0] if lines else error!r}") from None
+    if corpus.text not in data.column_names:
+        allowed = ", ".join(data.column_names)
+        raise DataError(f"{corpus.dataset}: there is no column '{corpus.text}'; Allowed: {allowed}")
+    return data
+
+
+def _column(data: Dataset, column: str) -> Iterator[str]:
+    for batch in data.select_columns([column]).iter(ROWS_PER_WRITE):
+        for text in batch[column]:
+            if isinstance(text, str) and text.strip():
+                yield text.strip()
