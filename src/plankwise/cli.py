@@ -84,6 +84,27 @@ def pretrain(
 
 
 @app.command()
+def domain(
+    recipe: Annotated[Path, typer.Argument(metavar="DOMAIN", help="YAML: a language model's recipe, tasks and seeds.")],
+    out: Out,
+    overrides: Set = None,
+    resume: Resume = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compress a language model once, fine-tune the large and the small for every task, and compare."""
+    from plankwise.study.domain import check_domain, read_domain, run_domain
+    from plankwise.study.domain_table import markdown
+
+    plan = check_domain(recipe, read_domain(recipe, overrides or []))
+    if dry_run:
+        _print_plan(plan.language_model, as_json)
+        return
+    document = run_domain(plan, out, resume=resume, progress=not as_json)
+    _print_document(document, as_json, [markdown(document)])
+
+
+@app.command()
 def compress(
     recipe: RecipePath,
     out: Out,

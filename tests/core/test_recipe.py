@@ -386,7 +386,7 @@ class TestSchema:
     def test_holds_every_method_and_task(self):
         schema = json_schema()
         chosen = schema["properties"]["steps"]["items"]["discriminator"]["mapping"]
-        assert set(chosen) == {method().method for method in METHODS}
+        assert set(chosen) == {method.method for method in METHODS}
         assert {reference.rsplit("/", 1)[-1] for reference in chosen.values()} <= set(schema["$defs"])
         tasks = schema["properties"]["task"]["discriminator"]["mapping"]
         assert set(tasks) == {"germeval2018", "germeval2019", "docstrings", "table", "dataset", "corpus"}

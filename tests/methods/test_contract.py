@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from plankwise.core.recipe import to_plain, validate
 from plankwise.encoder.anatomy import layers_of
 from plankwise.encoder.checkpoint import save
 from plankwise.encoder.cost import count_parameters, weights_size_bytes
+from plankwise.methods.checkpoint import Checkpoint
 from plankwise.methods.layer_subset import LayerSubset
 from plankwise.methods.method import Job, Method
 from plankwise.methods.registry import METHODS, AnyMethod
@@ -25,11 +27,13 @@ from plankwise.training.fit import Training
 from plankwise.training.losses import task_loss
 
 TRAINING = Training(epochs=2, batch_size=16, learning_rate=2e-3, precision="fp32", evaluations_per_epoch=2)
+OTHER = tiny.save_source(Path(tempfile.mkdtemp(prefix="plankwise-tests-")), layers=1)
 SETTINGS: dict[str, Method] = {
     "theseus": Theseus(modules=2, training=TRAINING),
     "theseus-paper": Theseus(preset="paper", modules=2, training=TRAINING),
     "theseus-blend": Theseus(modules=2, mode="blend", train_embeddings=True, training=TRAINING),
     "layer-subset": LayerSubset(layers=2, training=TRAINING),
+    "checkpoint": Checkpoint(source=str(OTHER), training=TRAINING),
 }
 each_method = pytest.mark.parametrize("method", SETTINGS.values(), ids=SETTINGS.keys())
 

@@ -6,9 +6,10 @@ from typing import Annotated
 
 import pydantic
 
+from plankwise.methods.checkpoint import Checkpoint
 from plankwise.methods.layer_subset import LayerSubset
 from plankwise.methods.theseus import Theseus
 
-METHODS = (Theseus, LayerSubset)
+METHODS = (Theseus, LayerSubset, Checkpoint)
 
-AnyMethod = Annotated[Theseus | LayerSubset, pydantic.Field(discriminator="method")]
+AnyMethod = Annotated[Theseus | LayerSubset | Checkpoint, pydantic.Field(discriminator="method")]

@@ -1,0 +1,153 @@
+"""The main experiment: compress a domain's language model once, then fine-tune both the large and the small for tasks.
+
+corpus → language model → compressed language model → each fine-tuned on every task, over several seeds → one table.
+Every arrow is a run of the ordinary chain in a folder of its own, so that all of it resumes and leaves records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import pydantic
+
+from plankwise.core.errors import RecipeError
+from plankwise.core.files import write_json, write_text
+from plankwise.core.recipe import read_recipe, settings
+from plankwise.core.runtime import is_main_process
+from plankwise.data.corpus import Corpus
+from plankwise.methods.checkpoint import Checkpoint
+from plankwise.study.domain_table import markdown, summarize
+from plankwise.study.pipeline import BASELINE, MODEL, Checked, check, run
+from plankwise.study.plan import AnyTask, Evaluation, Model, Objective, Recipe
+from plankwise.training.fit import Training
+
+LANGUAGE_MODEL, TABLE = "language-model", "domain.json"
+
+
+@settings
+class Downstream:
+    """One task to fine-tune both language models for.
+
+    Attributes:
+        name: of its runs.
+        task: the data.
+        max_length: texts are cut to this many tokens.
+        fine_tuning: of the large model.
+        compressed: fine-tuning of the small one; the same by default.
+        objective: the loss.
+    """
+
+    name: Annotated[str, pydantic.Field(pattern=r"^[\w.+-]+$")]
+    task: AnyTask
+    max_length: Annotated[int, pydantic.Field(ge=4)] = 128
+    fine_tuning: Training = Training()
+    compressed: Training | None = None
+    objective: Objective = Objective()
+
+
+@settings
+class Domain:
+    """The main experiment.
+
+    Attributes:
+        name: what tables call it.
+        language_model: recipe of `plankwise pretrain`, beside this file; its last step gives the small model.
+        tasks: to fine-tune for.
+        seeds: of each fine-tuning.
+        evaluation: how the end is measured.
+    """
+
+    name: Annotated[str, pydantic.Field(pattern=r"^[\w.+-]+$")]
+    language_model: Path
+    tasks: Annotated[tuple[Downstream, ...], pydantic.Field(min_length=1)]
+    seeds: Annotated[tuple[Annotated[int, pydantic.Field(ge=0, lt=2**31)], ...], pydantic.Field(min_length=1)] = (
+        1,
+        2,
+        3,
+    )
+    evaluation: Evaluation = Evaluation()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A domain experiment whose language model's recipe and tasks were looked at; nothing has been trained.
+
+    Attributes:
+        domain: as given.
+        language_model: checked.
+    """
+
+    domain: Domain
+    language_model: Checked
+
+
+def read_domain(path: Path, overrides: Sequence[str] = ()) -> Domain:
+    """Read the YAML file of a domain experiment; its language model's recipe lies relative to it."""
+    domain = read_recipe(path, Domain, overrides)
+    names = [each.name for each in domain.tasks]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise RecipeError(f"{path}: two tasks are named '{repeated[0]}'")
+    return domain
+
+
+def check_domain(path: Path, domain: Domain, overrides: Sequence[str] = ()) -> Plan:
+    """Load every task and the corpus, and plan the compression, before anything is trained.
+
+    Raises:
+        PlankwiseError: of the kind that fits.
+    """
+    recipe_path = path.parent / domain.language_model
+    recipe = read_recipe(recipe_path, Recipe, overrides)
+    if not isinstance(recipe.task, Corpus):
+        raise RecipeError(f"{recipe_path}: a language model is trained on a task of name 'corpus'")
+    if not recipe.steps:
+        raise RecipeError(f"{recipe_path}: steps is empty; the experiment needs a compressed language model")
+    for each in domain.tasks:
+        if isinstance(each.task, Corpus):
+            raise RecipeError(f"{path}: tasks: {each.name}: a corpus has no labels to fine-tune for")
+        each.task.load()
+    return Plan(domain, check(recipe))
+
+
+def run_domain(plan: Plan, out: Path, *, resume: bool = False, progress: bool = False) -> dict[str, Any]:
+    """Run the whole experiment into `out`, or go on with it.
+
+    Returns:
+        The table as a JSON document; it is written to `domain.json` and `domain.md` as well.
+    """
+    run(plan.language_model, out / LANGUAGE_MODEL, resume=resume, progress=progress)
+    for downstream in plan.domain.tasks:
+        for seed in plan.domain.seeds:
+            recipe = _recipe(plan.domain, downstream, seed, out)
+            run(check(recipe), _folder(out, downstream, seed), resume=resume, progress=progress)
+    document = summarize(
+        plan.domain.name,
+        out / LANGUAGE_MODEL,
+        {each.name: [_folder(out, each, seed) for seed in plan.domain.seeds] for each in plan.domain.tasks},
+    )
+    if is_main_process():
+        write_json(out / TABLE, document)
+        write_text(out / "domain.md", markdown(document) + "\n")
+    return document
+
+
+def _folder(out: Path, downstream: Downstream, seed: int) -> Path:
+    return out / f"{downstream.name}-{seed}"
+
+
+def _recipe(domain: Domain, downstream: Downstream, seed: int, out: Path) -> Recipe:
+    small = str(out / LANGUAGE_MODEL / MODEL)
+    return Recipe(
+        name=downstream.name,
+        task=downstream.task,
+        model=Model(source=str(out / LANGUAGE_MODEL / BASELINE), max_length=downstream.max_length),
+        baseline=downstream.fine_tuning,
+        objective=downstream.objective,
+        steps=(Checkpoint(source=small, training=downstream.compressed or downstream.fine_tuning),),
+        evaluation=domain.evaluation,
+        seed=seed,
+    )
