@@ -2,7 +2,7 @@
 
 Writes synthetic tables whose discharge summaries and notes have about the length of real ones, then runs
 `plankwise data mimic` once for each definition, in a process of its own. The last line is one JSON object: for each
-definition seconds, the peak resident memory of that process, and the largest size of what it kept on disk meanwhile.
+definition its seconds and the peak resident memory of that process.
 
 Usage: python benchmarks/mimic_memory.py [--gigabytes 1] [--memory 512] [--folder FOLDER]
 """
@@ -26,29 +26,14 @@ LENGTH = 8000  # characters of a note
 BYTES_PER_ADMISSION = 36_000  # at that length, roughly
 
 
-def disk_bytes(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except FileNotFoundError:
-            continue
-    return total
-
-
 def measure(tables: Path, out: Path, definition: str, memory: int) -> dict[str, Any]:
     """Run one extraction and watch it; wait4 gives the peak of this very process."""
     command = [sys.executable, "-m", "plankwise", "data", "mimic", "--definition", definition, "--json"]
     command += ["--mimic-dir", str(tables), "--out", str(out), "--memory", str(memory)]
-    start, disk = time.perf_counter(), 0
+    start = time.perf_counter()
     with tempfile.TemporaryFile("w+") as printed:
         process = subprocess.Popen(command, stdout=printed)
-        while True:
-            ended, status, usage = os.wait4(process.pid, os.WNOHANG)
-            if ended:
-                break
-            disk = max(disk, disk_bytes(out.with_name(f".{out.name}.partial")))
-            time.sleep(0.2)
+        _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
         if status:
             raise SystemExit(f"{definition}: the extraction ended with {os.waitstatus_to_exitcode(status)}")
@@ -57,8 +42,7 @@ def measure(tables: Path, out: Path, definition: str, memory: int) -> dict[str, 
     measured = {
         "seconds": round(seconds, 1),
         "peak_bytes": usage.ru_maxrss * 1024,
-        "disk_peak_bytes": disk,
-        "output_bytes": disk_bytes(out),
+        "output_bytes": sum(path.stat().st_size for path in out.iterdir()),
         "admissions": sum(split["admissions"] for split in counts["splits"].values()),
     }
     print(f"{definition}: {measured}")

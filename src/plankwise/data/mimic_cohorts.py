@@ -75,8 +75,8 @@ def admission_notes(connection: DuckDBPyConnection, folder: Path, steps: Steps, 
     with refused("the notes"):
         _count(connection, steps, "notes", predicates)
         connection.execute(
-            f"""CREATE TABLE latest AS SELECT rowid AS place, * EXCLUDE (text) FROM notes WHERE passed = {len(predicates)}
-            QUALIFY row_number() OVER (
+            f"""CREATE TABLE latest AS SELECT rowid AS place, * EXCLUDE (text) FROM notes
+            WHERE passed = {len(predicates)} QUALIFY row_number() OVER (
                 PARTITION BY digest ORDER BY moment DESC NULLS LAST, row_id DESC NULLS LAST, hadm_id DESC
             ) = 1"""
         )

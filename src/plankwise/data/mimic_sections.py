@@ -1,7 +1,7 @@
 """Admission notes out of discharge summaries: the sections known on arrival, and the filter against told outcomes.
 
-The sections and the wording of the filter are those of van Aken et al. 2021, "Clinical Outcome Prediction from Admission
-Notes using Self-Supervised Knowledge Integration". Everything here is pure text in, text out.
+The sections and the wording of the filter are those of van Aken et al. 2021, "Clinical Outcome Prediction from
+Admission Notes using Self-Supervised Knowledge Integration". Everything here is pure: text in, text out.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ _LEAK_AND_ITS_STOP = re.compile(rf"(?:{_LEAK.pattern})\s*[.,;:]?", re.IGNORECASE
 
 
 def sections_of(text: str) -> dict[str, str]:
-    """Take the admission sections out of a discharge summary, in the order of `SECTIONS`.
+    r"""Take the admission sections out of a discharge summary, in the order of `SECTIONS`.
 
     A section begins after the first place that has its name and a colon, in any case. It runs to the first blank line
-    that is followed by a heading: text on one line up to a colon that holds none of `( ) | . \\` or a digit; the next
+    that is followed by a heading: text on one line up to a colon that holds none of `( ) | . \` or a digit; the next
     section's text may stand on the same line. Without such an end there is no section: what follows may be the course
     of the stay. White space within a body becomes single spaces; empty bodies are left out.
 
     Example:
-        >>> sections_of("CHIEF complaint:\\n chest\\npain\\n\\nAllergies: none\\n\\nSex: F")
+        >>> sections_of("CHIEF complaint:\n chest\npain\n\nAllergies: none\n\nSex: F")
         {'chief complaint': 'chest pain', 'allergies': 'none'}
     """
     text = text.replace("\r\n", "\n")
