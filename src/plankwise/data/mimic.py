@@ -28,7 +28,7 @@ from plankwise.data.mimic_sections import (
     sections_of,
     without_leaks,
 )
-from plankwise.data.mimic_tables import connect, refused
+from plankwise.data.mimic_tables import connect, explained
 from plankwise.data.progress import bar
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ ADMISSION_NOTES, FIRST_48H = "admission-notes", "first-48h"
 COHORTS = {ADMISSION_NOTES: admission_notes, FIRST_48H: first_48h}
 SHARES = {"train": 0.7, "dev": 0.1, "test": 0.2}
 LEAST_MEMORY_MB = 256
-FETCHED = 64  # notes held at a time
+HELD_CHARACTERS = 32 << 20  # of notes held at a time
 log = logging.getLogger(__name__)
 
 
@@ -184,23 +184,31 @@ def _as_it_is(example: Example) -> tuple[int, Example]:
 
 
 def _examples(connection: DuckDBPyConnection) -> Iterator[tuple[Example, int]]:
-    """Stream admissions in the order of their ids, each with its number of notes."""
+    """Give admissions in the order of their ids, each with its number of notes."""
     query = """SELECT hadm_id, c.subject_id, c.label, t.text FROM texts t JOIN chosen c USING (hadm_id)
-        ORDER BY hadm_id, t.moment NULLS FIRST, t.row_id NULLS FIRST, t.digest"""
-    for (admission, subject, label), rows in groupby(_rows(connection, query), key=lambda row: row[:3]):
-        texts = [row[3].strip() for row in rows]
-        yield Example(str(admission), str(subject), "\n\n".join(texts), int(label)), len(texts)
+        WHERE hadm_id BETWEEN ? AND ? ORDER BY hadm_id, t.moment NULLS FIRST, t.row_id NULLS FIRST, t.digest"""
+    for first, last in _ranges(connection):
+        with explained("the notes"):
+            found = connection.execute(query, [first, last]).fetchall()
+        for (admission, subject, label), rows in groupby(found, key=lambda row: row[:3]):
+            texts = [row[3].strip() for row in rows]
+            yield Example(str(admission), str(subject), "\n\n".join(texts), int(label)), len(texts)
 
 
-def _rows(connection: DuckDBPyConnection, query: str) -> Iterator[tuple[Any, ...]]:
-    with refused("the notes"):
-        connection.execute(query)
-    while True:
-        with refused("the notes"):
-            rows = connection.fetchmany(FETCHED)
-        if not rows:
-            return
-        yield from rows
+def _ranges(connection: DuckDBPyConnection) -> list[tuple[int, int]]:
+    """Cut the admissions into ranges of ids whose texts fit into memory: sorting all texts at once would not."""
+    query = "SELECT hadm_id, sum(characters) FROM texts JOIN chosen USING (hadm_id) GROUP BY hadm_id ORDER BY hadm_id"
+    with explained("the notes"):
+        sizes = connection.execute(query).fetchall()
+    ranges: list[tuple[int, int]] = []
+    held = HELD_CHARACTERS
+    for admission, characters in sizes:
+        if held + characters > HELD_CHARACTERS:
+            ranges.append((admission, admission))
+            held = 0
+        ranges[-1] = (ranges[-1][0], admission)
+        held += characters
+    return ranges
 
 
 def _counts(folder: Path, definition: str, steps: Steps, seed: int, splits: dict[str, Tally]) -> dict[str, Any]:

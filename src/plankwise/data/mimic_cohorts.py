@@ -1,7 +1,7 @@
 """Who is in: two definitions of in-hospital mortality on MIMIC-III, as queries that count what each step leaves.
 
-Both leave a table `chosen` (hadm_id, subject_id, label) and a view `texts` (hadm_id, moment, row_id, digest, text). The
-large table is read once; of a note that a step drops, no text is kept.
+Both leave a table `chosen` (hadm_id, subject_id, label) and a view `texts` (hadm_id, moment, row_id, digest, characters,
+text). The large table is read once; of a note that a step drops, no text is kept.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plankwise.core.errors import DataError
-from plankwise.data.mimic_tables import Source, check_whole, find, load, refused
+from plankwise.data.mimic_tables import Source, explained, find, load
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -72,7 +72,7 @@ def admission_notes(connection: DuckDBPyConnection, folder: Path, steps: Steps, 
         "discharge summaries": IS_SUMMARY,
     }
     _load_notes(connection, notes, "admissions a", "n.chartdate", predicates, progress)
-    with refused("the notes"):
+    with explained("the notes"):
         _count(connection, steps, "notes", predicates)
         connection.execute(
             f"""CREATE TABLE latest AS SELECT rowid AS place, * EXCLUDE (text) FROM notes
@@ -116,7 +116,7 @@ def first_48h(connection: DuckDBPyConnection, folder: Path, steps: Steps, progre
         "stays at an age of 18 or more": "dob + INTERVAL 18 YEAR <= intime",
         "stays of 48 h or more": "intime + INTERVAL 48 HOUR <= outtime",
     }
-    with refused("the ICU stays"):
+    with explained("the ICU stays"):
         connection.execute(f"CREATE TABLE stays AS {_stays(predicates)}")
         _count(connection, steps, "stays", predicates)
         connection.execute(f"CREATE TABLE chosen AS SELECT * FROM stays WHERE passed = {len(predicates)}")
@@ -128,7 +128,7 @@ def first_48h(connection: DuckDBPyConnection, folder: Path, steps: Steps, progre
         "charted in the first 48 h": "n.charttime BETWEEN a.intime AND a.intime + INTERVAL 48 HOUR",
     }
     _load_notes(connection, notes, "chosen a", "n.charttime", predicates, progress)
-    with refused("the notes"):
+    with explained("the notes"):
         _count(connection, steps, "notes", predicates)
         connection.execute(f"CREATE VIEW texts AS SELECT * FROM notes WHERE passed = {len(predicates)}")
 
@@ -149,7 +149,6 @@ def _stays(predicates: Mapping[str, str]) -> str:
 def _load_all(connection: DuckDBPyConnection, tables: Mapping[str, tuple[Source, str | None]], progress: bool) -> None:
     """Load small tables; where a key is given, no row may share it with another."""
     for name, (source, key) in tables.items():
-        check_whole(source, progress)
         load(connection, name, source, "SELECT * FROM {rows}", progress)
         if key is not None:
             twice = f"SELECT {key} FROM {name} WHERE {key} IS NOT NULL GROUP BY {key} HAVING count(*) > 1 ORDER BY 1"
@@ -176,14 +175,14 @@ def _load_notes(
     """Stream the notes into a table that has a text only where all predicates hold, joined to `other` by admission."""
     everything = " AND ".join(f"({each})" for each in predicates.values())
     report = "lower(n.description) = 'report'" if "description" in notes.kinds else "NULL"
-    check_whole(notes, progress)
     load(
         connection,
         "notes",
         notes,
         f"""SELECT n.row_id, n.subject_id, n.hadm_id, {moment} AS moment, {report} AS report, n.unreadable,
         {_passed(predicates)},
-        CASE WHEN {everything} THEN md5(n.text) END AS digest, CASE WHEN {everything} THEN n.text END AS text
+        CASE WHEN {everything} THEN md5(n.text) END AS digest, length(n.text) AS characters,
+        CASE WHEN {everything} THEN n.text END AS text
         FROM {{rows}} n LEFT JOIN {other} ON n.hadm_id = a.hadm_id""",
         progress,
     )

@@ -30,7 +30,7 @@ _LEAK = re.compile(
     r"|he\s+expired|pronounced\s+expired|time\s+of\s+death",
     re.IGNORECASE,
 )
-_LEAK_AND_ITS_STOP = re.compile(rf"(?:{_LEAK.pattern})\s*[.,;:]?", re.IGNORECASE)
+_WHOLE_WORDS_AND_STOP = re.compile(rf"\w*(?:{_LEAK.pattern})\w*\s*[.,;:]?", re.IGNORECASE)  # "She", not "S" + "he"
 
 
 def sections_of(text: str) -> dict[str, str]:
@@ -69,7 +69,7 @@ def has_leak(text: str) -> bool:
 def without_leaks(sections: Mapping[str, str]) -> dict[str, str] | None:
     """Cut told outcomes out of physical exam and medications; give None if another section tells one.
 
-    The stop after a cut phrase goes with it, so that no orphaned mark stays where it stood.
+    The rest of its first and last word and the stop after it go with a phrase, so that nothing odd marks its place.
 
     Example:
         >>> without_leaks({"physical exam": "Pale. Patient has expired. Cold."})
@@ -83,7 +83,7 @@ def without_leaks(sections: Mapping[str, str]) -> dict[str, str] | None:
 
 def _cut(body: str) -> str:
     while has_leak(body):  # what is left around a cut may make another phrase
-        body = " ".join(_LEAK_AND_ITS_STOP.sub(" ", body).split())
+        body = " ".join(_WHOLE_WORDS_AND_STOP.sub(" ", body).split())
     return body
 
 
