@@ -53,7 +53,7 @@ def test_the_schema_and_keys(tables: Path) -> None:
 def test_every_trap_is_planted(tables: Path) -> None:
     notes, stays = read(tables, "NOTEEVENTS"), read(tables, "ICUSTAYS")
     summaries = [row for row in notes if row["CATEGORY"] == "Discharge summary" and row["DESCRIPTION"] == "Report"]
-    texts = [row["TEXT"] for row in summaries]
+    texts = [row["TEXT"] for row in summaries if row["TEXT"].strip()]
     assert {row["DESCRIPTION"] for row in notes} == {"Report", "Addendum"}
     assert max(Counter(texts).values()) == 2
     assert [row for row in notes if not row["HADM_ID"]]
@@ -61,7 +61,7 @@ def test_every_trap_is_planted(tables: Path) -> None:
     assert [row for row in notes if row["ISERROR"] == "1"]
     assert [row for row in summaries if row["CHARTTIME"]]
     assert [text for text in texts if re.search("[a-z][A-Z]+[a-z]+ C[a-z]*O", text)]
-    assert all("\n" in text and '"' in text for text in texts if len(text) > 50)
+    assert all("\n" in text and '"' in text for text in texts)
     for name in ("physical exam", "medications on admission", "present illness", "social history"):
         assert [text for text in texts if has_leak(sections_of(text).get(name, ""))], name
     assert all(has_leak(leak) for leak in LEAKS)
@@ -99,7 +99,7 @@ def test_the_label_shows_in_the_words_and_not_in_the_traps(tables: Path, tmp_pat
         return float(roc_auc_score(splits["test"][1], scores))
 
     assert auroc(CountVectorizer(binary=True, max_features=500)) > 0.75
-    oddities = ["warm", "skin", "04", "10", "she", "was", "day", "labs", "echo", "dr", "addendum", "changed", "quoted"]
+    oddities = ["warm", "skin", "04", "10", "she", "was", "partial", "echo", "dr", "addendum", "changed"]
     assert abs(auroc(CountVectorizer(vocabulary=oddities)) - 0.5) < 0.1
 
 

@@ -1,4 +1,4 @@
-"""Credentialed text from end to end: a word planted in every note is in the data and in nothing that a run gives out."""
+"""Credentialed text from end to end: a word planted in every note is in the data and in nothing that a run puts out."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import tiny
+from plankwise import cli
 from plankwise.core.recipe import read_recipe
 from plankwise.study.plan import Recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 MARKER = "Zzyzxmarker"
-WORDS = (MARKER, "quoted", "septic shock on pressors", "ambulating without help")
-SMALL = ["model.max_length=48", "baseline.epochs=1", "steps.0.modules=2", "steps.0.training.epochs=1"]
+WORDS = (MARKER, "septic shock on pressors", "ambulating without help")
+SMALL = ["model.max_length=32", "baseline.epochs=1", "steps.0.modules=2", "steps.0.training.epochs=1"]
 SMALL += ["evaluation={bootstrap: 100, rounds: 3, threads: 1}"]
 
 
@@ -42,16 +44,39 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     said += [call(folder, *extraction, "admission-notes", "--out", "mimic")]
     said += [call(folder, *extraction, "first-48h", "--out", "mimic48", "--json")]
     tiny.save_source(folder / "source")
-    said += [run(folder, "run")]
+    said += [call(folder, *small_run())]
     for number, each in enumerate(said):
         assert each.returncode == 0, each.stderr.decode()
         (folder / f"said{number}").write_bytes(each.stdout + each.stderr)
     return folder
 
 
-def run(folder: Path, out: str, *changes: str, verb: str = "run") -> subprocess.CompletedProcess[bytes]:
+def small_run(*changes: str) -> list[str]:
     overrides = [part for each in ("model.source=source", *SMALL, *changes) for part in ("--set", each)]
-    return call(folder, verb, RECIPES / "mimic.yaml", "--out", out, *overrides)
+    return ["run", str(RECIPES / "mimic.yaml"), "--out", "run", *overrides]
+
+
+@pytest.fixture
+def refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> Callable[..., str]:
+    """Give a call of the command line in this process that has to be refused; returns its one line."""
+
+    def call_refused(*arguments: object) -> str:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["plankwise", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        said = capsys.readouterr()
+        assert end.value.code == 2, said.err
+        assert leaks((said.out + said.err + caplog.text).encode(), "said") == []
+        (line,) = [line for line in said.err.splitlines() if line.startswith("plankwise: ")]
+        return line
+
+    return call_refused
 
 
 def leaks(content: bytes, name: str) -> list[str]:
@@ -105,16 +130,13 @@ def test_a_run_gives_out_no_text(place: Path) -> None:
         ([], lambda data: data.replace(b"the", b"\xff", 1)),
     ],
 )
-def test_refusals_quote_no_text(place: Path, tmp_path: Path, changes: list[str], damage) -> None:
+def test_refusals_quote_no_text(place: Path, tmp_path: Path, refused, changes: list[str], damage) -> None:
     shutil.copytree(place / "mimic", tmp_path / "mimic")
     shutil.copytree(place / "source", tmp_path / "source")
     if damage:
         path = tmp_path / "mimic" / "test.jsonl"
         path.write_bytes(damage(path.read_bytes()))
-    done = run(tmp_path, "run", *changes)
-    assert done.returncode == 2, done.stderr.decode()
-    assert done.stderr.decode().startswith("plankwise: ")
-    assert leaks(done.stdout + done.stderr, "said") == []
+    assert refused(*small_run(*changes))
     assert leaks_under(tmp_path / "run") == []
 
 
@@ -123,25 +145,20 @@ def test_refusals_quote_no_text(place: Path, tmp_path: Path, changes: list[str],
     [
         (["mimic", "--definition", "wrong", "--mimic-dir", "tables"], "no definition 'wrong'"),
         (["mimic", "--definition", "first-48h", "--mimic-dir", "gone"], "there is no folder gone"),
-        (["mimic", "--definition", "first-48h", "--mimic-dir", "source"], "holds no PATIENTS.csv"),
-        (["mimic", "--definition", "first-48h", "--mimic-dir", "tables", "--memory", "1"], "--memory 1 is too little"),
+        (["mimic", "--definition", "first-48h", "--mimic-dir", "."], "holds no PATIENTS.csv"),
+        (["mimic", "--definition", "first-48h", "--mimic-dir", ".", "--memory", "1"], "--memory 1 is too little"),
         (["synthetic-mimic", "--admissions", "0"], "--admissions 0: give at least 1"),
     ],
 )
-def test_wrong_arguments_get_one_line(place: Path, arguments: list[str], message: str) -> None:
-    done = call(place, "data", *arguments, "--out", "new")
-    assert done.returncode == 2
-    assert done.stderr.decode().startswith("plankwise: ")
-    assert message in done.stderr.decode()
-    assert len(done.stderr.splitlines()) == 1
-    assert not (place / "new").exists()
+def test_wrong_arguments_get_one_line(tmp_path: Path, refused, arguments: list[str], message: str) -> None:
+    assert message in refused("data", *arguments, "--out", "new")
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_cut_off_table_is_refused_without_a_quote(place: Path, tmp_path: Path) -> None:
+def test_a_cut_off_table_is_refused_without_a_quote(place: Path, tmp_path: Path, refused) -> None:
     shutil.copytree(place / "tables", tmp_path / "tables")
     path = tmp_path / "tables" / "NOTEEVENTS.csv"
     path.write_bytes(path.read_bytes()[:200_001])
-    done = call(tmp_path, "data", "mimic", "--definition", "admission-notes", "--mimic-dir", "tables", "--out", "new")
-    assert done.returncode == 2
-    assert leaks(done.stdout + done.stderr, "said") == []
+    extraction = ["--definition", "admission-notes", "--mimic-dir", "tables", "--out", "new"]
+    assert "NOTEEVENTS.csv, row" in refused("data", "mimic", *extraction)
     assert [each.name for each in tmp_path.iterdir()] == ["tables"]

@@ -1,7 +1,7 @@
 """Who is in: two definitions of in-hospital mortality on MIMIC-III, as queries that count what each step leaves.
 
-Both leave a table `chosen` (hadm_id, subject_id, label) and a view `texts` (hadm_id, moment, row_id, digest, characters,
-text). The large table is read once; of a note that a step drops, no text is kept.
+Both leave a table `chosen` (hadm_id, subject_id, label) and a view `texts` (hadm_id, moment, row_id, digest,
+characters, text). The large table is read once; of a note that a step drops, no text is kept.
 """
 
 from __future__ import annotations
