@@ -166,9 +166,9 @@ def schema() -> None:
 
 @data_app.command()
 def mimic(
-    definition: Annotated[str, typer.Option(help="admission-notes or first-48h.")],
     mimic_dir: Annotated[Path, typer.Option(help="Folder with MIMIC-III's tables, .csv or .csv.gz.")],
     out: NewFolder,
+    definition: Annotated[str, typer.Option(help="admission-notes or first-48h.")] = "admission-notes",
     seed: Annotated[int, typer.Option(help="Deals patients out to the splits.")] = 0,
     memory: Annotated[int, typer.Option(help="MB that DuckDB may use; the rest goes to disk, beside --out.")] = 512,
     as_json: AsJson = False,

