@@ -253,5 +253,5 @@ def main() -> None:
         typer.echo(f"plankwise: {error}", err=True)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
-        typer.echo("plankwise: interrupted; the same command with --resume goes on", err=True)
+        typer.echo("plankwise: interrupted; a run goes on with --resume", err=True)
         raise SystemExit(130) from None
