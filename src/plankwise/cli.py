@@ -24,12 +24,16 @@ app = typer.Typer(
     help="Makes BERT-class encoders small and fast, and proves what was kept.",
 )
 
+data_app = typer.Typer(no_args_is_help=True, help="Make a task's data.")
+app.add_typer(data_app, name="data")
+
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe.")]
 Out = Annotated[Path, typer.Option(help="Folder of the run.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: steps.0.modules=4.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder, or begin it.")]
 Seed = Annotated[int | None, typer.Option(help="Override the recipe's seed.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and what it costs; train nothing.")]
+NewFolder = Annotated[Path, typer.Option("--out", help="A folder that is new or empty.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else.")]
 
 
@@ -193,6 +197,41 @@ def schema() -> None:
     typer.echo(json.dumps(json_schema(), indent=1))
 
 
+@data_app.command()
+def mimic(
+    mimic_dir: Annotated[Path, typer.Option(help="Folder with MIMIC-III's tables, .csv or .csv.gz.")],
+    out: NewFolder,
+    definition: Annotated[str, typer.Option(help="admission-notes or first-48h.")] = "admission-notes",
+    seed: Annotated[int, typer.Option(help="Deals patients out to the splits.")] = 0,
+    memory: Annotated[int, typer.Option(help="MB that DuckDB may use; the rest goes to disk, beside --out.")] = 512,
+    as_json: AsJson = False,
+) -> None:
+    """Make in-hospital mortality out of MIMIC-III's notes: train.jsonl, dev.jsonl, test.jsonl and counts.json."""
+    from plankwise.data.mimic import extract
+    from plankwise.study.show import counts_table, print_table
+
+    counts = extract(mimic_dir, out, definition, seed, memory, progress=not as_json)
+    if as_json:
+        typer.echo(json.dumps(counts))
+    else:
+        print_table(counts_table(counts, out))
+
+
+@data_app.command()
+def synthetic_mimic(
+    out: NewFolder,
+    admissions: Annotated[int, typer.Option(help="How many admissions.")] = 1000,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same tables.")] = 0,
+    marker: Annotated[str, typer.Option(help="A word for every note, to search a run's outputs for.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Write tables of MIMIC-III's schema with made-up patients, to try things out without access to real ones."""
+    from plankwise.data.synthetic_mimic import write_synthetic
+
+    rows = write_synthetic(out, admissions, seed, marker, progress=not as_json)
+    _print_document(rows, as_json, [f"{out / table}.csv: {count} rows" for table, count in rows.items()])
+
+
 def _recipe(path: Path, overrides: list[str] | None, seed: int | None) -> Any:
     from plankwise.core.recipe import read_recipe
     from plankwise.study.plan import Recipe
@@ -256,5 +295,5 @@ def main() -> None:
         typer.echo(f"plankwise: {error}", err=True)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
-        typer.echo("plankwise: interrupted; the same command with --resume goes on", err=True)
+        typer.echo("plankwise: interrupted; a run goes on with --resume", err=True)
         raise SystemExit(130) from None

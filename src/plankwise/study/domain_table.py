@@ -122,7 +122,7 @@ def _per_step(entry: Entry) -> float:
 
 def _per_epoch(record: Record, entry: Entry) -> float:
     batch_size = int(entry.settings["training"]["batch_size"])
-    return _per_step(entry) * math.ceil(record.task["rows"]["train"] / batch_size)
+    return float(_per_step(entry) * math.ceil(record.task["rows"]["train"] / batch_size))
 
 
 def _to_best(entry: Entry) -> float:

@@ -71,6 +71,22 @@ def plan_table(plan: list[dict[str, Any]]) -> Table:
     return table
 
 
+def counts_table(counts: dict[str, Any], out: Path) -> Table:
+    """Show what each step of an extraction leaves, and what the splits hold."""
+    version = counts["leak_filter_version"]
+    filtered = f", leak filter {version}" if version else ""
+    table = Table(title=f"{counts['definition']}, seed {counts['seed']}{filtered}", title_justify="left")
+    for column in ("step", "rows", "admissions", "patients", "died"):
+        table.add_column(column, justify="left" if column == "step" else "right")
+    for step in counts["steps"]:
+        table.add_row(*(str(step[name]) for name in ("step", "rows", "admissions", "patients")), "")
+    table.add_section()
+    for name, split in counts["splits"].items():
+        table.add_row(name, "", *(str(split[key]) for key in ("admissions", "patients", "positive")))
+    table.caption = str(out)
+    return table
+
+
 def timing_lines(timing: dict[str, Any]) -> list[str]:
     """Show a timing of two models, a line for each case."""
     lines = [f"{timing['runtime']}, {timing['threads']} threads, {timing['device']}, {timing['rounds']} rounds"]

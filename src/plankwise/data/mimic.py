@@ -1,0 +1,233 @@
+"""MIMIC-III in-hospital mortality: notes in, patient-disjoint splits and a count for every step out.
+
+The text is credentialed. It goes from the tables through a database in the output's temporary folder, which only the
+owner may enter, into the split files, and nowhere else: messages and counts hold ids and numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, field
+from itertools import groupby
+from pathlib import Path
+from shutil import rmtree
+from typing import TYPE_CHECKING, Any
+
+from plankwise.core.errors import DataError, OutputError, suggest
+from plankwise.core.files import make_writable_folder, whole_folder, write_json
+from plankwise.data.mimic_cohorts import Steps, admission_notes, first_48h
+from plankwise.data.mimic_sections import (
+    LEAK_FILTER_VERSION,
+    REQUIRED,
+    admission_note,
+    is_usable,
+    sections_of,
+    without_leaks,
+)
+from plankwise.data.mimic_tables import connect, explained
+from plankwise.data.progress import bar
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+ADMISSION_NOTES, FIRST_48H = "admission-notes", "first-48h"
+COHORTS = {ADMISSION_NOTES: admission_notes, FIRST_48H: first_48h}
+SHARES = {"train": 0.7, "dev": 0.1, "test": 0.2}
+LEAST_MEMORY_MB = 256
+HELD_CHARACTERS = 32 << 20  # of notes held at a time
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One admission: its notes joined by date, and whether the patient died in hospital."""
+
+    id: str
+    subject_id: str
+    text: str
+    label: int
+
+
+@dataclass
+class Tally:
+    """Counts of examples that passed a step."""
+
+    admissions: int = 0
+    positive: int = 0
+    notes: int = 0
+    subjects: set[str] = field(default_factory=set)
+
+    def add(self, example: Example, notes: int) -> None:
+        """Count one."""
+        self.admissions += 1
+        self.notes += notes
+        self.positive += example.label
+        self.subjects.add(example.subject_id)
+
+
+def extract(
+    folder: Path, out: Path, definition: str, seed: int = 0, memory_mb: int = 512, progress: bool = False
+) -> dict[str, Any]:
+    """Write `train.jsonl`, `dev.jsonl`, `test.jsonl` and `counts.json` into `out`.
+
+    Each line has `id` (HADM_ID), `subject_id`, `text` and `label` (1: died). The same tables and seed give the same
+    bytes, whatever the order of their rows.
+
+    Args:
+        folder: holds MIMIC-III's tables as .csv or .csv.gz.
+        out: a folder that is new or empty.
+        definition: `admission-notes` or `first-48h`.
+        seed: of the hash that deals patients out to the splits.
+        memory_mb: what DuckDB may use; the rest spills into the output's temporary folder.
+        progress: show bars where standard error is a terminal.
+
+    Returns:
+        What `counts.json` holds.
+
+    Raises:
+        DataError: if a table is missing or damaged, a step leaves nothing, or a setting is wrong.
+        OutputError: if `out` holds files or cannot be written to.
+    """
+    if definition not in COHORTS:
+        raise DataError(f"there is no definition '{definition}'; {suggest(definition, COHORTS)}")
+    if memory_mb < LEAST_MEMORY_MB:
+        raise DataError(f"--memory {memory_mb} is too little; give at least {LEAST_MEMORY_MB} (MB)")
+    out = free_folder(out)
+    with whole_folder(out) as made:
+        made.chmod(0o700)  # for the text's sake; it stays so
+        work = made / ".work"
+        work.mkdir()
+        steps = Steps()
+        with closing(connect(work, memory_mb)) as connection:
+            COHORTS[definition](connection, folder, steps, progress)
+            splits = _write(connection, made, definition, steps, seed, progress)
+        rmtree(work)
+        counts = _counts(folder, definition, steps, seed, splits)
+        write_json(made / "counts.json", counts)
+    for name, tally in splits.items():
+        if not 0 < tally.positive < tally.admissions:
+            log.warning("the %s split has %d positives of %d", name, tally.positive, tally.admissions)
+    return counts
+
+
+def free_folder(path: Path) -> Path:
+    """Give the absolute path of a folder that is new or empty and can be made.
+
+    Raises:
+        OutputError: otherwise.
+    """
+    path = path.resolve()
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"cannot write to {path}: it is a file")
+    if path.is_dir() and any(path.iterdir()):
+        raise OutputError(f"{path} holds files; give a folder that is new or empty")
+    make_writable_folder(path.parent)
+    return path
+
+
+def split_of(subject_id: str, seed: int) -> str:
+    """Deal a patient out to a split, by a seeded hash."""
+    digest = hashlib.sha256(f"{seed}/{subject_id}".encode()).hexdigest()
+    place = int(digest[:8], 16) / 16**8
+    if place < SHARES["train"]:
+        return "train"
+    return "dev" if place < SHARES["train"] + SHARES["dev"] else "test"
+
+
+def _write(
+    connection: DuckDBPyConnection, made: Path, definition: str, steps: Steps, seed: int, progress: bool
+) -> dict[str, Tally]:
+    """Write the splits, one admission at a time, and note down the steps that look at text."""
+    splits = {name: Tally() for name in SHARES}
+    looked_at = {
+        f"with {', '.join(REQUIRED[:-1])} or {REQUIRED[-1]}": Tally(),
+        f"no outcome told (leak filter {LEAK_FILTER_VERSION})": Tally(),
+    }
+    made_of: Callable[[Example], tuple[int, Example]] = _as_admission_note
+    if definition == FIRST_48H:
+        looked_at, made_of = {}, _as_it_is
+    log.info("writing admissions")
+    with ExitStack() as stack:
+        files = {name: stack.enter_context((made / f"{name}.jsonl").open("w", encoding="utf-8")) for name in SHARES}
+        show = stack.enter_context(bar("writing admissions", steps[-1].admissions, progress))
+        for number, (example, notes) in enumerate(_examples(connection), 1):
+            passed, example = made_of(example)
+            for tally in list(looked_at.values())[:passed]:
+                tally.add(example, notes)
+            if passed >= len(looked_at):
+                name = split_of(example.subject_id, seed)
+                splits[name].add(example, notes)
+                files[name].write(json.dumps(asdict(example), ensure_ascii=False) + "\n")
+            show(number)
+    for name, tally in looked_at.items():
+        steps.add(name, tally.notes, tally.admissions, len(tally.subjects))
+    return splits
+
+
+def _as_admission_note(example: Example) -> tuple[int, Example]:
+    """Reduce a discharge summary to what is known on arrival; give how many of the two steps it passes."""
+    sections = sections_of(example.text)
+    if not is_usable(sections):
+        return 0, example
+    clean = without_leaks(sections)
+    if clean is None:
+        return 1, example
+    return 2, Example(example.id, example.subject_id, admission_note(clean), example.label)
+
+
+def _as_it_is(example: Example) -> tuple[int, Example]:
+    return 0, example
+
+
+def _examples(connection: DuckDBPyConnection) -> Iterator[tuple[Example, int]]:
+    """Give admissions in the order of their ids, each with its number of notes."""
+    query = """SELECT hadm_id, c.subject_id, c.label, t.text FROM texts t JOIN chosen c USING (hadm_id)
+        WHERE hadm_id BETWEEN ? AND ? ORDER BY hadm_id, t.moment NULLS FIRST, t.row_id NULLS FIRST, t.digest"""
+    for first, last in _ranges(connection):
+        with explained("the notes"):
+            found = connection.execute(query, [first, last]).fetchall()
+        for (admission, subject, label), rows in groupby(found, key=lambda row: row[:3]):
+            texts = [row[3].strip() for row in rows]
+            yield Example(str(admission), str(subject), "\n\n".join(texts), int(label)), len(texts)
+
+
+def _ranges(connection: DuckDBPyConnection) -> list[tuple[int, int]]:
+    """Cut the admissions into ranges of ids whose texts fit into memory: sorting all texts at once would not."""
+    query = "SELECT hadm_id, sum(characters) FROM texts JOIN chosen USING (hadm_id) GROUP BY hadm_id ORDER BY hadm_id"
+    with explained("the notes"):
+        sizes = connection.execute(query).fetchall()
+    ranges: list[tuple[int, int]] = []
+    held = HELD_CHARACTERS
+    for admission, characters in sizes:
+        if held + characters > HELD_CHARACTERS:
+            ranges.append((admission, admission))
+            held = 0
+        ranges[-1] = (ranges[-1][0], admission)
+        held += characters
+    return ranges
+
+
+def _counts(folder: Path, definition: str, steps: Steps, seed: int, splits: dict[str, Tally]) -> dict[str, Any]:
+    """Put together what `counts.json` holds: numbers, no text."""
+    inputs = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if _is_input(path, definition)}
+    return {
+        "definition": definition,
+        "leak_filter_version": LEAK_FILTER_VERSION if definition == ADMISSION_NOTES else None,
+        "seed": seed,
+        "input_bytes": inputs,
+        "steps": [asdict(step) for step in steps],
+        "splits": {
+            name: {"admissions": tally.admissions, "patients": len(tally.subjects), "positive": tally.positive}
+            for name, tally in splits.items()
+        },
+    }
+
+
+def _is_input(path: Path, definition: str) -> bool:
+    tables = {"admissions", "noteevents"} | ({"patients", "icustays"} if definition == FIRST_48H else set())
+    name = path.name.lower()
+    return path.is_file() and name.split(".")[0] in tables and name.endswith((".csv", ".csv.gz"))
