@@ -1,0 +1,170 @@
+"""What compressing a language model costs, step by step, and what fine-tuning the result saves.
+
+Random weights, AdamW, the training's own precision (bf16 autocast where that is native), every variant taking turns in
+every round. Two geometries: BERT-base, and the small one of recipes/bundestag_lm.yaml. The last line is one JSON
+object; for each geometry the medians of
+
+- compression_over_plain: a Theseus step on the masked-LM objective (12 → 6 layers, embeddings and head learn along,
+  replacement rates as the linear schedule has them) / a step of plain masked-LM training of all 12 layers
+- fine_tuning_speedup: a fine-tuning step of 12 layers / one of the 6 layers that came out, on short texts
+
+Usage: python benchmarks/domain_step.py [--rounds 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, BertConfig, PreTrainedModel
+
+from plankwise.core.runtime import bf16_is_fast, environment
+from plankwise.core.schedules import linear
+from plankwise.encoder.surgery import rebuild
+from plankwise.methods.successors import contiguous_modules, sources_of
+from plankwise.methods.theseus import Replacing, Theseus
+
+DRAWS = 6  # Theseus steps in a round, spread over the whole schedule
+PLAIN = 2
+MASKED = 0.15
+Step = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Sizes of a model and of its batches."""
+
+    config: BertConfig
+    blocks: tuple[int, int]  # batch and tokens of language-model training
+    texts: tuple[int, int]  # of fine-tuning
+
+
+GEOMETRIES = {
+    "bert_base": Geometry(BertConfig(), (8, 128), (8, 64)),
+    "mini": Geometry(
+        BertConfig(vocab_size=16000, hidden_size=128, num_attention_heads=2, intermediate_size=512), (32, 128), (32, 40)
+    ),
+}
+
+
+def training_step(network: PreTrainedModel, inputs: dict[str, Tensor], labels: Tensor, bf16: bool) -> Step:
+    optimizer = torch.optim.AdamW([value for value in network.parameters() if value.requires_grad], lr=1e-6, fused=True)
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            logits = network(**inputs).logits
+        torch.autograd.backward(nn.functional.cross_entropy(logits.float(), labels))
+        nn.utils.clip_grad_norm_([value for value in network.parameters() if value.grad is not None], 1.0)
+        optimizer.step()
+        network.zero_grad()
+
+    return step
+
+
+def batch_of(shape: tuple[int, int], vocabulary: int) -> dict[str, Tensor]:
+    ids = torch.randint(1000, vocabulary, shape, generator=torch.Generator().manual_seed(0))
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def masked_lm(config: BertConfig) -> PreTrainedModel:
+    torch.manual_seed(0)
+    model: PreTrainedModel = AutoModelForMaskedLM.from_config(config)
+    return model.train()
+
+
+def masked_step(network: PreTrainedModel, geometry: Geometry, bf16: bool) -> Step:
+    inputs = batch_of(geometry.blocks, geometry.config.vocab_size)
+    chosen = torch.rand(geometry.blocks, generator=torch.Generator().manual_seed(1)) < MASKED
+
+    def only_masked(module: Any, args: Any, output: Any) -> Any:
+        output["last_hidden_state"] = output["last_hidden_state"][chosen]
+        return output
+
+    network.base_model.register_forward_hook(only_masked)
+    return training_step(network, inputs, inputs["input_ids"][chosen], bf16)
+
+
+def repeated(step: Step, times: int) -> Step:
+    def run() -> None:
+        for _ in range(times):
+            step()
+
+    return run
+
+
+def plain_round(geometry: Geometry, bf16: bool) -> Step:
+    step = masked_step(masked_lm(geometry.config), geometry, bf16)
+    return repeated(step, PLAIN)
+
+
+def theseus_round(geometry: Geometry, bf16: bool) -> Step:
+    model = masked_lm(geometry.config)
+    settings = Theseus(modules=6, train_embeddings=True)
+    successor = rebuild(model, sources_of(contiguous_modules(12, 6), settings.initialization))
+    network, gates = settings.assemble(model, successor)
+    step = masked_step(network.train(), geometry, bf16)
+    replacing = Replacing(linear(settings.start, settings.full_at), gates, seed=0, mode="replace")
+
+    def run() -> None:
+        for number in range(DRAWS):
+            replacing(number, DRAWS)
+            step()
+
+    return run
+
+
+def fine_tuning_round(geometry: Geometry, layers: int, bf16: bool) -> Step:
+    torch.manual_seed(0)
+    config = BertConfig(**{**geometry.config.to_dict(), "num_hidden_layers": layers})
+    model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config).train()
+    inputs = batch_of(geometry.texts, config.vocab_size)
+    step = training_step(model, inputs, torch.zeros(geometry.texts[0], dtype=torch.long), bf16)
+    return repeated(step, PLAIN)
+
+
+def measure(geometry: Geometry, rounds: int, bf16: bool) -> dict[str, Any]:
+    """Seconds of one step, for each variant and round; each variant runs once untimed first."""
+    variants = {
+        "plain": (plain_round(geometry, bf16), PLAIN),
+        "compression": (theseus_round(geometry, bf16), DRAWS),
+        "fine_tuning_12": (fine_tuning_round(geometry, 12, bf16), PLAIN),
+        "fine_tuning_6": (fine_tuning_round(geometry, 6, bf16), PLAIN),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for number in range(rounds + 1):
+        for name, (run, steps) in variants.items():
+            start = time.perf_counter()
+            run()
+            if number:
+                seconds[name].append((time.perf_counter() - start) / steps)
+        if number:
+            print(f"round {number}: " + ", ".join(f"{name} {values[-1]:.3f} s" for name, values in seconds.items()))
+
+    def over(one: str, other: str) -> float:
+        return statistics.median(a / b for a, b in zip(seconds[one], seconds[other], strict=True))
+
+    return {
+        "compression_over_plain": over("compression", "plain"),
+        "fine_tuning_speedup": over("fine_tuning_12", "fine_tuning_6"),
+        "seconds_per_step": {name: statistics.median(values) for name, values in seconds.items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    bf16 = bf16_is_fast(torch.device("cpu"))
+    result: dict[str, Any] = {name: measure(each, arguments.rounds, bf16) for name, each in GEOMETRIES.items()}
+    print(json.dumps({**result, "bf16": bf16, "rounds": arguments.rounds, "environment": environment()}))
+
+
+if __name__ == "__main__":
+    main()
