@@ -78,7 +78,7 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> Plan:
     """
     study = read_recipe(path, Study)
     fixed = {**study.fixed, **dict(parse_override(each) for each in overrides)}
-    study = dataclasses.replace(study, fixed=fixed)
+    study = validate({**to_plain(study), "fixed": fixed}, Study, lambda place: "--set")
     base = _base(study, path)
     first = {key: probes(values)[0] for key, values in study.space[0].items()}
     recipe = _recipe(path, base, first, study.seeds[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -35,6 +36,17 @@ def reachable(url: str) -> Iterator[None]:
             cause = cause.__cause__
         first = (str(cause).strip() or type(cause).__name__).splitlines()[0]
         raise OutputError(f"the storage {shown_url} cannot be used: {first}") from None
+
+
+def open_storage(url: str) -> optuna.storages.RDBStorage:
+    """Open a storage, making its tables if need be, also where another worker is making them just now."""
+    arguments = {"connect_args": {"timeout": 120}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    for patience in (0.5, 1.0, 2.0, 4.0):
+        try:
+            return optuna.storages.RDBStorage(url, engine_kwargs=arguments)
+        except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError):
+            time.sleep(patience)
+    return optuna.storages.RDBStorage(url, engine_kwargs=arguments)
 
 
 def distributions(plan: Plan) -> dict[str, BaseDistribution]:

@@ -36,6 +36,8 @@ class Range:
 
 
 def _values(given: Any) -> list[Any] | Range:
+    if isinstance(given, Range):
+        return given
     if isinstance(given, dict):
         return pydantic.TypeAdapter(Range).validate_python(given)
     if not isinstance(given, list):

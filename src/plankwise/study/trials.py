@@ -28,7 +28,15 @@ from optuna.trial import FrozenTrial, TrialState
 from plankwise.core.errors import OutputError
 from plankwise.core.runtime import mix_seed
 from plankwise.study.hyperparameters import Plan, Setting, shown
-from plankwise.study.storage import SEED, decoded, distributions, encoded, unless_given_up, unless_out_of_reach
+from plankwise.study.storage import (
+    SEED,
+    decoded,
+    distributions,
+    encoded,
+    open_storage,
+    unless_given_up,
+    unless_out_of_reach,
+)
 
 logger = logging.getLogger(__name__)
 SETTING, ALIVE, REASON = "setting", "alive", "reason"
@@ -65,10 +73,8 @@ class Trials:
             self._study = self._open(url, resume)
 
     def _open(self, url: str, resume: bool) -> optuna.Study:
-        arguments = {"connect_args": {"timeout": 120}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-        storage = optuna.storages.RDBStorage(url, engine_kwargs=arguments)
         study = optuna.create_study(
-            storage=storage, study_name=self._plan.study.name, direction="maximize", load_if_exists=True
+            storage=open_storage(url), study_name=self._plan.study.name, direction="maximize", load_if_exists=True
         )
         wanted = json.loads(json.dumps(self._plan.definition()))
         known = study.user_attrs.get("definition")
@@ -88,28 +94,36 @@ class Trials:
         while True:
             with self._queue:
                 self._give_up_dead()
-                ticket = self._next()
-                if ticket is None:
+                index = self._enqueue()
+                if index is None:
                     return None
-                trial = self._ask(ticket)
+                trial = self._ask(index)
                 if self._is_first(trial):
                     lock = FileLock(self._lock_path(trial.number))
                     lock.acquire(blocking=False)
-                    index, seed = _ticket(trial)
-                    setting = self._setting(trial.params)
-                    return Claim(trial, setting, seed, self._tickets().index((index, seed)) + 1, lock)
+                    number = self._tickets().index(_ticket(trial)) + 1
+                    return Claim(trial, self._setting(trial.params), _ticket(trial)[1], number, lock)
                 self._study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
 
-    def _ask(self, ticket: Ticket) -> optuna.Trial:
+    def _enqueue(self) -> int | None:
+        """Put the next trial into Optuna's queue, unless a worker left one there; give the index of its setting."""
+        left = [each for each in self._ours() if each.state == TrialState.WAITING]
+        if left:
+            return _ticket(left[0])[0]
+        ticket = self._next()
+        if ticket is None:
+            return None
         index, seed = ticket
         fixed = {**self._parameters().get(index, {}), SEED: seed}
         self._study.enqueue_trial(fixed, user_attrs={SETTING: index, SEED: seed})
-        sampler_seed = mix_seed(self._plan.study.name, index) % 2**32
-        self._study.sampler = (
-            optuna.samplers.TPESampler(seed=sampler_seed)
-            if self._plan.study.sampler == "tpe"
-            else optuna.samplers.RandomSampler(seed=sampler_seed)
-        )
+        return index
+
+    def _ask(self, index: int) -> optuna.Trial:
+        """Take a trial out of the queue; what it leaves open is drawn, at random by the index of its setting alone."""
+        seed = mix_seed(self._plan.study.name, index) % 2**32
+        samplers = optuna.samplers
+        tpe = self._plan.study.sampler == "tpe"
+        self._study.sampler = samplers.TPESampler(seed=seed) if tpe else samplers.RandomSampler(seed=seed)
         return self._study.ask(self._distributions)
 
     def _is_first(self, trial: optuna.Trial) -> bool:
