@@ -55,7 +55,7 @@ def main_effects_plot(effects: dict[str, list[Level]], metric: str) -> Figure:
         _name_levels(axis, [level.value for level in levels])
         axis.set_title(short[key], loc="left", fontsize=10, color=INK)
         axis.set_xlim(-0.5, len(levels) - 0.5)
-    axes[0].set_ylabel(f"effect on {metric}", color=INK)
+    axes[0].set_ylabel(f"effect on {metric}", color=INK, fontsize=9)
     return figure
 
 
@@ -103,7 +103,7 @@ def importance_plot(importances: dict[str, float]) -> Figure:
     for place, name in enumerate(names):
         axis.text(importances[name] + 0.01, place, f"{importances[name]:.2f}", va="center", fontsize=8, color=INK)
     axis.set_xlim(0, max(0.1, *importances.values()) * 1.15)
-    axis.set_xlabel("share of the variance explained alone (fANOVA)", color=INK)
+    axis.set_xlabel("share of the variance explained alone (fANOVA)", color=INK, fontsize=9)
     return figure
 
 
@@ -118,9 +118,10 @@ def cost_plot(table: Table, keys: list[str], metric: str) -> Figure:
         chosen = levels == index
         axis.scatter(seconds[chosen], scores[chosen], s=18, color=_blue(shades[index]), label=name, linewidths=0)
     if key is not None:
-        axis.legend(title=short_names(list(table.keys))[key], frameon=False, fontsize=8, title_fontsize=8)
-    axis.set_xlabel("seconds of training", color=INK)
-    axis.set_ylabel(metric, color=INK)
+        title = short_names(list(table.keys))[key]
+        axis.legend(title=title, frameon=False, fontsize=8, title_fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    axis.set_xlabel("seconds of training", color=INK, fontsize=9)
+    axis.set_ylabel(metric, color=INK, fontsize=9)
     return figure
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.resources import files
@@ -102,11 +101,7 @@ def importance(plan: Plan, table: Table) -> dict[str, float]:
         study.add_trial(optuna.create_trial(params=values, distributions=spaces, value=float(row["score"])))
     if len(table.rows) < 2 or table.rows["score"].nunique() < 2:
         return {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        found = optuna.importance.get_param_importances(
-            study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0)
-        )
+    found = optuna.importance.FanovaImportanceEvaluator(seed=0).evaluate(study)
     return {key: float(value) for key, value in found.items()}
 
 

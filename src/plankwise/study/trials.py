@@ -39,12 +39,12 @@ from plankwise.study.storage import (
 )
 
 logger = logging.getLogger(__name__)
-SETTING, ALIVE, REASON = "setting", "alive", "reason"
+SETTING, ALIVE, REASON, STOPPED = "setting", "alive", "reason", "stopped"
 LOCKS = ".locks"
 MEASURED = ("baseline_score", "retained", "train_seconds", "steps", "seconds_per_step", "redraws")
 _ORDER = ("complete", "failed", "running", "waiting", "dead")
 BEAT_SECONDS, GRACE_SECONDS = 20.0, 180.0
-ATTEMPTS = 3
+ATTEMPTS = 5  # deaths after which the trial itself is to blame
 Ticket = tuple[int, int]  # index of the setting, seed
 Row = dict[str, Any]
 
@@ -120,10 +120,8 @@ class Trials:
 
     def _ask(self, index: int) -> optuna.Trial:
         """Take a trial out of the queue; what it leaves open is drawn, at random by the index of its setting alone."""
-        seed = mix_seed(self._plan.study.name, index) % 2**32
-        samplers = optuna.samplers
-        tpe = self._plan.study.sampler == "tpe"
-        self._study.sampler = samplers.TPESampler(seed=seed) if tpe else samplers.RandomSampler(seed=seed)
+        sampler = optuna.samplers.TPESampler if self._plan.study.sampler == "tpe" else optuna.samplers.RandomSampler
+        self._study.sampler = sampler(seed=mix_seed(self._plan.study.name, index) % 2**32)
         return self._study.ask(self._distributions)
 
     def _is_first(self, trial: optuna.Trial) -> bool:
@@ -162,10 +160,9 @@ class Trials:
             self._study.tell(claim.trial, score, skip_if_finished=True)
 
     def fail(self, claim: Claim, reason: str | None) -> None:
-        """Record why a trial failed; without a reason it is given up, to be claimed again."""
+        """Record why a trial failed; without a reason its worker was stopped, and it is to be claimed again."""
         with unless_given_up(claim.trial.number):
-            if reason is not None:
-                claim.trial.set_user_attr(REASON, reason)
+            claim.trial.set_user_attr(*((STOPPED, True) if reason is None else (REASON, reason)))
             self._study.tell(claim.trial, state=TrialState.FAIL, skip_if_finished=True)
 
     def running(self) -> int:
@@ -194,8 +191,8 @@ class Trials:
             score = best.value
         elif best is not None and state == "failed":
             reason = notes[REASON]
-        elif len(trials) >= ATTEMPTS and state == "dead":
-            state, reason = "failed", f"its worker died {len(trials)} times"
+        elif state == "dead" and sum(_died(each) for each in trials) >= ATTEMPTS:
+            state, reason = "failed", f"its worker died {ATTEMPTS} times"
         state = "waiting" if state == "dead" else state
         measured = {name: notes.get(name) if state == "complete" else None for name in MEASURED}
         return {
@@ -217,7 +214,7 @@ class Trials:
 
     def _next(self) -> Ticket | None:
         taken = {_ticket(trial) for trial in self._standing()}
-        deaths = Counter(_ticket(trial) for trial in self._ours() if _state(trial) == "dead")
+        deaths = Counter(_ticket(trial) for trial in self._ours() if _died(trial))
         known = self._parameters()
         for index, seed in self._tickets():
             # The first seed's trial draws the setting; until its values are known, the other seeds must wait.
@@ -276,3 +273,7 @@ def _state(trial: FrozenTrial) -> str:
     if trial.state == TrialState.FAIL:
         return "failed" if REASON in trial.user_attrs else "dead"
     return trial.state.name.lower()
+
+
+def _died(trial: FrozenTrial) -> bool:
+    return _state(trial) == "dead" and STOPPED not in trial.user_attrs
