@@ -164,6 +164,9 @@ def study(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check every setting, count trials, and say roughly how long they take.")
     ] = False,
+    report_only: Annotated[
+        bool, typer.Option("--report", help="Report on the trials that are finished so far; train nothing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Vary hyperparameters of a recipe, one trial for each setting and seed, and say what they do to the score."""
@@ -183,7 +186,7 @@ def study(
     from plankwise.study.show import print_table
     from plankwise.study.study_report import findings_table, write_study
 
-    document = write_study(plan, search(plan, out, resume), out)
+    document = write_study(plan, search(plan, out, resume or report_only, train=not report_only), out)
     if as_json:
         typer.echo(json.dumps(document))
     else:

@@ -334,6 +334,22 @@ def test_the_verb_says_what_a_study_costs_and_trains_nothing(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_report_can_be_had_before_the_end(
+    place: Path,
+    whole: tuple[Path, list[dict[str, Any]]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("plankwise.study.search.run", None)
+    assert call(monkeypatch, "study", place / "study.yaml", "--out", whole[0], "--report") == 0
+    assert "8 complete" in capsys.readouterr().out
+    assert call(monkeypatch, "study", place / "study.yaml", "--out", tmp_path / "new", "--report", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["counts"]["waiting"] == 8
+    assert call(monkeypatch, "study", place / "study.yaml", "--out", whole[0]) == 2
+    assert "add --resume" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("storage", "message"),
     [

@@ -35,7 +35,7 @@ STUDY, TABLE, DATABASE, TRIALS, BASELINES = "study.yaml", "trials.csv", "trials.
 POLL_SECONDS = 2.0
 
 
-def search(plan: Plan, out: Path, resume: bool = False) -> list[Row]:
+def search(plan: Plan, out: Path, resume: bool = False, train: bool = True) -> list[Row]:
     """Run every trial of the study that nobody has run, beside whatever other workers there are; give the table.
 
     No trial ever holds the test split: a trial's score is its development score, by the task's first metric.
@@ -44,6 +44,7 @@ def search(plan: Plan, out: Path, resume: bool = False) -> list[Row]:
         plan: the study, checked.
         out: the study's folder; several workers on one machine share it.
         resume: whether `out` and the storage may hold this study already.
+        train: whether to run anything, or only to give the table as it stands.
 
     Raises:
         OutputError: if the folder or the storage holds something else or cannot be used.
@@ -55,7 +56,7 @@ def search(plan: Plan, out: Path, resume: bool = False) -> list[Row]:
     with reachable(url):
         trials = Trials(plan, out, url, resume)
         seconds: list[float] = []
-        while (claim := _next_claim(trials)) is not None:
+        while train and (claim := _next_claim(trials)) is not None:
             began = time.monotonic()
             _work(plan, out, trials, claim)
             seconds.append(time.monotonic() - began)
