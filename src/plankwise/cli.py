@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import os
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from plankwise.core.errors import PlankwiseError
+from plankwise.core.errors import PlankwiseError, RecipeError
 
 if TYPE_CHECKING:
     from plankwise.core.records import Record
@@ -187,6 +188,46 @@ def report(
         for row in rows
     ]
     _print_document(document, as_json, [markdown(rows)])
+
+
+@app.command()
+def study(
+    recipe: Annotated[Path, typer.Argument(metavar="STUDY", help="A YAML study: a recipe and what to vary in it.")],
+    out: Annotated[Path, typer.Option(help="Folder of the study.")],
+    overrides: Set = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the study in the folder or the storage, join it, or begin it.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check every setting, count trials, and say roughly how long they take.")
+    ] = False,
+    report_only: Annotated[
+        bool, typer.Option("--report", help="Report on the trials that are finished so far; train nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Vary hyperparameters of a recipe, one trial for each setting and seed, and say what they do to the score."""
+    missing = [each for each in ("optuna", "matplotlib") if importlib.util.find_spec(each) is None]
+    if missing:
+        raise RecipeError(f"a study needs {' and '.join(missing)}: pip install 'plankwise[study]'")
+    from plankwise.study.hyperparameters import read_study
+
+    plan = read_study(recipe, overrides or [])
+    if dry_run:
+        from plankwise.study.study_cost import cost_lines, estimate_study
+
+        cost = estimate_study(plan)
+        _print_document(cost, as_json, cost_lines(cost))
+        return
+    from plankwise.study.search import search
+    from plankwise.study.show import print_table
+    from plankwise.study.study_report import findings_table, write_study
+
+    document = write_study(plan, search(plan, out, resume or report_only, train=not report_only), out)
+    if as_json:
+        typer.echo(json.dumps(document))
+    else:
+        print_table(findings_table(document, out))
 
 
 @app.command()

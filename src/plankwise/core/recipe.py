@@ -19,6 +19,7 @@ from plankwise.core.errors import RecipeError, suggest
 
 T = TypeVar("T")
 Location = tuple[int | str, ...]
+_ADAPTERS: dict[Any, pydantic.TypeAdapter[Any]] = {}
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -56,9 +57,10 @@ def read_recipe(path: Path, schema: type[T], overrides: Sequence[str] = ()) -> T
 
 def validate(data: Any, schema: type[T], where: Any = lambda place: "settings") -> T:
     """Check `data` against `schema`; the first fault becomes one RecipeError line."""
-    adapter = pydantic.TypeAdapter(schema)
+    adapter = _adapter(schema)
     try:
-        return adapter.validate_python(data)
+        made: T = adapter.validate_python(data)
+        return made
     except pydantic.ValidationError as error:
         faults = error.errors(include_url=False)
         place = _data_place(faults[0]["loc"], data)
@@ -71,7 +73,40 @@ def validate(data: Any, schema: type[T], where: Any = lambda place: "settings") 
 
 def to_plain(value: Any) -> Any:
     """Write settings as plain JSON values, every default included, such that `validate` gives them back."""
-    return pydantic.TypeAdapter(type(value)).dump_python(value, mode="json")
+    return _adapter(type(value)).dump_python(value, mode="json")
+
+
+def locate(path: Path, place: Location) -> str:
+    """Say where in a YAML file a place stands, as `file:line`; the nearest place around it if it is not there."""
+    return _where(path, yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader), place, [])
+
+
+def override(data: Any, key: str, value: Any, what: str) -> Location:
+    """Put `value` at the key path `key`, such as `steps.0.modules`, into `data` in place, and return the path.
+
+    Raises:
+        RecipeError: beginning with `what`, if the path goes through something that is not there.
+    """
+    parts: list[int | str] = [int(part) if part.isdecimal() else part for part in key.split(".")]
+    for part in parts[:-1]:
+        if isinstance(data, dict):
+            data = data.setdefault(part, {})
+        elif _holds(data, part):
+            data = data[part]
+        else:
+            raise RecipeError(f"{what}: there is no '{part}' in the recipe")
+    last = parts[-1]
+    if not isinstance(data, dict) and not _holds(data, last):
+        raise RecipeError(f"{what}: there is no '{last}' in the recipe")
+    data[last] = value
+    return tuple(parts)
+
+
+def _adapter(schema: Any) -> pydantic.TypeAdapter[Any]:
+    """Build the checker of a schema once: a study checks hundreds of recipes."""
+    if schema not in _ADAPTERS:
+        _ADAPTERS[schema] = pydantic.TypeAdapter(schema)
+    return _ADAPTERS[schema]
 
 
 def _explain(fault: Any, place: Location, schema: dict[str, Any]) -> str:
@@ -89,7 +124,8 @@ def _explain(fault: Any, place: Location, schema: dict[str, Any]) -> str:
         return f"the key '{name}' is missing"
     given = fault.get("input")
     message = fault["msg"].removeprefix("Value error, ")
-    return f"{key}: {message[0].lower() + message[1:]}" + (f", not {given!r}" if _is_short(given) else "")
+    shown = f"{key}: {message[0].lower() + message[1:]}" if key else message
+    return shown + (f", not {given!r}" if _is_short(given) else "")
 
 
 def _is_short(value: Any) -> bool:
@@ -177,26 +213,21 @@ def _refuse_duplicates(node: yaml.Node | None, path: Path) -> None:
             _refuse_duplicates(each, path)
 
 
-def _override(data: Any, text: str) -> Location:
-    """Apply one `key.path=value` to `data` in place and return the path."""
+def parse_override(text: str) -> tuple[str, Any]:
+    """Split `key.path=value` and read the value as YAML.
+
+    Raises:
+        RecipeError: if it is not of that form.
+    """
     key, equals, raw = text.partition("=")
     if not equals or not key:
         raise RecipeError(f"--set {text}: write key=value, such as --set steps.0.modules=4")
     try:
-        value = yaml.safe_load(raw)
+        return key, yaml.safe_load(raw)
     except (yaml.YAMLError, ValueError, RecursionError):
         raise RecipeError(f"--set {text}: the value is not valid YAML") from None
-    parts: list[int | str] = [int(part) if part.isdecimal() else part for part in key.split(".")]
-    for part in parts[:-1]:
-        if isinstance(data, dict):
-            data = data.setdefault(part, {})
-        elif _holds(data, part):
-            data = data[part]
-        else:
-            raise RecipeError(f"--set {text}: there is no '{part}' in the recipe")
-    last = parts[-1]
-    if isinstance(data, dict) or _holds(data, last):
-        data[last] = value
-    else:
-        raise RecipeError(f"--set {text}: there is no '{last}' in the recipe")
-    return tuple(parts)
+
+
+def _override(data: Any, text: str) -> Location:
+    """Apply one `key.path=value` to `data` in place and return the path."""
+    return override(data, *parse_override(text), f"--set {text}")

@@ -49,8 +49,12 @@ class Checked:
     configs: list[PreTrainedConfig]
 
 
-def check(recipe: Recipe) -> Checked:
+def check(recipe: Recipe, task: Task | None = None) -> Checked:
     """Load the data, read the model's configuration and plan every step; any fault shows here.
+
+    Args:
+        recipe: to check.
+        task: the recipe's task, where it is loaded already.
 
     Raises:
         PlankwiseError: of the kind that fits.
@@ -71,7 +75,7 @@ def check(recipe: Recipe) -> Checked:
             check_training(step.training)
         except (MethodError, RecipeError) as error:
             raise type(error)(f"steps.{number} ({step.method}): {error}") from None
-    return Checked(recipe, recipe.task.load(), configs)
+    return Checked(recipe, task or recipe.task.load(), configs)
 
 
 def _check_tokenizer(recipe: Recipe, source: str) -> None:
@@ -88,7 +92,7 @@ def run(
     *,
     resume: bool = False,
     progress: bool = False,
-    until: Literal["baseline", "report"] = "report",
+    until: Literal["baseline", "steps", "report"] = "report",
     baseline: Path | None = None,
 ) -> Record:
     """Run a checked recipe into the folder `out`, or go on with it.
@@ -98,7 +102,7 @@ def run(
         out: the run's folder.
         resume: whether `out` may hold an unfinished run of this very recipe.
         progress: whether to show progress bars.
-        until: where to stop.
+        until: where to stop; only `report` reads the test split.
         baseline: folder of a finished baseline of the same data, model and settings, to take instead of training one.
     """
     recipe, task = checked.recipe, checked.task
@@ -115,10 +119,11 @@ def run(
             chain.adopt_baseline(baseline)
         record.baseline = chain.baseline()
         _write(record, out)
-        if until == "report":
+        if until != "baseline":
             for number, step in enumerate(recipe.steps, 1):
                 record.steps.append(chain.step(number, step))
                 _write(record, out)
+        if until == "report":
             folder.copy_model(chain.last, MODEL)
             if is_main_process() and task.kind != "masked_lm":
                 record = measure_final(record, task, recipe, out / BASELINE, out / MODEL, out / PREDICTIONS)

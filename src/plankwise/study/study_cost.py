@@ -1,0 +1,65 @@
+"""What a study will cost, before anything is trained: trials counted, one of them rehearsed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+from plankwise.core.recipe import to_plain
+from plankwise.data.task import TRAIN
+from plankwise.study.estimate import estimate
+from plankwise.study.hyperparameters import Plan, Setting
+from plankwise.study.plan import Recipe
+from plankwise.study.study_recipe import probes
+from plankwise.training.fit import planned_steps
+
+
+def estimate_study(plan: Plan) -> dict[str, Any]:
+    """Count settings, trials and baselines, and say roughly how many seconds they take on this machine, one worker.
+
+    Seconds of a step are those of the first setting; steps are counted for each setting of a grid. For a sampler, whose
+    settings are not known yet, every trial counts as the first value of each parameter.
+    """
+    settings = plan.grid or (_first(plan),) * plan.settings_count
+    rows = estimate(plan.checked(settings[0], plan.study.seeds[0]))
+    steps_seconds = [row["seconds_per_step"] for row in rows[-len(plan.recipe(settings[0], 0).steps) :]]
+    recipes = [plan.recipe(setting, seed) for setting in settings for seed in plan.study.seeds]
+    examples = len(plan.task.splits[TRAIN])
+    trials = [
+        sum(
+            each * planned_steps(examples, step.training)
+            for each, step in zip(steps_seconds, recipe.steps, strict=False)
+        )
+        for recipe in recipes
+    ]
+    baselines = {json.dumps(to_plain(_without_steps(recipe)), sort_keys=True) for recipe in recipes}
+    before = sum(row["seconds"] for row in rows[: len(rows) - len(steps_seconds)])
+    return {
+        "name": plan.study.name,
+        "settings": plan.settings_count,
+        "seeds": len(plan.study.seeds),
+        "trials": len(recipes),
+        "baselines": len(baselines),
+        "seconds_per_baseline": before,
+        "seconds_per_trial": sum(trials) / len(trials),
+        "seconds": before * len(baselines) + sum(trials),
+    }
+
+
+def _first(plan: Plan) -> Setting:
+    return {key: probes(values)[0] for key, values in plan.study.space[0].items()}
+
+
+def _without_steps(recipe: Recipe) -> Recipe:
+    return dataclasses.replace(recipe, steps=())
+
+
+def cost_lines(cost: dict[str, Any]) -> list[str]:
+    """Show it."""
+    return [
+        f"{cost['name']}: {cost['settings']} settings × {cost['seeds']} seeds = {cost['trials']} trials, "
+        f"about {cost['seconds_per_trial']:.0f} s each",
+        f"{cost['baselines']} baselines, about {cost['seconds_per_baseline']:.0f} s each",
+        f"about {cost['seconds'] / 60:.0f} min of training with one worker; nothing has been trained",
+    ]

@@ -1,0 +1,132 @@
+"""What a study found: one JSON document, one page, one table for the terminal. All of it follows from the trials."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import optuna
+from rich.table import Table as RichTable
+
+from plankwise.core.files import write_json, write_text
+from plankwise.study.effects import Table, main_effects, table_of
+from plankwise.study.findings import findings
+from plankwise.study.hyperparameters import Plan, short_names, shown
+from plankwise.study.plots import draw_all
+from plankwise.study.storage import SEED, distributions, encoded
+from plankwise.study.trials import Row
+
+DOCUMENT, REPORT, PLOTS = "study.json", "report.html", "plots"
+Document = dict[str, Any]
+
+
+def write_study(plan: Plan, rows: Sequence[Row], out: Path) -> Document:
+    """Analyse the trials and write `study.json`, which it gives, `plots/` and `report.html` into the study's folder."""
+    table = table_of(rows, plan.keys)
+    document = _document(plan, rows, table)
+    write_json(out / DOCUMENT, document)
+    plots: list[Path] = []
+    if len(table.rows):
+        effects = {key: main_effects(table, key) for key in plan.keys}
+        plots = draw_all(table, effects, document["importance"], document["metric"], out / PLOTS)
+    template = files("plankwise.study").joinpath("study.html.j2").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(interval=interval, shown=shown)
+    images = [(path.stem.replace("_", " "), base64.b64encode(path.read_bytes()).decode()) for path in plots]
+    short = short_names([*plan.keys])
+    write_text(out / REPORT, environment.from_string(template).render(study=document, images=images, short=short))
+    return document
+
+
+def _document(plan: Plan, rows: Sequence[Row], table: Table) -> Document:
+    states = [row["state"] for row in rows]
+    return {
+        "name": plan.study.name,
+        "task": plan.task.name,
+        "metric": plan.task.metrics[0],
+        "split": "development",
+        "sampler": plan.study.sampler,
+        "parameters": plan.keys,
+        "seeds": plan.study.seeds,
+        "settings": plan.settings_count,
+        "counts": {state: states.count(state) for state in ("complete", "failed", "running", "waiting")},
+        "train_seconds": sum(row["train_seconds"] or 0.0 for row in rows),
+        "best": _best(table),
+        "findings": [asdict(finding) for finding in findings(table)],
+        "effects": {key: [asdict(level) for level in main_effects(table, key)] for key in plan.keys}
+        if len(table.rows)
+        else {},
+        "importance": importance(plan, table),
+        "trials": list(rows),
+    }
+
+
+def _best(table: Table) -> list[Row]:
+    """Give the five settings with the best mean score over the seeds that all of them were run with."""
+    if not len(table.rows):
+        return []
+    grouped = table.rows.groupby(list(table.keys), dropna=False, sort=False)["score"]
+    summary = grouped.agg(["mean", "min", "max", "count"]).reset_index()
+    whole = summary[summary["count"] == summary["count"].max()].sort_values("mean", ascending=False).head(5)
+    return [
+        {
+            "setting": {key: _plain(row[key]) for key in table.keys},
+            **{name: float(row[name]) for name in ("mean", "min", "max")},
+            "seeds": int(row["count"]),
+        }
+        for row in whole.to_dict("records")
+    ]
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value
+
+
+def importance(plan: Plan, table: Table) -> dict[str, float]:
+    """Compute fANOVA importances (Hutter et al. 2014): the share of variance that each parameter explains alone.
+
+    The seed is a parameter among the others: what matters less than it is lost in the noise. The forest is seeded.
+    """
+    study = optuna.create_study(direction="maximize")
+    spaces = distributions(plan)
+    for row in table.rows.to_dict("records"):
+        values = {key: encoded(_plain(row[key])) for key in (*table.keys, SEED)}
+        study.add_trial(optuna.create_trial(params=values, distributions=spaces, value=float(row["score"])))
+    if len(table.rows) < 2 or table.rows["score"].nunique() < 2:
+        return {}
+    found = optuna.importance.FanovaImportanceEvaluator(seed=0).evaluate(study)
+    return {key: float(value) for key, value in found.items()}
+
+
+def interval(estimate: dict[str, Any] | None) -> str:
+    """Write an estimate with its interval."""
+    if estimate is None:
+        return "–"
+    if estimate["low"] is None:
+        return f"{estimate['value']:+.4f}"
+    return f"{estimate['value']:+.4f} [{estimate['low']:+.4f}, {estimate['high']:+.4f}]"
+
+
+def findings_table(document: Document, out: Path) -> RichTable:
+    """Show the findings, and under them how many trials they rest on and the best setting."""
+    counts = ", ".join(f"{count} {state}" for state, count in document["counts"].items() if count)
+    table = RichTable(title=f"{document['name']}: {counts}", title_justify="left")
+    for column, justify in (("claim", "left"), ("contrast [95 %]", "right"), ("verdict", "left")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for finding in document["findings"]:
+        numbers = "\n".join(interval(part["estimate"]) for part in finding["parts"])
+        table.add_row(finding["claim"], numbers, finding["verdict"])
+    best = document["best"][:1]
+    lines = [
+        f"best: {shown(each['setting'])}: {document['metric']} {each['mean']:.4f}, {each['seeds']} seeds"
+        for each in best
+    ]
+    table.caption = "\n".join([*lines, str(out / REPORT)])
+    return table

@@ -1,0 +1,84 @@
+"""A real PostgreSQL for the tests of several workers, started for the session in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """Install, if need be and possible, and start PostgreSQL; give the URL of an empty database."""
+    pytest.importorskip("psycopg2", reason="psycopg2 is not installed")
+    programs = _programs() or _installed()
+    folder = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))  # short: a socket's path holds 107 bytes
+    owner = _owner()
+    if owner is not None:
+        os.chown(folder, owner.pw_uid, owner.pw_gid)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def call(name: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [str(programs / name), *arguments],
+            user=None if owner is None else owner.pw_uid,
+            group=None if owner is None else owner.pw_gid,
+            extra_groups=None if owner is None else [],
+            cwd=folder,
+            env={"PATH": os.environ["PATH"], "LC_ALL": "C", "HOME": str(folder)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        if done.returncode:
+            pytest.skip(f"PostgreSQL: {name} failed: {(done.stderr or done.stdout).strip()[-300:]}")
+
+    try:
+        call("initdb", "-D", f"{folder}/data", "-U", "tester", "-A", "trust", "--no-sync", "-E", "UTF8")
+        options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+        call("pg_ctl", "-D", f"{folder}/data", "-w", "-t", "60", "-l", f"{folder}/log", "-o", options, "start")
+        try:
+            yield f"postgresql+psycopg2://tester@127.0.0.1:{port}/postgres"
+        finally:
+            call("pg_ctl", "-D", f"{folder}/data", "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _programs() -> Path | None:
+    found = [Path(each).parent for each in (shutil.which("initdb"),) if each]
+    found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    return next((each for each in found if (each / "initdb").exists() and (each / "pg_ctl").exists()), None)
+
+
+def _installed() -> Path:
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        pytest.skip("PostgreSQL is not installed, and only root can install it by apt-get")
+    command = ["apt-get", "install", "-y", "--no-install-recommends", "postgresql"]
+    try:
+        subprocess.run(command, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, timeout=180, check=False)
+    except subprocess.TimeoutExpired:
+        pytest.skip("PostgreSQL is not installed, and apt-get took too long")
+    return _programs() or pytest.skip("PostgreSQL is not installed, and apt-get could not install it")
+
+
+def _owner() -> pwd.struct_passwd | None:
+    """Choose whom the server runs as: PostgreSQL refuses root."""
+    if os.geteuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            continue
+    return pytest.skip("PostgreSQL refuses to run as root, and there is no other user")
