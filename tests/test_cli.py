@@ -204,7 +204,8 @@ def test_a_process_killed_outright_resumes_to_the_same_model(place: Path, tmp_pa
         [*command, "--out", str(tmp_path / "killed")], env=environment(), stderr=subprocess.DEVNULL
     )
     until = time.monotonic() + 120
-    while not list((tmp_path / "killed").rglob("steps/01-theseus/checkpoint-*")) and killed.poll() is None:
+    work = tmp_path / "killed" / ".work" / "steps" / "01-theseus"
+    while not list(work.glob("checkpoint-*")) and killed.poll() is None:
         assert time.monotonic() < until
         time.sleep(0.002)
     killed.send_signal(signal.SIGKILL)
