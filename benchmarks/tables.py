@@ -74,7 +74,97 @@ def demo(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-TABLES = {"germeval2018": germeval2018, "theseus_step": theseus_step, "demo": demo}
+def domain(result: dict[str, Any]) -> str:
+    """Write the main experiment in the form of the thesis."""
+    lines = [
+        "| task | 12 layers | 6 layers | retained | fine-tuning | to its best | prediction |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for name, row in result["tasks"].items():
+        faster = [f"{row[f'{what}_speedup']['median']:.2f}×" for what in ("fine_tuning", "to_best", "prediction")]
+        metric = METRIC_NAMES.get(row["metric"], row["metric"])
+        lines.append(
+            f"| {name}, {metric} | {interval(row['baseline_score'])} | {interval(row['score'])} | "
+            f"{interval(row['retained'])} | {' | '.join(faster)} |"
+        )
+    model = result["language_model"]
+    large, small = ({key: model[key][size] for key in ("scores", "parameters")} for size in ("large", "small"))
+    majority = ", ".join(f"{row['majority']:.3f}" for row in result["tasks"].values())
+    closing = (
+        f"{result['seeds']} seeds. Always guessing the majority scores {majority}. "
+        f"Language model: {large['parameters'] / 1e6:.2f} M → {small['parameters'] / 1e6:.2f} M parameters, held-out "
+        f"perplexity {large['scores']['perplexity']:.1f} → {small['scores']['perplexity']:.1f}, in "
+        f"{model['compression_steps']} steps of compression."
+    )
+    return "\n".join([*lines, "", closing])
+
+
+def domain_step(result: dict[str, Any]) -> str:
+    lines = ["| ratio | BERT-base | width 128 |", "| --- | ---: | ---: |"]
+    names = {
+        "a step of compressing the language model / one of plain training": "compression_over_plain",
+        "a step of fine-tuning 12 layers / 6 layers": "fine_tuning_speedup",
+    }
+    sizes = ("bert_base", "mini")
+    return "\n".join(
+        [
+            *lines,
+            *(
+                f"| {name} | {' | '.join(f'{result[size][key]:.2f}' for size in sizes)} |"
+                for name, key in names.items()
+            ),
+        ]
+    )
+
+
+def study(result: dict[str, Any]) -> str:
+    """Write the findings of a study, and under them the main effects."""
+    lines = ["| claim | contrast [95 %] | verdict |", "| --- | ---: | --- |"]
+    for finding in result["findings"]:
+        contrasts = "; ".join(contrast(part["estimate"]) for part in finding["parts"])
+        lines.append(f"| {finding['claim']} | {contrasts} | {finding['verdict']} |")
+    counts, seeds = result["counts"], result["seeds"]
+    lines += [
+        "",
+        f"{counts['complete']} trials, {result['settings']} settings, seeds {', '.join(map(str, seeds))}.",
+        "",
+    ]
+    return "\n".join([*lines, *effects(result)])
+
+
+def effects(result: dict[str, Any]) -> list[str]:
+    """List each level's mean development score and its effect against the mean of all levels."""
+    lines = ["| parameter | value | mean | effect [95 %] |", "| --- | --- | ---: | ---: |"]
+    for key, levels in result["effects"].items():
+        name = key.rpartition(".")[2]
+        lines += [f"| {name} | {each['value']} | {each['mean']:.4f} | {contrast(each['effect'])} |" for each in levels]
+    return lines
+
+
+def initialization(result: dict[str, Any]) -> str:
+    lines = [*effects(result), "", f"{result['counts']['complete']} trials, {len(result['seeds'])} seeds each."]
+    return "\n".join(lines)
+
+
+def contrast(value: dict[str, Any] | None) -> str:
+    if value is None:
+        return "–"
+    if value["low"] is None:
+        return f"{value['value']:+.4f}"
+    return f"{value['value']:+.4f} [{value['low']:+.4f}, {value['high']:+.4f}]"
+
+
+METRIC_NAMES = {"macro_f1": "macro-F1"}
+TABLES = {
+    "germeval2018": germeval2018,
+    "theseus_step": theseus_step,
+    "demo": demo,
+    "domain_lm": domain,
+    "domain_lm_clinical": domain,
+    "domain_step": domain_step,
+    "study_theseus": study,
+    "study_initialization": initialization,
+}
 
 
 def interval(value: dict[str, float]) -> str:
