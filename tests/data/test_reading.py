@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -129,7 +130,7 @@ class TestWindows:
     def test_cover_every_token_and_overlap_by_the_stride_at_least(self, length, stride):
         starts = window_starts(length, 6, Windows(stride=stride, most=100))
         assert {token for start in starts for token in range(start, min(start + 6, length))} == set(range(length))
-        steps = [after - before for before, after in zip(starts, starts[1:], strict=False)]
+        steps = [after - before for before, after in pairwise(starts)]
         assert all(step == 6 - stride for step in steps[:-1])
         assert all(0 < step <= 6 - stride for step in steps)
         assert starts[0] == 0
@@ -151,7 +152,7 @@ class TestWindows:
         assert starts[0] == 0
         if most > 1:
             assert starts[-1] == every[-1]
-            gaps = [every.index(after) - every.index(one) for one, after in zip(starts, starts[1:], strict=False)]
+            gaps = [every.index(after) - every.index(one) for one, after in pairwise(starts)]
             assert not gaps or max(gaps) - min(gaps) <= 1
 
     def test_a_text_that_fits_is_one_window_and_equal_to_what_truncation_gives(self):
