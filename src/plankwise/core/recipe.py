@@ -23,7 +23,15 @@ Location = tuple[int | str, ...]
 
 
 class Loader(yaml.SafeLoader):
-    """Reads YAML with the booleans of YAML 1.2: yes, no, on and off are words, not true and false."""
+    """Reads YAML with the booleans of YAML 1.2, where yes, no, on and off are words, and keys as they are written."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """Make a mapping whose keys are strings: as numbers and booleans, 1, 1.0 and true were one key."""
+        self.flatten_mapping(node)
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                key.tag = "tag:yaml.org,2002:str"
+        return super().construct_mapping(node, deep)
 
 
 _WORDS = re.compile("^(?:true|True|TRUE|false|False|FALSE)$")
