@@ -146,6 +146,26 @@ WRONG = {
     ),
     "unknown method": (lambda p, t: ["--set", "steps.0.method=thesus"], r"'thesus'; did you mean 'theseus'\?"),
     "too long": (lambda p, t: ["--set", "model.max_length=5000"], r"5000 is more than the model's 72 positions"),
+    "a stride as long as its window": (
+        lambda p, t: ["--set", "model.windows.stride=30"],
+        r"windows\.stride 30 is not less than the 30 tokens of text in a window; allowed: 0 to 29",
+    ),
+    "windows of pairs": (
+        lambda p, t: ["--set", "model.windows={}", "--set", "task.text_pair=text"],
+        r"windows cannot read pairs of texts",
+    ),
+    "windows and truncation": (
+        lambda p, t: ["--set", "model.windows={}", "--set", "model.truncation=tail"],
+        r"truncation 'tail' and windows exclude each other",
+    ),
+    "windows of a corpus": (
+        lambda p, t: ["--set", "model.windows={}", "--set", "task={name: corpus, files: [x]}"],
+        r"model\.truncation and model\.windows are for tasks with labels; .*max_length alone",
+    ),
+    "a label without a name": (
+        lambda p, t: ["--set", "task.labels={good: fine}"],
+        r"row \d+: the label 'bad' is not named in labels; allowed: good",
+    ),
     "batch": (lambda p, t: ["--set", "baseline.gradient_accumulation=3"], r"batch_size 16 does not divide into 3"),
     "seed": (lambda p, t: ["--seed", "-1"], r"--set seed: seed: .*greater than or equal to 0, not -1"),
 }

@@ -9,8 +9,10 @@ from datasets import Dataset
 
 from plankwise.core.errors import ModelError
 from plankwise.data.encoding import Collator, encode, lengths_of, token_budget_batches
+from plankwise.data.reading import Reading
 from tiny import tokenizer
 
+SHORT = Reading(max_length=16)
 TEXTS = ["the day", "a fine house under the tree", "never", "the river " * 40]
 
 
@@ -21,21 +23,21 @@ def split(pairs: list[str] | None = None) -> Dataset:
 
 class TestEncode:
     def test_keeps_order_cuts_to_length_and_does_not_pad(self):
-        examples = encode(split(), tokenizer(), 16)
+        examples = encode(split(), tokenizer(), SHORT)
         assert lengths_of(examples) == [4, 8, 3, 16]
         assert [each["labels"] for each in examples] == [0, 1, 1, 0]
         assert all(set(each) == {"input_ids", "attention_mask", "labels"} for each in examples)
         assert tokenizer().decode(examples[1]["input_ids"]) == "[CLS] a fine house under the tree [SEP]"
 
     def test_joins_pairs(self):
-        examples = encode(split(["a stone", "a", "often", "the walk"]), tokenizer(), 16)
+        examples = encode(split(["a stone", "a", "often", "the walk"]), tokenizer(), SHORT)
         assert tokenizer().decode(examples[0]["input_ids"]) == "[CLS] the day [SEP] a stone [SEP]"
         assert lengths_of(examples) == [7, 10, 5, 16]
 
 
 class TestCollator:
     def test_pads_to_the_longest_of_the_batch(self):
-        examples = encode(split(), tokenizer(), 16)
+        examples = encode(split(), tokenizer(), SHORT)
         batch = Collator(tokenizer())(examples[:3])
         assert batch["input_ids"].shape == batch["attention_mask"].shape == (3, 8)
         for row, example in enumerate(examples[:3]):
@@ -46,7 +48,7 @@ class TestCollator:
         assert batch["labels"].dtype == torch.int64
 
     def test_several_labels_stay_floating_point(self):
-        examples = [{**each, "labels": [0.0, 1.0]} for each in encode(split(), tokenizer(), 16)]
+        examples = [{**each, "labels": [0.0, 1.0]} for each in encode(split(), tokenizer(), SHORT)]
         labels = Collator(tokenizer())(examples)["labels"]
         assert (labels.dtype, labels.shape) == (torch.float32, (4, 2))
 

@@ -15,6 +15,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 import tiny
 from plankwise.core.errors import MethodError
 from plankwise.core.recipe import to_plain, validate
+from plankwise.data.reading import Reading
 from plankwise.encoder.anatomy import layers_of
 from plankwise.encoder.checkpoint import save
 from plankwise.encoder.cost import count_parameters, weights_size_bytes
@@ -45,7 +46,8 @@ class Killed(BaseException):
 def job(folder: Path, seed: int = 1, notes: dict[str, Any] | None = None) -> Job:
     kept: dict[str, Any] = {} if notes is None else notes
     task = tiny.task().without_test()
-    return Job(task, tiny.tokenizer(), 32, task_loss("single_label"), seed, folder, note=kept.__setitem__)
+    reading, loss = Reading(max_length=32), task_loss("single_label")
+    return Job(task, tiny.tokenizer(), reading, loss, seed, folder, note=kept.__setitem__)
 
 
 def same_weights(one: PreTrainedModel, other: PreTrainedModel) -> bool:

@@ -15,6 +15,7 @@ from transformers import AutoModelForSequenceClassification, GPT2Config, PreTrai
 import tiny
 from plankwise.core.errors import MethodError, ModelError, RecipeError
 from plankwise.core.schedules import constant, linear
+from plankwise.data.reading import Reading
 from plankwise.encoder.anatomy import ANATOMIES, anatomy_of, layer_types, layers_of
 from plankwise.encoder.surgery import rebuild
 from plankwise.methods.method import Job
@@ -24,6 +25,7 @@ from plankwise.training.fit import Training
 from plankwise.training.losses import task_loss
 
 TRAINING = Training(epochs=1, batch_size=16, learning_rate=2e-3, precision="fp32")
+READING = Reading(max_length=32)
 KINDS = pytest.mark.parametrize("kind", tiny.ARCHITECTURES)
 
 
@@ -161,7 +163,7 @@ def test_predecessor_dropout_is_off_unless_asked() -> None:
 def test_what_trains_is_what_was_asked(embeddings: bool, head: bool, tmp_path: Path) -> None:
     model = tiny.model()
     settings = Theseus(modules=2, train_embeddings=embeddings, train_head=head, training=TRAINING)
-    job = Job(tiny.task().without_test(), tiny.tokenizer(), 32, task_loss("single_label"), 1, tmp_path)
+    job = Job(tiny.task().without_test(), tiny.tokenizer(), READING, task_loss("single_label"), 1, tmp_path)
     smaller = settings.compress(model, job)
     old, new = model.state_dict(), smaller.state_dict()
     changed = {name for name in new if name in old and not torch.equal(old[name], new[name])}
@@ -249,7 +251,7 @@ def test_end_to_end_on_every_architecture(kind: str, tmp_path: Path) -> None:
     """Compressed, saved, and loaded by plain Transformers: same depth, same layer types, same logits."""
     notes: dict[str, Any] = {}
     task = tiny.task().without_test()
-    job = Job(task, tiny.tokenizer(), 32, task_loss("single_label"), 1, tmp_path / "w", note=notes.__setitem__)
+    job = Job(task, tiny.tokenizer(), READING, task_loss("single_label"), 1, tmp_path / "w", note=notes.__setitem__)
     settings = Theseus(modules=[[0], [1, 2], [3, 4]], initialization="last_of_module", training=TRAINING)
     model = tiny.model(kind, 5)
     smaller = settings.compress(model, job)

@@ -18,7 +18,8 @@ from plankwise.core.errors import CheckpointError, OutputError, RecipeError
 from plankwise.core.recipe import read_recipe
 from plankwise.core.records import read_record
 from plankwise.methods import method
-from plankwise.study import pipeline
+from plankwise.study import inspect, pipeline
+from plankwise.study.domain import check_domain, read_domain
 from plankwise.study.pipeline import check, run
 from plankwise.study.plan import Recipe
 from plankwise.study.report import markdown, table, write_report
@@ -285,3 +286,42 @@ def test_a_logger_that_is_not_installed_is_refused_beforehand(recipe_path: Path)
         pytest.skip("mlflow is installed")
     with pytest.raises(RecipeError, match=r"pip install 'plankwise\[mlflow\]'"):
         check(recipe(recipe_path, "baseline.log_to=mlflow"))
+
+
+def test_a_run_in_windows_tells_what_only_the_end_of_a_text_tells(recipe_path: Path, tmp_path: Path) -> None:
+    """Every long text begins alike; the record, the predictions and the verbs on models that exist agree."""
+    lines = ["text,label", *(f"{'the day ' * 9}{row['text']},{int(row['label'] == 'good')}" for row in tiny.rows(240))]
+    (tmp_path / "long.csv").write_text("\n".join(lines) + "\n")
+    settings = [f"task.train={tmp_path / 'long.csv'}", "task.labels={0: bad, 1: good}", "steps.1.layers=1"]
+    settings += ["model.max_length=16", "model.windows={stride: 2, pooling: max}", "baseline.epochs=10"]
+    long = recipe(recipe_path, *settings, "name=long")
+    record = run(check(long), tmp_path / "run")
+    assert record.final is not None
+    assert record.baseline is not None
+    assert record.baseline.scores["macro_f1"] > record.final.majority_scores["macro_f1"] + 0.2
+    assert record.recipe["model"]["windows"] == {"stride": 2, "pooling": "max", "most": 8}
+    assert recipe(tmp_path / "run" / "recipe.yaml") == long
+    found = inspect.evaluate(tmp_path / "run" / "model", long, "test")["scores"]
+    assert {name: each["value"] for name, each in found.items()} == pytest.approx(record.final.scores)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_length": 80}, "max_length 80 is more than the model's 72 positions"),
+        ({"max_length": 16, "windows": {"stride": 14}}, "windows.stride 14 is not less than .*; allowed: 0 to 13"),
+    ],
+)
+def test_a_domain_refuses_a_reading_before_its_language_models_are_trained(
+    changes: dict[str, Any], message: str, recipe_path: Path, tmp_path: Path
+) -> None:
+    checked = check(recipe(recipe_path))
+    task = {"name": "table", "train": str(checked.recipe.task.train)}  # type: ignore[union-attr]
+    (tmp_path / "corpus.txt").write_text("\n\n".join(row["text"] for row in tiny.rows(300)))
+    source, steps = checked.recipe.model.source, [{"method": "layer_subset", "layers": 2}]
+    language_model = {"name": "lm", "task": {"name": "corpus", "files": [str(tmp_path / "corpus.txt")]}, "steps": steps}
+    (tmp_path / "lm.yaml").write_text(json.dumps({**language_model, "model": {"source": source, "max_length": 16}}))
+    domain = {"name": "d", "language_model": "lm.yaml", "tasks": [{"name": "t", "task": task, **changes}]}
+    (tmp_path / "d.yaml").write_text(json.dumps(domain))
+    with pytest.raises(RecipeError, match=f"tasks: t: {message}"):
+        check_domain(tmp_path / "d.yaml", read_domain(tmp_path / "d.yaml"))

@@ -13,13 +13,14 @@ import torch
 import tiny
 from plankwise.core.errors import CheckpointError, TrainingError
 from plankwise.data.encoding import Collator, encode
+from plankwise.data.reading import Reading
 from plankwise.training.checkpoints import newest, seal
 from plankwise.training.fit import Fitted, Training, fit, planned_steps
 from plankwise.training.losses import task_loss
 from plankwise.training.trainer import LengthGrouped, Material
 
 TRAINING = Training(epochs=2, batch_size=16, learning_rate=1e-3, precision="fp32", evaluations_per_epoch=2)
-EXAMPLES = encode(tiny.task().splits["train"], tiny.tokenizer(), 32)
+EXAMPLES = encode(tiny.task().splits["train"], tiny.tokenizer(), Reading(max_length=32))
 
 
 def train(folder: Path, training: Training = TRAINING, scores: list[float] | None = None, **options: Any) -> Fitted:

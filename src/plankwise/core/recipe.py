@@ -6,6 +6,7 @@ particular setting: each floor declares its own, and `study/plan.py` puts them t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +21,25 @@ from plankwise.core.errors import RecipeError, suggest
 T = TypeVar("T")
 Location = tuple[int | str, ...]
 _ADAPTERS: dict[Any, pydantic.TypeAdapter[Any]] = {}
+
+
+class Loader(yaml.SafeLoader):
+    """Reads YAML with the booleans of YAML 1.2, where yes, no, on and off are words, and keys as they are written."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """Make a mapping whose keys are strings: as numbers and booleans, 1, 1.0 and true were one key."""
+        self.flatten_mapping(node)
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                key.tag = "tag:yaml.org,2002:str"
+        return super().construct_mapping(node, deep)
+
+
+_WORDS = re.compile("^(?:true|True|TRUE|false|False|FALSE)$")
+Loader.yaml_implicit_resolvers = {
+    first: [(tag, _WORDS if tag == "tag:yaml.org,2002:bool" else form) for tag, form in forms]
+    for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -42,8 +62,8 @@ def read_recipe(path: Path, schema: type[T], overrides: Sequence[str] = ()) -> T
         reason = getattr(error, "strerror", None) or str(error)
         raise RecipeError(f"cannot read the recipe {path}: {reason}") from None
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
+        node = yaml.compose(text, Loader=Loader)
+        data = yaml.load(text, Loader=Loader)  # a SafeLoader
         _refuse_duplicates(node, path)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date such as 2024-13-45 is a ValueError
         mark = getattr(error, "problem_mark", None)
@@ -223,7 +243,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not equals or not key:
         raise RecipeError(f"--set {text}: write key=value, such as --set steps.0.modules=4")
     try:
-        return key, yaml.safe_load(raw)
+        return key, yaml.load(raw, Loader=Loader)
     except (yaml.YAMLError, ValueError, RecursionError):
         raise RecipeError(f"--set {text}: the value is not valid YAML") from None
 

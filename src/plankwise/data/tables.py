@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import datasets
-import numpy as np
 import pandas as pd
 import pydantic
 
 from plankwise.core.errors import DataError, suggest
 from plankwise.core.recipe import settings
+from plankwise.data.labels import (
+    LabelNames,
+    UnnamedLabelError,
+    check_columns,
+    flagged,
+    is_missing,
+    parts_of,
+    plain,
+    rename,
+)
 from plankwise.data.task import DEVELOPMENT, TEST, TRAIN, Access, Row, Task, build_task
 
+logger = logging.getLogger(__name__)
 Share = Annotated[float, pydantic.Field(gt=0, lt=1)]
+Delimiter = Literal[",", ";", "|", "\t"]
 MetricName = Literal["accuracy", "macro_f1", "micro_f1", "official_f", "auroc", "average_precision"]
 READERS = {".csv": "CSV", ".tsv": "TSV", ".jsonl": "JSON lines", ".parquet": "Parquet"}
 
@@ -33,6 +45,9 @@ class Table:
         text_pair: column of a second text, for pair tasks.
         label: column of the label; a list of columns holding 0 and 1 makes a multi-label task.
         label_separator: splits the one label column into several labels and makes a multi-label task.
+        labels: names of the raw labels, `{1: hate, 0: none}`; several may share a name, and null drops the rows that
+            carry the label. With a list of columns it renames these. A raw label without a name is refused.
+        delimiter: between the cells of CSV files.
         id: column of an identifier; row numbers otherwise.
         title: what reports call the task; the name of the train file otherwise.
         metrics: the first selects checkpoints.
@@ -50,6 +65,8 @@ class Table:
     text_pair: str | None = None
     label: str | list[str] = "label"
     label_separator: Annotated[str, pydantic.Field(min_length=1)] | None = None
+    labels: LabelNames | None = None
+    delimiter: Delimiter | None = None
     id: str | None = None
     title: str | None = None
     metrics: Annotated[tuple[MetricName, ...], pydantic.Field(min_length=1)] = ("macro_f1", "accuracy")
@@ -58,10 +75,21 @@ class Table:
     test_share: Share = 0.2
     split_seed: int = 0
 
+    @pydantic.model_validator(mode="after")
+    def _agrees(self) -> Table:
+        files = [path for path in (self.train, self.development, self.test) if path is not None]
+        others = [str(path) for path in files if path.suffix.lower() != ".csv"]
+        if self.delimiter is not None and others:
+            raise ValueError(f"delimiter is for .csv files, not {others[0]}")
+        check_columns(self.label, self.labels)
+        return self
+
     def load(self) -> Task:
         """Read the files and check them."""
         given = {TRAIN: self.train, DEVELOPMENT: self.development, TEST: self.test}
-        splits = {part: rows_of(read_table(path), self, str(path)) for part, path in given.items() if path is not None}
+        splits = {
+            part: rows_of(read_table(path, self.delimiter), self, str(path)) for part, path in given.items() if path
+        }
         return _build(self, splits, self.title or self.train.stem)
 
 
@@ -87,12 +115,18 @@ class HubDataset:
     text_pair: str | None = None
     label: str | list[str] = "label"
     label_separator: Annotated[str, pydantic.Field(min_length=1)] | None = None
+    labels: LabelNames | None = None
     title: str | None = None
     metrics: Annotated[tuple[MetricName, ...], pydantic.Field(min_length=1)] = ("macro_f1", "accuracy")
     access: Access = "open"
     development_share: Share = 0.1
     test_share: Share = 0.2
     split_seed: int = 0
+
+    @pydantic.model_validator(mode="after")
+    def _agrees(self) -> HubDataset:
+        check_columns(self.label, self.labels)
+        return self
 
     def load(self) -> Task:
         """Load the splits and check them."""
@@ -132,7 +166,7 @@ def _build(source: Table | HubDataset, splits: Mapping[str, list[Row]], title: s
     )
 
 
-def read_table(path: Path) -> pd.DataFrame:
+def read_table(path: Path, delimiter: str | None = None) -> pd.DataFrame:
     """Read a table with every cell as it stands; empty cells are empty strings.
 
     Raises:
@@ -147,7 +181,7 @@ def read_table(path: Path) -> pd.DataFrame:
         if kind == ".jsonl":
             lines = path.read_text(encoding="utf-8-sig").split("\n")
             return pd.DataFrame([json.loads(line) for line in lines if line.strip()], dtype=object)
-        separator = "," if kind == ".csv" else "\t"
+        separator = delimiter or ("," if kind == ".csv" else "\t")
         frame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
         if not isinstance(frame.index, pd.RangeIndex):
             raise ValueError("rows have more cells than the header")  # pandas would shift the columns
@@ -181,51 +215,59 @@ def rows_of(frame: pd.DataFrame, source: Table | HubDataset, where: str) -> list
     for column in named:
         if column not in frame.columns:
             raise DataError(f"{where}: there is no column '{column}'; {suggest(column, frame.columns)}")
-    texts = _texts(frame[source.text], where)
-    pairs = _texts(frame[source.text_pair], where) if source.text_pair else [None] * len(texts)
-    ids = frame[identifier].tolist() if identifier else [str(number) for number in range(1, len(texts) + 1)]
     labels = _labels(frame, source, where)
+    kept = [row for row, label in enumerate(labels) if label is not None]
+    if len(kept) < len(labels):
+        logger.info(
+            "%s: %d of %d rows dropped, their label is mapped to null", where, len(labels) - len(kept), len(labels)
+        )
+    texts = _texts(frame[source.text], kept, where)
+    pairs = _texts(frame[source.text_pair], kept, where) if source.text_pair else [None] * len(kept)
+    ids = frame[identifier].tolist() if identifier else list(range(1, len(labels) + 1))
     return [
-        {"id": str(one), "text": text, "text_pair": pair, "label": label}
-        for one, text, pair, label in zip(ids, texts, pairs, labels, strict=True)
+        {"id": str(ids[row]), "text": text, "text_pair": pair, "label": labels[row]}
+        for row, text, pair in zip(kept, texts, pairs, strict=True)
     ]
 
 
-def _texts(column: pd.Series[Any], where: str) -> list[str]:
-    for number, value in enumerate(column, 1):
-        if not isinstance(value, str) or not value.strip():
-            raise DataError(f"{where}, row {number}: the column '{column.name}' holds no text")
-    return [str(value) for value in column]
+def _texts(column: pd.Series[Any], kept: list[int], where: str) -> list[str]:
+    values = column.tolist()
+    for row in kept:
+        if not isinstance(values[row], str) or not values[row].strip():
+            raise DataError(f"{where}, row {row + 1}: the column '{column.name}' holds no text")
+    return [values[row] for row in kept]
 
 
 def _labels(frame: pd.DataFrame, source: Table | HubDataset, where: str) -> list[Any]:
-    if isinstance(source.label, list):
-        return [
-            _flagged(values, source.label, f"{where}, row {number}", source.access == "credentialed")
-            for number, values in enumerate(frame[source.label].to_numpy().tolist(), 1)
-        ]
+    """Give each row's label, or list of labels, or nothing where the row is to be dropped."""
+    columns = source.label if isinstance(source.label, list) else [source.label]
+    unlabelled = [""] if source.labels is not None and "" in source.labels else []
     labels: list[Any] = []
-    for number, value in enumerate(frame[source.label].tolist(), 1):
-        if source.label_separator is not None:
-            if isinstance(value, (list, np.ndarray)):
-                parts = [str(part) for part in value]
-            else:
-                parts = [] if pd.isna(value) else str(value).split(source.label_separator)
-            labels.append([part.strip() for part in parts if part.strip()])
-            continue
-        text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
-        if value is None or text in ("", "nan"):
-            raise DataError(f"{where}, row {number}: the column '{source.label}' is empty")
-        labels.append(text)
+    for number, cells in enumerate(zip(*(frame[column].tolist() for column in columns), strict=True), 1):
+        at = f"{where}, row {number}"
+        if isinstance(source.label, list):
+            raw = flagged(list(cells), columns, at, source.access == "credentialed")
+        elif source.label_separator is not None:
+            raw = parts_of(cells[0], source.label_separator) or unlabelled
+        else:
+            raw = unlabelled if unlabelled and not plain(cells[0]) else [_one(cells[0], source, at)]
+        found = raw if source.labels is None else _renamed(raw, source, at)
+        several = isinstance(source.label, list) or source.label_separator is not None
+        labels.append(found if several or found is None else found[0])
     return labels
 
 
-def _flagged(values: list[Any], names: list[str], where: str, secret: bool) -> list[str]:
-    chosen = []
-    for name, value in zip(names, values, strict=True):
-        if str(value).strip().lower() not in ("0", "1", "0.0", "1.0", "true", "false"):
-            shown = "something else" if secret else f"'{value}'"
-            raise DataError(f"{where}: the column '{name}' holds {shown}; allowed: 0, 1, true, false")
-        if str(value).strip().lower() in ("1", "1.0", "true"):
-            chosen.append(name)
-    return chosen
+def _one(cell: Any, source: Table | HubDataset, where: str) -> str:
+    text = str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell).strip()
+    if is_missing(cell) or text in ("", "nan"):
+        raise DataError(f"{where}: the column '{source.label}' is empty")
+    return text
+
+
+def _renamed(raw: list[Any], source: Table | HubDataset, where: str) -> list[str] | None:
+    assert source.labels is not None
+    try:
+        return rename(raw, source.labels)
+    except UnnamedLabelError as error:
+        shown = "a label" if source.access == "credentialed" else f"the label '{error}'"
+        raise DataError(f"{where}: {shown} is not named in labels; allowed: {', '.join(source.labels)}") from None

@@ -14,10 +14,11 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from plankwise.data.blocks import blocks_of
 from plankwise.data.corpus import cache_folder
 from plankwise.data.encoding import Collator, encode
+from plankwise.data.reading import Reading
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
 from plankwise.training.evaluate import predict_logits
 from plankwise.training.fit import Fitted, Training, fit
-from plankwise.training.losses import Loss
+from plankwise.training.losses import Loss, over_windows
 from plankwise.training.masking import Masking
 from plankwise.training.metrics import METRICS
 from plankwise.training.pretraining import masked_lm_material
@@ -35,7 +36,7 @@ class Job:
     Attributes:
         task: without its test split.
         tokenizer: of the model.
-        max_length: texts are cut to this many tokens.
+        reading: how much of a text the model sees; a corpus is cut into blocks of its `max_length`.
         loss: the objective that every training recovers against.
         masking: what is guessed, where the task is a corpus.
         seed: source of all randomness.
@@ -47,7 +48,7 @@ class Job:
 
     task: Task
     tokenizer: PreTrainedTokenizerBase
-    max_length: int
+    reading: Reading
     loss: Loss
     seed: int
     folder: Path
@@ -120,7 +121,7 @@ def train_on_task(
 def blocks_for(job: Job, split: str) -> Dataset:
     """Give a split of a corpus as full blocks of the job's length."""
     cache = cache_folder() / "blocks" if job.cache is None else job.cache
-    return blocks_of(job.task.splits[split], job.task.hashes[split], job.tokenizer, job.max_length, cache)
+    return blocks_of(job.task.splits[split], job.task.hashes[split], job.tokenizer, job.reading.max_length, cache)
 
 
 @contextmanager
@@ -131,13 +132,14 @@ def _material(model: PreTrainedModel, job: Job) -> Iterator[Material]:
         with masked_lm_material(model, job.tokenizer, train, held_out, job.masking, job.loss) as material:
             yield material
         return
-    train = encode(job.task.splits[TRAIN], job.tokenizer, job.max_length)
-    development = encode(job.task.splits[DEVELOPMENT], job.tokenizer, job.max_length)
+    train = encode(job.task.splits[TRAIN], job.tokenizer, job.reading)
+    development = encode(job.task.splits[DEVELOPMENT], job.tokenizer, job.reading)
     labels = job.task.splits[DEVELOPMENT].with_format("numpy")["label"][:]
     metric = METRICS[job.task.metrics[0]]
+    pooling = None if job.reading.windows is None else job.reading.windows.pooling
     yield Material(
         train,
         Collator(job.tokenizer),
-        job.loss,
-        evaluate=lambda current: metric(labels, predict_logits(current, job.tokenizer, development)),
+        job.loss if pooling is None else over_windows(job.loss, pooling),
+        evaluate=lambda current: metric(labels, predict_logits(current, job.tokenizer, development, pooling)),
     )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from plankwise.data.encoding import Collator, lengths_of, token_budget_batches
+from plankwise.data.encoding import Collator, flatten, lengths_of, token_budget_batches
 from plankwise.encoder.anatomy import usable_positions
 
 LATENCY_TOKENS = (32, 128, 512)
@@ -35,8 +35,8 @@ def benchmark(
 
     Latency is that of one text of 32, 128 and 512 tokens (as far as the model has positions), p50 and p95 in
     milliseconds. Throughput is over up to 256 of the given texts with their own lengths, sorted into batches of at
-    most 2,048 padded tokens. A speed-up is the median over rounds of baseline time / compressed time in that round;
-    `spread` gives the smallest and largest round.
+    most 2,048 padded tokens; a text in windows is one text, and takes the time of them all. A speed-up is the median
+    over rounds of baseline time / compressed time in that round; `spread` gives the smallest and largest round.
     """
     models = {BASELINE: baseline.eval(), COMPRESSED: compressed.eval()}
     with torch.inference_mode(), fixed_threads(threads) as used:
@@ -109,15 +109,15 @@ def _throughput(
     chosen = [
         examples[index] for index in np.linspace(0, len(examples) - 1, min(THROUGHPUT_TEXTS, len(examples)), dtype=int)
     ]
-    inputs = [{name: value for name, value in each.items() if name != "labels"} for each in chosen]
+    inputs, _ = flatten(chosen)  # with windows all those of a text, as they are predicted
     collate = Collator(tokenizer)
     groups = token_budget_batches(lengths_of(inputs), TOKENS_PER_BATCH)
     batches = [collate([inputs[index] for index in group]) for group in groups]
     seconds = take_turns({name: _runner(model, batches) for name, model in models.items()}, rounds)
     per_text = {
-        name: {"ms_per_text": 1000 * statistics.median(values) / len(inputs)} for name, values in seconds.items()
+        name: {"ms_per_text": 1000 * statistics.median(values) / len(chosen)} for name, values in seconds.items()
     }
-    return {**per_text, **ratio(seconds[BASELINE], seconds[COMPRESSED]), "texts": len(inputs)}
+    return {**per_text, **ratio(seconds[BASELINE], seconds[COMPRESSED]), "texts": len(chosen)}
 
 
 def _runner(model: PreTrainedModel, batches: Sequence[dict[str, Tensor]]) -> Callable[[], None]:

@@ -18,6 +18,10 @@ from plankwise.core.files import write_json, write_text
 from plankwise.core.recipe import read_recipe, settings
 from plankwise.core.runtime import is_main_process
 from plankwise.data.corpus import Corpus
+from plankwise.data.encoding import check_fits
+from plankwise.data.reading import Reading
+from plankwise.encoder.anatomy import usable_positions
+from plankwise.encoder.checkpoint import load_tokenizer
 from plankwise.methods.checkpoint import Checkpoint
 from plankwise.study.domain_table import markdown, summarize
 from plankwise.study.pipeline import BASELINE, MODEL, Checked, check, run
@@ -28,13 +32,12 @@ LANGUAGE_MODEL, TABLE = "language-model", "domain.json"
 
 
 @settings
-class Downstream:
-    """One task to fine-tune both language models for.
+class Downstream(Reading):
+    """One task to fine-tune both language models for; its texts are read as `Reading` says.
 
     Attributes:
         name: of its runs.
         task: the data.
-        max_length: texts are cut to this many tokens.
         fine_tuning: of the large model.
         compressed: fine-tuning of the small one; the same by default.
         objective: the loss.
@@ -42,7 +45,6 @@ class Downstream:
 
     name: Annotated[str, pydantic.Field(pattern=r"^[\w.+-]+$")]
     task: AnyTask
-    max_length: Annotated[int, pydantic.Field(ge=4)] = 128
     fine_tuning: Training = Training()
     compressed: Training | None = None
     objective: Objective = Objective()
@@ -106,11 +108,24 @@ def check_domain(path: Path, domain: Domain, overrides: Sequence[str] = ()) -> P
         raise RecipeError(f"{recipe_path}: a language model is trained on a task of name 'corpus'")
     if not recipe.steps:
         raise RecipeError(f"{recipe_path}: steps is empty; the experiment needs a compressed language model")
+    checked = check(recipe)
     for each in domain.tasks:
         if isinstance(each.task, Corpus):
             raise RecipeError(f"{path}: tasks: {each.name}: a corpus has no labels to fine-tune for")
-        each.task.load()
-    return Plan(domain, check(recipe))
+        _check_downstream(path, each, checked)
+    return Plan(domain, checked)
+
+
+def _check_downstream(path: Path, downstream: Downstream, language_model: Checked) -> None:
+    """Refuse a task that could not be fine-tuned for once the language models are there, days later."""
+    longest = min(usable_positions(config) for config in language_model.configs)
+    source = language_model.recipe.model.source
+    try:
+        if downstream.max_length > longest:
+            raise RecipeError(f"max_length {downstream.max_length} is more than the model's {longest} positions")
+        check_fits(downstream.reading, downstream.task.load(), None if source is None else load_tokenizer(source))
+    except RecipeError as error:
+        raise RecipeError(f"{path}: tasks: {downstream.name}: {error}") from None
 
 
 def run_domain(plan: Plan, out: Path, *, resume: bool = False, progress: bool = False) -> dict[str, Any]:
@@ -144,7 +159,12 @@ def _recipe(domain: Domain, downstream: Downstream, seed: int, out: Path) -> Rec
     return Recipe(
         name=downstream.name,
         task=downstream.task,
-        model=Model(source=str(out / LANGUAGE_MODEL / BASELINE), max_length=downstream.max_length),
+        model=Model(
+            source=str(out / LANGUAGE_MODEL / BASELINE),
+            max_length=downstream.max_length,
+            truncation=downstream.truncation,
+            windows=downstream.windows,
+        ),
         baseline=downstream.fine_tuning,
         objective=downstream.objective,
         steps=(Checkpoint(source=small, training=downstream.compressed or downstream.fine_tuning),),

@@ -51,7 +51,7 @@ def _estimate(checked: Checked) -> list[dict[str, Any]]:
         tokenizer = load_tokenizer(str(recipe.model.source))
     with tempfile.TemporaryDirectory() as folder:
         loss = masked_lm_loss if task.kind == "masked_lm" else task_loss(task.kind)
-        job = Job(task, tokenizer, recipe.model.max_length, loss, 0, Path(folder), masking=recipe.masking)
+        job = Job(task, tokenizer, recipe.model.reading, loss, 0, Path(folder), masking=recipe.masking)
         examples = _examples(job)
         if recipe.baseline is not None:
             model = _random_model(checked.configs[0], task)
@@ -76,7 +76,7 @@ def _examples(job: Job) -> int:
         return len(texts)
     some = texts.select(range(0, len(texts), math.ceil(len(texts) / SAMPLED_TEXTS)))
     tokens = sum(len(ids) + 1 for ids in job.tokenizer(some["text"][:], add_special_tokens=False)["input_ids"])
-    return max(1, round(tokens * len(texts) / len(some) / (job.max_length - 1)))
+    return max(1, round(tokens * len(texts) / len(some) / (job.reading.max_length - 1)))
 
 
 def _row(stage: str, model: PreTrainedModel, examples: int, training: Training, per_step: float) -> dict[str, Any]:

@@ -28,12 +28,12 @@ def measure_final(record: Record, task: Task, recipe: Recipe, baseline: Path, mo
     assert record.baseline is not None
     old_model, new_model = (load_trained(str(folder)).to(default_device()) for folder in (baseline, model))
     tokenizer = load_tokenizer(str(model))
-    old = predict(old_model, load_tokenizer(str(baseline)), task, TEST, recipe.model.max_length)
-    new = predict(new_model, tokenizer, task, TEST, recipe.model.max_length)
+    old = predict(old_model, load_tokenizer(str(baseline)), task, TEST, recipe.model.reading)
+    new = predict(new_model, tokenizer, task, TEST, recipe.model.reading)
     np.savez_compressed(
         predictions, ids=np.array(old.ids), labels=old.labels, baseline=old.logits, compressed=new.logits
     )
-    examples = encode(task.splits[TEST], tokenizer, recipe.model.max_length)
+    examples = encode(task.splits[TEST], tokenizer, recipe.model.reading)
     timing = benchmark(old_model, new_model, tokenizer, examples, recipe.evaluation.rounds, recipe.evaluation.threads)
     cost = Cost(
         parameters=count_parameters(new_model),

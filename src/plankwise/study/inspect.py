@@ -29,7 +29,7 @@ def evaluate(model: Path, recipe: Recipe, split: str) -> dict[str, Any]:
     labels = tuple(loaded.config.id2label[index] for index in range(loaded.config.num_labels))
     if labels != task.labels:
         raise DataError(f"{model} knows the labels {labels}, the task has {task.labels}")
-    found = predict(loaded, load_tokenizer(str(model)), task, split, recipe.model.max_length)
+    found = predict(loaded, load_tokenizer(str(model)), task, split, recipe.model.reading)
     resamples = recipe.evaluation.bootstrap
     scores = {name: score_interval([found.labels], [found.logits], name, resamples) for name in task.metrics}
     return {
@@ -44,5 +44,5 @@ def bench(baseline: Path, model: Path, recipe: Recipe, rounds: int, threads: int
     """Time two models in folders against each other on the lengths of the task's test texts."""
     tokenizer = load_tokenizer(str(model))
     old, new = (load_trained(str(folder)).to(default_device()) for folder in (baseline, model))
-    examples = encode(recipe.task.load().splits[TEST], tokenizer, recipe.model.max_length)
+    examples = encode(recipe.task.load().splits[TEST], tokenizer, recipe.model.reading)
     return benchmark(old, new, tokenizer, examples, rounds, threads)

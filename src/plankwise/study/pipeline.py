@@ -15,6 +15,7 @@ from plankwise.core.recipe import to_plain
 from plankwise.core.records import Cost, Entry, Record
 from plankwise.core.runtime import default_device, environment, is_main_process, mix_seed, wait_for_everyone
 from plankwise.data.corpus import Corpus, cache_folder
+from plankwise.data.encoding import check_fits
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
 from plankwise.encoder.anatomy import usable_positions
 from plankwise.encoder.checkpoint import load_classifier, load_config, load_masked_lm, load_tokenizer, load_trained
@@ -64,8 +65,9 @@ def check(recipe: Recipe, task: Task | None = None) -> Checked:
     longest = usable_positions(config)
     if recipe.model.max_length > longest:
         raise ModelError(f"model.max_length {recipe.model.max_length} is more than the model's {longest} positions")
-    if source is not None:
-        _check_tokenizer(recipe, source)
+    tokenizer = None if source is None else load_tokenizer(source)
+    if tokenizer is not None:
+        _check_tokenizer(recipe, tokenizer)
     if recipe.baseline is not None:
         check_training(recipe.baseline)
     configs = [config]
@@ -75,15 +77,18 @@ def check(recipe: Recipe, task: Task | None = None) -> Checked:
             check_training(step.training)
         except (MethodError, RecipeError) as error:
             raise type(error)(f"steps.{number} ({step.method}): {error}") from None
-    return Checked(recipe, task or recipe.task.load(), configs)
+    task = task or recipe.task.load()
+    check_fits(recipe.model.reading, task, tokenizer)
+    return Checked(recipe, task, configs)
 
 
-def _check_tokenizer(recipe: Recipe, source: str) -> None:
-    tokenizer = load_tokenizer(source)
+def _check_tokenizer(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
     wanted = ("mask_token_id", "cls_token_id", "sep_token_id") if isinstance(recipe.task, Corpus) else ()
     for name in wanted:
         if getattr(tokenizer, name) is None:
-            raise ModelError(f"the tokenizer of {source} has no {name.removesuffix('_id')}; a masked LM needs one")
+            raise ModelError(
+                f"the tokenizer of {recipe.model.source} has no {name.removesuffix('_id')}; a masked LM needs one"
+            )
 
 
 def run(
@@ -247,7 +252,7 @@ class _Chain:
         job = Job(
             self._task,
             tokenizer,
-            self._recipe.model.max_length,
+            self._recipe.model.reading,
             objective(self._recipe, self._task),
             self._seed(stage),
             work,
@@ -269,7 +274,7 @@ class _Chain:
         if job.task.kind == "masked_lm":
             scores = score_masked_lm(model, job.tokenizer, blocks_for(job, DEVELOPMENT), job.masking)
         else:
-            scores = predict(model, job.tokenizer, job.task, DEVELOPMENT, job.max_length).scores(job.task.metrics)
+            scores = predict(model, job.tokenizer, job.task, DEVELOPMENT, job.reading).scores(job.task.metrics)
         return Entry(
             name=name,
             settings=settings,

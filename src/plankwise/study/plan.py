@@ -10,6 +10,7 @@ from plankwise.core.recipe import settings
 from plankwise.data.corpus import Corpus
 from plankwise.data.docstrings import Docstrings
 from plankwise.data.germeval import GermEval2018, GermEval2019
+from plankwise.data.reading import Reading
 from plankwise.data.tables import HubDataset, Table
 from plankwise.methods.registry import AnyMethod
 from plankwise.training.fit import Training
@@ -22,18 +23,18 @@ AnyTask = Annotated[
 
 
 @settings
-class Model:
+class Model(Reading):
     """The encoder to compress: one that exists, or one to train from scratch on the task's own training texts.
+
+    Beside it stands how it reads texts, as in `Reading`; a corpus is cut into blocks of `max_length` tokens.
 
     Attributes:
         source: a local folder or a Hub id.
         scratch: geometry and pretraining of a new one.
-        max_length: texts are cut to this many tokens; a corpus is cut into blocks of as many.
     """
 
     source: str | None = None
     scratch: Scratch | None = None
-    max_length: Annotated[int, pydantic.Field(ge=4)] = 128
 
     @pydantic.model_validator(mode="after")
     def _one_of_both(self) -> Model:
@@ -99,6 +100,15 @@ class Recipe:
     def _null_baseline_is_for_corpora(self) -> Recipe:
         if self.baseline is None and not isinstance(self.task, Corpus):
             raise ValueError("baseline: null is for a task of name 'corpus'; elsewhere the model has to be fine-tuned")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _a_corpus_is_read_in_blocks(self) -> Recipe:
+        if isinstance(self.task, Corpus) and not self.model.whole:
+            raise ValueError(
+                "model.truncation and model.windows are for tasks with labels; allowed for a task of name 'corpus': "
+                "max_length alone"
+            )
         return self
 
 

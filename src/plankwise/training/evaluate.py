@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from plankwise.data.encoding import Collator, encode, lengths_of, token_budget_batches
+from plankwise.data.encoding import Collator, Example, encode, flatten, lengths_of, pool, token_budget_batches
+from plankwise.data.reading import Pooling, Reading
 from plankwise.data.task import Task
 from plankwise.training.metrics import METRICS, Array, Floats
 
@@ -31,26 +31,43 @@ class Predictions:
 
 
 def predict(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, split: str, max_length: int
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, split: str, reading: Reading
 ) -> Predictions:
     """Run `model` over one split of `task`, sorted by length, and put the logits back into the split's order."""
     rows = task.splits[split]
-    logits = predict_logits(model, tokenizer, encode(rows, tokenizer, max_length))
+    pooling = None if reading.windows is None else reading.windows.pooling
+    logits = predict_logits(model, tokenizer, encode(rows, tokenizer, reading), pooling)
     return Predictions(list(rows["id"]), np.asarray(rows["label"][:]), logits)
 
 
 @torch.inference_mode()
 def predict_logits(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Sequence[dict[str, Any]]
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+    pooling: Pooling | None = None,
 ) -> Floats:
-    """Compute the logits of encoded examples, [examples, classes], in their order; the model's mode is restored."""
+    """Compute the logits of encoded examples, [examples, classes], in their order; the model's mode is restored.
+
+    Windows are run one by one, whatever text they are of, so that a long text takes no more memory than short ones,
+    and pooled at the end.
+
+    Args:
+        model: a classifier.
+        tokenizer: of the model.
+        examples: by `encode`.
+        pooling: of windows; needed where a text has several.
+    """
+    inputs, window_of = flatten(examples)
+    if pooling is None and len(inputs) > len(examples):
+        raise ValueError("these texts have several windows; say how to pool them")
     was_training = model.training
     model.eval()
     collate = Collator(tokenizer)
-    logits = np.zeros((len(examples), int(model.config.num_labels)))
-    for indices in token_budget_batches(lengths_of(examples), TOKENS_PER_BATCH):
-        batch = collate([examples[index] for index in indices])
-        inputs = {name: value.to(model.device) for name, value in batch.items() if name != "labels"}
-        logits[indices] = model(**inputs).logits.double().cpu().numpy()
+    logits = torch.zeros((len(inputs), int(model.config.num_labels)), dtype=torch.float64)
+    for indices in token_budget_batches(lengths_of(inputs), TOKENS_PER_BATCH):
+        batch = collate([inputs[index] for index in indices])
+        placed = {name: value.to(model.device) for name, value in batch.items()}
+        logits[indices] = model(**placed).logits.double().cpu()
     model.train(was_training)
-    return logits
+    return logits.numpy() if pooling is None else pool(logits, torch.tensor(window_of), pooling).numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from plankwise.data.encoding import pool
+from plankwise.data.reading import Pooling
 from plankwise.data.task import Kind
 
 Loss = Callable[[Any, Mapping[str, Tensor]], Tensor]
@@ -30,6 +33,19 @@ def task_loss(kind: Kind, class_weights: Sequence[float] | None = None) -> Loss:
         return functional.binary_cross_entropy_with_logits(logits, labels, pos_weight=weights)
 
     return loss
+
+
+def over_windows(loss: Loss, pooling: Pooling) -> Loss:
+    """Let `loss` see one row of logits for each text, pooled over its windows as `batch["window_of"]` says.
+
+    Pooling is done in fp32. What else the outputs hold stays as it is, one row for each window.
+    """
+
+    def pooled(outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
+        logits = pool(outputs.logits.float(), batch["window_of"], pooling)
+        return loss(dataclasses.replace(outputs, logits=logits), batch)
+
+    return pooled
 
 
 def masked_lm_loss(outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:

@@ -1,0 +1,157 @@
+"""How a text that is longer than the model is read: its head, its tail, both, or window by window.
+
+Everything here chooses positions of an encoded text; special tokens stay where the tokenizer has put them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import pydantic
+
+from plankwise.core.errors import RecipeError
+from plankwise.core.recipe import settings
+
+Pooling = Literal["mean", "max"]
+Truncation = Literal["head", "tail", "head_tail"]
+
+
+@settings
+class Windows:
+    """A long text as several inputs of the model, whose logits are pooled into those of the text.
+
+    The last window ends where the text ends, so that none is a stub; it may therefore share more with the one before.
+
+    Attributes:
+        stride: tokens that a window shares with the one before.
+        pooling: of the windows' logits, label by label.
+        most: windows of one text; of a longer text as many are read, evenly chosen from its first to its last.
+    """
+
+    stride: Annotated[int, pydantic.Field(ge=0)] = 0
+    pooling: Pooling = "mean"
+    most: Annotated[int, pydantic.Field(ge=1)] = 8
+
+
+@settings
+class Reading:
+    """How much of a text the model sees.
+
+    Attributes:
+        max_length: tokens of one input, special ones included.
+        truncation: what is kept of a longer text: its head, its tail, or a quarter of head and three of tail (the 128
+            and 382 tokens of Sun et al. 2019, arXiv 1905.05583). Of a pair the longer text is cut first.
+        windows: read the whole of a longer text in windows of `max_length` tokens instead.
+    """
+
+    max_length: Annotated[int, pydantic.Field(ge=4)] = 128
+    truncation: Truncation = "head"
+    windows: Windows | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _windows_stand_alone(self) -> Reading:
+        if self.windows is not None and self.truncation != "head":
+            raise ValueError(f"truncation '{self.truncation}' and windows exclude each other; give one of them")
+        return self
+
+    @property
+    def reading(self) -> Reading:
+        """The reading alone, where other settings carry it along."""
+        return Reading(max_length=self.max_length, truncation=self.truncation, windows=self.windows)
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing but `max_length` was chosen."""
+        return self.truncation == "head" and self.windows is None
+
+
+def check_reading(reading: Reading, special: int, pairs: bool) -> None:
+    """Refuse a reading that cannot work with a tokenizer or a task.
+
+    Args:
+        reading: settings.
+        special: tokens that the tokenizer adds to each input.
+        pairs: whether the task has pairs of texts.
+
+    Raises:
+        RecipeError: naming the key and what is allowed.
+    """
+    room, texts = reading.max_length - special, 2 if pairs else 1
+    if room < texts:
+        raise RecipeError(
+            f"max_length {reading.max_length} leaves no room for text beside {special} special tokens; "
+            f"allowed: {special + texts} or more"
+        )
+    if reading.windows is not None and pairs:
+        raise RecipeError("windows cannot read pairs of texts; allowed: null, and truncation head, tail, head_tail")
+    if reading.windows is not None and reading.windows.stride >= room:
+        raise RecipeError(
+            f"windows.stride {reading.windows.stride} is not less than the {room} tokens of text in a window; "
+            f"allowed: 0 to {room - 1}"
+        )
+
+
+def positions_read(special: Sequence[int], reading: Reading) -> list[list[int]]:
+    """Choose the positions of an encoded text, or pair, that the model sees.
+
+    Args:
+        special: 1 at each token that the tokenizer added, 0 at those of the text, [tokens].
+        reading: settings that passed `check_reading`.
+
+    Returns:
+        One ascending list for each input: several where windows are asked for, one otherwise.
+    """
+    if len(special) <= reading.max_length:
+        return [list(range(len(special)))]
+    frame = [position for position, flag in enumerate(special) if flag]
+    texts, room = _texts(special), reading.max_length - len(frame)
+    if reading.windows is not None:
+        text = [position for each in texts for position in each]
+        starts = window_starts(len(text), room, reading.windows)
+        return [sorted(frame + text[start : start + room]) for start in starts]
+    kept = [cut(text, share, reading.truncation) for text, share in zip(texts, _shares(texts, room), strict=True)]
+    return [sorted(sum(kept, frame))]
+
+
+def cut(text: list[int], length: int, truncation: Truncation) -> list[int]:
+    """Keep at most `length` items of `text`, in their order."""
+    if len(text) <= length:
+        return text
+    head = {"head": length, "tail": 0, "head_tail": (length + 2) // 4}[truncation]
+    return text[:head] + text[len(text) - (length - head) :]
+
+
+def window_starts(length: int, room: int, windows: Windows) -> list[int]:
+    """Place windows of `room` tokens over a text of `length`, at most `windows.most`, each behind the one before."""
+    last = max(0, length - room)
+    starts = [*range(0, last, room - windows.stride), last]
+    if len(starts) <= windows.most:
+        return starts
+    if windows.most == 1:
+        return starts[:1]
+    apart = (len(starts) - 1) / (windows.most - 1)
+    return [starts[round(number * apart)] for number in range(windows.most)]
+
+
+def _texts(special: Sequence[int]) -> list[list[int]]:
+    """Split the positions between special tokens into those of each text."""
+    texts: list[list[int]] = []
+    for position, flag in enumerate(special):
+        if not flag and (position == 0 or special[position - 1]):
+            texts.append([])
+        if not flag:
+            texts[-1].append(position)
+    return texts
+
+
+def _shares(texts: Sequence[Sequence[int]], room: int) -> list[int]:
+    """Divide the room: one text takes it all; of two the shorter is kept whole as long as it fills less than half."""
+    if len(texts) == 1:
+        return [room]
+    one, other = (len(text) for text in texts)
+    if one <= other:
+        one = min(one, room // 2)
+        return [one, room - one]
+    other = min(other, room // 2)
+    return [room - other, other]

@@ -1,0 +1,201 @@
+"""Training and predicting in windows: pooling by hand, texts that fit, memory, what only the end of a text tells."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate.data_loader import BatchSamplerShard
+from datasets import Dataset
+from torch.nn import functional
+from torch.utils.data import BatchSampler, SequentialSampler
+
+import tiny
+from plankwise.data.encoding import Collator, encode, lengths_of, pool
+from plankwise.data.reading import Reading, Windows
+from plankwise.data.task import Row, Task, build_task
+from plankwise.methods.method import Job, train_on_task
+from plankwise.training import evaluate
+from plankwise.training.evaluate import predict, predict_logits
+from plankwise.training.fit import Training
+from plankwise.training.losses import over_windows, task_loss
+
+TRAINING = Training(epochs=2, batch_size=16, learning_rate=2e-3, precision="fp32")
+POOLINGS = pytest.mark.parametrize("pooling", ["mean", "max"])
+SHORT = Reading(max_length=8, windows=Windows(stride=2, most=50))
+
+
+def long_rows(count: int, seed: int) -> list[Row]:
+    """Texts of up to 30 words whose label only the last words tell."""
+    draw = random.Random(seed)
+    made: list[Row] = []
+    for number in range(count):
+        good = number % 2 == 0
+        words = draw.choices(tiny.PLAIN, k=draw.randint(24, 30))
+        words[-4:] = draw.choices(tiny.GOOD if good else tiny.BAD, k=4)
+        made.append({"id": f"{seed}-{number}", "text": " ".join(words), "label": "good" if good else "bad"})
+    return made
+
+
+def long_task() -> Task:
+    sizes = {"train": 160, "development": 60, "test": 61}
+    return build_task("long", {part: long_rows(count, count) for part, count in sizes.items()}, ("accuracy",))
+
+
+def train(folder: Path, task: Task, reading: Reading, training: Training = TRAINING, **changes: Any) -> Any:
+    torch.manual_seed(0)
+    model = tiny.model(layers=2, **changes)
+    job = Job(task.without_test(), tiny.tokenizer(), reading, task_loss("single_label"), 1, folder)
+    return model, train_on_task(model, job, training, "windows")
+
+
+def equal(one: Any, other: Any) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+class TestPooling:
+    @POOLINGS
+    def test_by_hand(self, pooling):
+        logits = torch.tensor([[1.0, 4.0], [3.0, -2.0], [5.0, 0.0], [7.0, 7.0], [9.0, 1.0]])
+        expected = {"mean": [[2.0, 1.0], [5.0, 0.0], [8.0, 4.0]], "max": [[3.0, 4.0], [5.0, 0.0], [9.0, 7.0]]}
+        assert pool(logits, torch.tensor([0, 0, 1, 2, 2]), pooling).tolist() == expected[pooling]
+
+    @POOLINGS
+    def test_one_window_keeps_its_very_bits(self, pooling):
+        logits = torch.randn(7, 3)
+        assert torch.equal(pool(logits, torch.arange(7), pooling), logits)
+
+    @POOLINGS
+    def test_the_loss_is_that_of_the_pooled_logits(self, pooling):
+        batch = Collator(tiny.tokenizer())(encode(long_task().splits["test"], tiny.tokenizer(), SHORT)[:3])
+        model = tiny.model()
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        outputs = model(**inputs)
+        found = over_windows(task_loss("single_label"), pooling)(outputs, batch)
+        rows = [outputs.logits[batch["window_of"] == text] for text in range(3)]
+        pooled = torch.stack([row.mean(0) if pooling == "mean" else row.max(0).values for row in rows])
+        assert len(rows[0]) > 1
+        torch.testing.assert_close(found, functional.cross_entropy(pooled, batch["labels"]))
+        assert outputs.logits.shape[0] == len(batch["window_of"])  # the model's own outputs are left alone
+
+
+class TestBatches:
+    def test_hold_every_window_beside_the_number_of_its_text(self):
+        examples = encode(long_task().splits["test"], tiny.tokenizer(), SHORT)[:4]
+        batch = Collator(tiny.tokenizer())(examples)
+        windows = [window["input_ids"] for each in examples for window in each["windows"]]
+        assert [row[: len(ids)].tolist() for row, ids in zip(batch["input_ids"], windows, strict=True)] == windows
+        assert batch["window_of"].tolist() == [n for n, each in enumerate(examples) for _ in each["windows"]]
+        assert batch["labels"].shape == (4,)
+
+    def test_a_texts_length_is_that_of_all_its_windows(self):
+        examples = encode(long_task().splits["test"], tiny.tokenizer(), SHORT)
+        assert lengths_of(examples) == [sum(len(w["input_ids"]) for w in each["windows"]) for each in examples]
+
+    def test_processes_share_texts_and_number_the_windows_of_their_own(self):
+        """Batches are dealt by index before anything is collated; window numbers need no process but their own."""
+        examples = encode(long_task().splits["test"], tiny.tokenizer(), SHORT)
+        batches = BatchSampler(SequentialSampler(examples), 4, drop_last=False)
+        for process in range(2):
+            for indices in BatchSamplerShard(batches, num_processes=2, process_index=process):
+                batch = Collator(tiny.tokenizer())([examples[index] for index in indices])
+                assert batch["window_of"].unique().tolist() == list(range(len(indices))) == list(range(4))
+
+
+class TestPredictions:
+    @POOLINGS
+    def test_are_the_pooled_logits_of_windows_run_one_at_a_time(self, pooling):
+        model, tokenizer, rows = tiny.model(), tiny.tokenizer(), long_task().splits["test"]
+        reading = dataclasses.replace(SHORT, windows=Windows(stride=2, pooling=pooling, most=50))
+        found = predict(model, tokenizer, long_task(), "test", reading)
+        for example, logits in zip(encode(rows, tokenizer, reading), found.logits, strict=True):
+            with torch.inference_mode():
+                alone = [model(input_ids=torch.tensor([w["input_ids"]])).logits[0].numpy() for w in example["windows"]]
+            expected = np.mean(alone, axis=0) if pooling == "mean" else np.max(alone, axis=0)
+            np.testing.assert_allclose(logits, expected, atol=1e-5)
+        assert found.ids == list(rows["id"])
+
+    def test_the_order_of_texts_changes_nothing(self):
+        model, tokenizer = tiny.model(), tiny.tokenizer()
+        examples = encode(long_task().splits["test"], tokenizer, SHORT)
+        order = random.Random(0).sample(range(len(examples)), len(examples))
+        there = predict_logits(model, tokenizer, examples, "mean")
+        back = predict_logits(model, tokenizer, [examples[index] for index in order], "mean")
+        np.testing.assert_allclose(back, there[order], atol=1e-6)
+
+    def test_a_text_of_many_windows_is_run_in_small_batches(self, monkeypatch):
+        monkeypatch.setattr(evaluate, "TOKENS_PER_BATCH", 64)
+        model, sizes = tiny.model(), []
+        model.register_forward_hook(
+            lambda _, __, inputs, ___: sizes.append(inputs["input_ids"].numel()), with_kwargs=True
+        )
+        texts = [f"{word} day" for word in tiny.GOOD] + ["the day " * 500]
+        split = Dataset.from_dict({"text": texts, "label": [0] * len(texts)})
+        reading = Reading(max_length=8, windows=Windows(most=999))
+        predict_logits(model, tiny.tokenizer(), encode(split, tiny.tokenizer(), reading), "mean")
+        assert len(sizes) > 20
+        assert max(sizes) <= 64
+
+    def test_windows_are_not_pooled_without_a_word(self):
+        examples = encode(long_task().splits["test"], tiny.tokenizer(), SHORT)
+        with pytest.raises(ValueError, match="say how to pool them"):
+            predict_logits(tiny.model(), tiny.tokenizer(), examples)
+
+
+class TestTraining:
+    @POOLINGS
+    def test_on_texts_that_fit_windows_give_the_same_weights(self, pooling, tmp_path):
+        task = tiny.task()
+        windows = Reading(max_length=32, windows=Windows(stride=4, pooling=pooling))
+        plain, fitted = train(tmp_path / "plain", task, Reading(max_length=32))
+        other, again = train(tmp_path / "windows", task, windows)
+        assert equal(plain, other)
+        assert not equal(plain, tiny.model(layers=2))
+        assert fitted.history == again.history
+
+    def test_the_gradient_reaches_every_window(self):
+        examples = encode(long_task().splits["test"], tiny.tokenizer(), SHORT)[:3]
+        batch = Collator(tiny.tokenizer())(examples)
+        logits = torch.randn(len(batch["window_of"]), 2, requires_grad=True)
+        pool(logits, batch["window_of"], "mean").sum().backward()
+        counts = torch.bincount(batch["window_of"])
+        assert logits.grad is not None
+        torch.testing.assert_close(logits.grad, (1 / counts)[batch["window_of"]][:, None].expand(-1, 2))
+
+    def test_accumulated_batches_make_the_same_steps(self, tmp_path):
+        still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+        settings = dataclasses.replace(TRAINING, keep="last")
+        whole, _ = train(tmp_path / "1", long_task(), SHORT, settings, **still)
+        parts, _ = train(
+            tmp_path / "4", long_task(), SHORT, dataclasses.replace(settings, gradient_accumulation=4), **still
+        )
+        for one, other in zip(whole.parameters(), parts.parameters(), strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=2e-4)
+
+    def test_bf16_pools_as_well(self, tmp_path):
+        model, fitted = train(tmp_path, long_task(), SHORT, dataclasses.replace(TRAINING, precision="bf16", epochs=0.5))
+        assert fitted.precision == "bf16"
+        assert all(torch.isfinite(value).all() for value in model.parameters())
+
+    def test_only_what_is_read_can_be_learned(self, tmp_path):
+        """The telling word stands behind the head: tail, both ends and windows find it, and the head guesses."""
+        task = long_task()
+        settings = Training(epochs=8, batch_size=16, learning_rate=5e-3, precision="fp32")
+        readings = {
+            "head": Reading(max_length=20),
+            "tail": Reading(max_length=20, truncation="tail"),
+            "head_tail": Reading(max_length=20, truncation="head_tail"),
+            "mean": Reading(max_length=20, windows=Windows(stride=2)),
+            "max": Reading(max_length=20, windows=Windows(stride=2, pooling="max")),
+        }
+        scores = {}
+        for name, reading in readings.items():
+            model, _ = train(tmp_path / name, task, reading, settings)
+            scores[name] = predict(model, tiny.tokenizer(), task, "test", reading).scores(["accuracy"])["accuracy"]
+        assert scores.pop("head") < 0.7
+        assert min(scores.values()) > 0.8, scores
