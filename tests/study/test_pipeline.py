@@ -175,7 +175,7 @@ def _kill_in(patched: pytest.MonkeyPatch, stage: str) -> None:
 
         return real(model, job, training, title, dying, **rest)
 
-    for place in ("study.pipeline", "methods.theseus", "methods.layer_subset"):
+    for place in ("study.stages", "methods.theseus", "methods.layer_subset"):
         patched.setattr(f"plankwise.{place}.train_on_task", train)
 
 

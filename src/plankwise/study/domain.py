@@ -24,8 +24,9 @@ from plankwise.encoder.anatomy import usable_positions
 from plankwise.encoder.checkpoint import load_tokenizer
 from plankwise.methods.checkpoint import Checkpoint
 from plankwise.study.domain_table import markdown, summarize
-from plankwise.study.pipeline import BASELINE, MODEL, Checked, check, run
+from plankwise.study.pipeline import MODEL, Checked, check, run
 from plankwise.study.plan import AnyTask, Evaluation, Model, Objective, Recipe
+from plankwise.study.stages import BASELINE
 from plankwise.training.fit import Training
 
 LANGUAGE_MODEL, TABLE = "language-model", "domain.json"

@@ -25,8 +25,9 @@ from plankwise.core.recipe import to_plain
 from plankwise.core.records import FILE_NAME, Record, read_record
 from plankwise.core.runtime import mix_seed, process_count
 from plankwise.study.hyperparameters import Plan, shown, trial_name
-from plankwise.study.pipeline import BASELINE, Checked, run
+from plankwise.study.pipeline import Checked, run
 from plankwise.study.run_folder import RECIPE
+from plankwise.study.stages import BASELINE
 from plankwise.study.storage import reachable
 from plankwise.study.trials import Claim, Row, Trials
 
@@ -155,7 +156,7 @@ def _measured(record: Record) -> tuple[float, Row]:
 @contextmanager
 def _quietly() -> Iterator[None]:
     """Leave out what each training has to tell: a study trains hundreds of times."""
-    loud = [logging.getLogger(f"plankwise.{name}") for name in ("training", "methods", "study.pipeline")]
+    loud = [logging.getLogger(f"plankwise.{name}") for name in ("training", "methods", "study.stages")]
     before = [each.level for each in loud]
     for each in loud:
         each.setLevel(logging.ERROR)

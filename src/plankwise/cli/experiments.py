@@ -1,0 +1,156 @@
+"""Verbs that train: runs, language models, experiments over them, studies."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from plankwise.cli.options import (
+    AsJson,
+    DryRun,
+    Out,
+    RecipePath,
+    Resume,
+    Seed,
+    Set,
+    app,
+    checked_recipe,
+    print_document,
+    print_plan,
+    print_record,
+    run_checked,
+)
+from plankwise.core.errors import RecipeError
+
+
+@app.command()
+def run(
+    recipe: RecipePath,
+    out: Out,
+    overrides: Set = None,
+    resume: Resume = False,
+    seed: Seed = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Do the whole chain: baseline, every step, evaluation, record and report."""
+    run_checked(checked_recipe(recipe, overrides, seed), out, resume, dry_run, as_json)
+
+
+@app.command()
+def finetune(
+    recipe: RecipePath,
+    out: Out,
+    overrides: Set = None,
+    resume: Resume = False,
+    seed: Seed = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train the baseline only. The test split stays untouched; `run --resume` or `compress` goes on from here."""
+    from plankwise.study.pipeline import run as run_chain
+
+    checked = checked_recipe(recipe, overrides, seed)
+    record = run_chain(checked, out, resume=resume, progress=not as_json, until="baseline")
+    print_record(record, out, as_json)
+
+
+@app.command()
+def pretrain(
+    recipe: RecipePath,
+    out: Out,
+    overrides: Set = None,
+    resume: Resume = False,
+    seed: Seed = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a language model on a corpus, from scratch or onwards, and compress it by the recipe's steps."""
+    checked = checked_recipe(recipe, overrides, seed)
+    if checked.task.kind != "masked_lm":
+        raise RecipeError(f"{recipe}: pretrain takes a task of name 'corpus', not '{checked.recipe.task.name}'")
+    run_checked(checked, out, resume, dry_run, as_json)
+
+
+@app.command()
+def domain(
+    recipe: Annotated[Path, typer.Argument(metavar="DOMAIN", help="YAML: a language model's recipe, tasks and seeds.")],
+    out: Out,
+    overrides: Set = None,
+    resume: Resume = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compress a language model once, fine-tune the large and the small for every task, and compare."""
+    from plankwise.study.domain import check_domain, read_domain, run_domain
+    from plankwise.study.domain_table import markdown
+
+    plan = check_domain(recipe, read_domain(recipe, overrides or []))
+    if dry_run:
+        print_plan(plan.language_model, as_json)
+        return
+    document = run_domain(plan, out, resume=resume, progress=not as_json)
+    print_document(document, as_json, [markdown(document)])
+
+
+@app.command()
+def compress(
+    recipe: RecipePath,
+    out: Out,
+    baseline: Annotated[
+        Path, typer.Option(help="A finished baseline: RUN/baseline of a run with the same data and seed.")
+    ],
+    overrides: Set = None,
+    resume: Resume = False,
+    seed: Seed = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compress a baseline that was trained already, and prove what was kept."""
+    from plankwise.study.pipeline import run as run_chain
+
+    checked = checked_recipe(recipe, overrides, seed)
+    record = run_chain(checked, out, resume=resume, progress=not as_json, baseline=baseline)
+    print_record(record, out, as_json)
+
+
+@app.command()
+def study(
+    recipe: Annotated[Path, typer.Argument(metavar="STUDY", help="A YAML study: a recipe and what to vary in it.")],
+    out: Annotated[Path, typer.Option(help="Folder of the study.")],
+    overrides: Set = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the study in the folder or the storage, join it, or begin it.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check every setting, count trials, and say roughly how long they take.")
+    ] = False,
+    report_only: Annotated[
+        bool, typer.Option("--report", help="Report on the trials that are finished so far; train nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Vary hyperparameters of a recipe, one trial for each setting and seed, and say what they do to the score."""
+    missing = [each for each in ("optuna", "matplotlib") if importlib.util.find_spec(each) is None]
+    if missing:
+        raise RecipeError(f"a study needs {' and '.join(missing)}: pip install 'plankwise[study]'")
+    from plankwise.study.hyperparameters import read_study
+
+    plan = read_study(recipe, overrides or [])
+    if dry_run:
+        from plankwise.study.study_cost import cost_lines, estimate_study
+
+        cost = estimate_study(plan)
+        print_document(cost, as_json, cost_lines(cost))
+        return
+    from plankwise.study.search import search
+    from plankwise.study.show import print_table
+    from plankwise.study.study_report import findings_table, write_study
+
+    document = write_study(plan, search(plan, out, resume or report_only, train=not report_only), out)
+    if as_json:
+        typer.echo(json.dumps(document))
+    else:
+        print_table(findings_table(document, out))

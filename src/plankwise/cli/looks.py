@@ -1,0 +1,80 @@
+"""Verbs that look at what is there: score, time, report, describe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from plankwise.cli.options import AsJson, Set, app, print_document, recipe_of
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a fine-tuned model.")],
+    recipe: Annotated[Path, typer.Option(help="The recipe whose task to score on.")],
+    split: Annotated[str, typer.Option(help="development, test or train.")] = "development",
+    overrides: Set = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a model on one split of a task, with bootstrap intervals."""
+    from plankwise.study.inspect import evaluate as score
+
+    scores = score(model, recipe_of(recipe, overrides, None), split)
+    print_document(
+        scores,
+        as_json,
+        [
+            f"{name}: {each['value']:.4f} [{each['low']:.4f}, {each['high']:.4f}]"
+            for name, each in scores["scores"].items()
+        ],
+    )
+
+
+@app.command()
+def bench(
+    baseline: Annotated[Path, typer.Argument(metavar="BASELINE", help="Folder of the larger model.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of the smaller model.")],
+    recipe: Annotated[Path, typer.Option(help="The recipe whose test texts give the lengths.")],
+    rounds: Annotated[int, typer.Option(min=3, help="Interleaved rounds.")] = 9,
+    threads: Annotated[int | None, typer.Option(min=1, help="Torch threads; all cores by default.")] = None,
+    overrides: Set = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time two models against each other, taking turns."""
+    from plankwise.study.inspect import bench as time_both
+    from plankwise.study.show import timing_lines
+
+    timing = time_both(baseline, model, recipe_of(recipe, overrides, None), rounds, threads)
+    print_document(timing, as_json, timing_lines(timing))
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs; seeds are pooled.")],
+    out: Annotated[Path | None, typer.Option(help="Write an HTML page here.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make the table over finished runs, pooling seeds, as Markdown or as an HTML page."""
+    from dataclasses import asdict
+
+    from plankwise.study.report import markdown, table, write_report
+
+    rows = table(runs)
+    if out is not None:
+        write_report(runs, out)
+    document = [
+        {name: value.model_dump() if hasattr(value, "model_dump") else value for name, value in asdict(row).items()}
+        for row in rows
+    ]
+    print_document(document, as_json, [markdown(rows)])
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of recipes, for editors."""
+    from plankwise.study.plan import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=1))

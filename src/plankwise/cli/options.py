@@ -1,0 +1,83 @@
+"""What verbs share: their options, and how recipes become runs and results become lines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from plankwise.core.records import Record
+    from plankwise.study.pipeline import Checked
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Makes BERT-class encoders small and fast, and proves what was kept.",
+)
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe.")]
+Out = Annotated[Path, typer.Option(help="Folder of the run.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: steps.0.modules=4.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder, or begin it.")]
+Seed = Annotated[int | None, typer.Option(help="Override the recipe's seed.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and what it costs; train nothing.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else.")]
+
+
+def recipe_of(path: Path, overrides: list[str] | None, seed: int | None) -> Any:
+    """Read a recipe."""
+    from plankwise.core.recipe import read_recipe
+    from plankwise.study.plan import Recipe
+
+    return read_recipe(path, Recipe, [*(overrides or []), *([] if seed is None else [f"seed={seed}"])])
+
+
+def checked_recipe(path: Path, overrides: list[str] | None, seed: int | None) -> Checked:
+    """Read a recipe and check it against its data and model."""
+    from plankwise.study.pipeline import check
+
+    return check(recipe_of(path, overrides, seed))
+
+
+def run_checked(checked: Checked, out: Path, resume: bool, dry_run: bool, as_json: bool) -> None:
+    """Do the whole chain of a checked recipe, or only plan it."""
+    if dry_run:
+        print_plan(checked, as_json)
+        return
+    from plankwise.study.pipeline import run as run_chain
+
+    print_record(run_chain(checked, out, resume=resume, progress=not as_json), out, as_json)
+
+
+def print_plan(checked: Checked, as_json: bool) -> None:
+    """Print what a recipe would do and roughly what it costs."""
+    from plankwise.study.estimate import estimate
+    from plankwise.study.show import plan_table, print_table
+
+    plan = estimate(checked)
+    if as_json:
+        typer.echo(json.dumps(plan))
+    else:
+        print_table(plan_table(plan))
+
+
+def print_record(record: Record, out: Path, as_json: bool) -> None:
+    """Show a run, from the main process alone."""
+    from plankwise.core.runtime import is_main_process
+    from plankwise.study.show import print_table, record_table
+
+    if not is_main_process():
+        return
+    if as_json:
+        typer.echo(record.model_dump_json())
+    else:
+        print_table(record_table(record, out))
+
+
+def print_document(document: Any, as_json: bool, lines: list[str]) -> None:
+    """Print a JSON document, or lines for people."""
+    typer.echo(json.dumps(document) if as_json else "\n".join(lines))

@@ -1,0 +1,175 @@
+"""The trained stages of a run: the baseline, and what each step makes of the model before it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from plankwise.core.errors import OutputError
+from plankwise.core.recipe import to_plain
+from plankwise.core.records import Cost, Entry
+from plankwise.core.runtime import default_device, mix_seed
+from plankwise.data.corpus import cache_folder
+from plankwise.data.task import DEVELOPMENT, TRAIN, Task
+from plankwise.encoder.checkpoint import load_classifier, load_masked_lm, load_tokenizer, load_trained
+from plankwise.methods.method import Job, Method, blocks_for, train_on_task
+from plankwise.study.plan import Recipe
+from plankwise.study.run_folder import Made, RunFolder, read_entry
+from plankwise.training.evaluate import predict
+from plankwise.training.losses import Loss, balanced_weights, masked_lm_loss, task_loss
+from plankwise.training.masking import score_masked_lm
+from plankwise.training.pretraining import pretrain
+
+logger = logging.getLogger(__name__)
+PRETRAINED, BASELINE = "pretrained", "baseline"
+_NO_COST = Cost(parameters=0, size_bytes=0, train_seconds=0.0)
+
+
+class Stages:
+    """The trained stages of one run, each starting from the one before."""
+
+    def __init__(self, recipe: Recipe, task: Task, folder: RunFolder, progress: bool) -> None:
+        self._recipe, self._folder, self._progress = recipe, folder, progress
+        self._task = task.without_test()  # nothing below ever holds the test split
+        self.last = BASELINE
+
+    def adopt_baseline(self, source: Path) -> None:
+        """Take over a finished baseline, if it is what this recipe would have trained."""
+        entry = read_entry(source)
+        if entry.settings != self._baseline_settings():
+            raise OutputError(f"the baseline in {source} was made with other data, model, settings or seed")
+        self._folder.adopt(source, BASELINE)
+
+    def baseline(self) -> Entry:
+        """Fine-tune the uncompressed model; on a corpus, train the language model on, or take it as it is."""
+        source, training = self._recipe.model.source or str(self._pretrained()), self._recipe.baseline
+
+        def make(work: Path) -> Made:
+            torch.manual_seed(self._seed("head"))
+            if self._task.kind == "masked_lm":
+                model = load_masked_lm(source, head_is_new=training is not None)
+            else:
+                model = load_classifier(source, self._task.labels, self._task.kind)
+            job, notes = self._job(work, BASELINE, load_tokenizer(source))
+            model.to(default_device())
+            seconds = 0.0 if training is None else train_on_task(model, job, training, "baseline").train_seconds
+            entry = self._entry(BASELINE, self._baseline_settings(), model, job, notes, seconds)
+            return model, job.tokenizer, entry
+
+        return self._folder.stage(BASELINE, make)
+
+    def step(self, number: int, method: Method) -> Entry:
+        """Let one method compress the model so far."""
+        name, source = f"steps/{number:02d}-{method.method}", self.last
+
+        def make(work: Path) -> Made:
+            model = self._load(str(self._folder.path / source)).to(default_device())
+            job, notes = self._job(work, name, load_tokenizer(str(self._folder.path / source)))
+            smaller = method.compress(model, job)
+            self._warn_if_unchanged(name, model, smaller)
+            seconds = notes.get("training", {}).get("train_seconds", 0.0)
+            return smaller, job.tokenizer, self._entry(method.method, to_plain(method), smaller, job, notes, seconds)
+
+        entry = self._folder.stage(name, make)
+        self.last = name
+        return entry
+
+    def _pretrained(self) -> Path:
+        scratch = self._recipe.model.scratch
+        assert scratch is not None
+
+        def make(work: Path) -> Made:
+            texts, content = self._task.splits[TRAIN], self._task.hashes[TRAIN]
+            corpus = self._task.kind == "masked_lm"
+            cache = cache_folder() / "blocks" if corpus else work / "blocks"
+            masking, seed = self._recipe.masking, self._seed(PRETRAINED)
+            model, tokenizer, notes = pretrain(scratch, texts, content, masking, seed, work, cache, self._progress)
+            seconds = sum(stage["train_seconds"] for stage in notes["stages"])
+            entry = Entry(
+                name=PRETRAINED,
+                settings=to_plain(scratch),
+                scores={},
+                scores_split=TRAIN,
+                cost=_NO_COST,
+                train_seconds=seconds,
+                development_scores={},
+                details=notes,
+            )
+            return model, tokenizer, entry
+
+        self._folder.stage(PRETRAINED, make)
+        return self._folder.path / PRETRAINED
+
+    def _job(self, work: Path, stage: str, tokenizer: PreTrainedTokenizerBase) -> tuple[Job, dict[str, Any]]:
+        notes: dict[str, Any] = {}
+        job = Job(
+            self._task,
+            tokenizer,
+            self._recipe.model.reading,
+            objective(self._recipe, self._task),
+            self._seed(stage),
+            work,
+            self._progress,
+            notes.__setitem__,
+            self._recipe.masking,
+        )
+        return job, notes
+
+    def _entry(
+        self,
+        name: str,
+        settings: dict[str, Any],
+        model: PreTrainedModel,
+        job: Job,
+        notes: dict[str, Any],
+        seconds: float,
+    ) -> Entry:
+        if job.task.kind == "masked_lm":
+            scores = score_masked_lm(model, job.tokenizer, blocks_for(job, DEVELOPMENT), job.masking)
+        else:
+            scores = predict(model, job.tokenizer, job.task, DEVELOPMENT, job.reading).scores(job.task.metrics)
+        return Entry(
+            name=name,
+            settings=settings,
+            scores=scores,
+            scores_split=DEVELOPMENT,
+            cost=_NO_COST,
+            train_seconds=seconds,
+            development_scores=scores,
+            details=notes,
+        )
+
+    def _baseline_settings(self) -> dict[str, Any]:
+        recipe = self._recipe
+        return {
+            "training": None if recipe.baseline is None else to_plain(recipe.baseline),
+            "model": to_plain(recipe.model),
+            "seed": recipe.seed,
+            "objective": to_plain(recipe.objective),
+            "masking": to_plain(recipe.masking),
+            "data_hashes": dict(self._task.hashes),
+        }
+
+    def _load(self, folder: str) -> PreTrainedModel:
+        return load_masked_lm(folder, head_is_new=False) if self._task.kind == "masked_lm" else load_trained(folder)
+
+    def _seed(self, stage: str) -> int:
+        return mix_seed(self._recipe.seed, stage)
+
+    def _warn_if_unchanged(self, name: str, model: PreTrainedModel, smaller: PreTrainedModel) -> None:
+        if sum(value.numel() for value in smaller.parameters()) >= sum(value.numel() for value in model.parameters()):
+            logger.warning("%s made the model no smaller", name)
+
+
+def objective(recipe: Recipe, task: Task) -> Loss:
+    """Make the loss that the recipe asks for."""
+    if task.kind == "masked_lm":
+        return masked_lm_loss
+    if recipe.objective.class_weights == "none":
+        return task_loss(task.kind)
+    labels = task.splits[TRAIN]["label"][:]
+    return task_loss(task.kind, balanced_weights(labels, task.kind, len(task.labels)))
