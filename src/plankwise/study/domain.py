@@ -18,11 +18,12 @@ from plankwise.core.files import write_json, write_text
 from plankwise.core.recipe import read_recipe, settings
 from plankwise.core.runtime import is_main_process
 from plankwise.data.corpus import Corpus
+from plankwise.encoder.anatomy import usable_positions
 from plankwise.methods.checkpoint import Checkpoint
 from plankwise.study.domain_table import markdown, summarize
 from plankwise.study.pipeline import BASELINE, MODEL, Checked, check, run
 from plankwise.study.plan import AnyTask, Evaluation, Model, Objective, Recipe
-from plankwise.training.fit import Training
+from plankwise.training.fit import Training, check_training
 
 LANGUAGE_MODEL, TABLE = "language-model", "domain.json"
 
@@ -91,6 +92,8 @@ def read_domain(path: Path, overrides: Sequence[str] = ()) -> Domain:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise RecipeError(f"{path}: two tasks are named '{repeated[0]}'")
+    if len(set(domain.seeds)) < len(domain.seeds):
+        raise RecipeError(f"{path}: seeds {list(domain.seeds)} name one twice")
     return domain
 
 
@@ -109,8 +112,17 @@ def check_domain(path: Path, domain: Domain, overrides: Sequence[str] = ()) -> P
     for each in domain.tasks:
         if isinstance(each.task, Corpus):
             raise RecipeError(f"{path}: tasks: {each.name}: a corpus has no labels to fine-tune for")
+        for training in (each.fine_tuning, each.compressed or each.fine_tuning):
+            check_training(training)
+    checked = check(recipe)
+    longest = usable_positions(checked.configs[-1])
+    for each in domain.tasks:
+        if each.max_length > longest:
+            raise RecipeError(
+                f"{path}: tasks: {each.name}: max_length {each.max_length} is more than {longest} positions"
+            )
         each.task.load()
-    return Plan(domain, check(recipe))
+    return Plan(domain, checked)
 
 
 def run_domain(plan: Plan, out: Path, *, resume: bool = False, progress: bool = False) -> dict[str, Any]:

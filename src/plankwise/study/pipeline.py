@@ -14,6 +14,7 @@ from plankwise.core.errors import MethodError, ModelError, OutputError, RecipeEr
 from plankwise.core.recipe import to_plain
 from plankwise.core.records import Cost, Entry, Record
 from plankwise.core.runtime import default_device, environment, is_main_process, mix_seed, wait_for_everyone
+from plankwise.data.blocks import ids_of
 from plankwise.data.corpus import Corpus, cache_folder
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
 from plankwise.encoder.anatomy import usable_positions
@@ -61,7 +62,7 @@ def check(recipe: Recipe) -> Checked:
     if recipe.model.max_length > longest:
         raise ModelError(f"model.max_length {recipe.model.max_length} is more than the model's {longest} positions")
     if source is not None:
-        _check_tokenizer(recipe, source)
+        _check_tokenizer(recipe, source, config)
     if recipe.baseline is not None:
         check_training(recipe.baseline)
     configs = [config]
@@ -71,15 +72,20 @@ def check(recipe: Recipe) -> Checked:
             check_training(step.training)
         except (MethodError, RecipeError) as error:
             raise type(error)(f"steps.{number} ({step.method}): {error}") from None
-    return Checked(recipe, recipe.task.load(), configs)
+    task = recipe.task.load()
+    if task.access == "credentialed" and scratch is not None:
+        logger.warning("the new tokenizer will hold words of the credentialed text, in every model folder of the run")
+    return Checked(recipe, task, configs)
 
 
-def _check_tokenizer(recipe: Recipe, source: str) -> None:
+def _check_tokenizer(recipe: Recipe, source: str, config: PreTrainedConfig) -> None:
     tokenizer = load_tokenizer(source)
     wanted = ("mask_token_id", "cls_token_id", "sep_token_id") if isinstance(recipe.task, Corpus) else ()
     for name in wanted:
         if getattr(tokenizer, name) is None:
             raise ModelError(f"the tokenizer of {source} has no {name.removesuffix('_id')}; a masked LM needs one")
+    if ids_of(tokenizer) > config.vocab_size:
+        raise ModelError(f"the tokenizer of {source} has {ids_of(tokenizer)} ids, its model {config.vocab_size}")
 
 
 def run(
@@ -220,7 +226,14 @@ class _Chain:
             corpus = self._task.kind == "masked_lm"
             cache = cache_folder() / "blocks" if corpus else work / "blocks"
             masking, seed = self._recipe.masking, self._seed(PRETRAINED)
-            model, tokenizer, notes = pretrain(scratch, texts, content, masking, seed, work, cache, self._progress)
+
+            def look_at(tokenizer: PreTrainedTokenizerBase) -> None:
+                if corpus:
+                    blocks_for(self._job(work, PRETRAINED, tokenizer)[0], DEVELOPMENT)  # it may not fill one block
+
+            model, tokenizer, notes = pretrain(
+                scratch, texts, content, masking, seed, work, cache, self._progress, look_at
+            )
             seconds = sum(stage["train_seconds"] for stage in notes["stages"])
             entry = Entry(
                 name=PRETRAINED,

@@ -11,6 +11,7 @@ from plankwise.data.corpus import Corpus
 from plankwise.data.docstrings import Docstrings
 from plankwise.data.germeval import GermEval2018, GermEval2019
 from plankwise.data.tables import HubDataset, Table
+from plankwise.methods.checkpoint import Checkpoint
 from plankwise.methods.registry import AnyMethod
 from plankwise.training.fit import Training
 from plankwise.training.masking import Masking
@@ -99,6 +100,14 @@ class Recipe:
     def _null_baseline_is_for_corpora(self) -> Recipe:
         if self.baseline is None and not isinstance(self.task, Corpus):
             raise ValueError("baseline: null is for a task of name 'corpus'; elsewhere the model has to be fine-tuned")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _corpora_have_no_labels(self) -> Recipe:
+        if isinstance(self.task, Corpus) and any(isinstance(step, Checkpoint) for step in self.steps):
+            raise ValueError("steps: checkpoint fine-tunes for a task with labels; a corpus has none")
+        if isinstance(self.task, Corpus) and self.objective.class_weights != "none":
+            raise ValueError("objective.class_weights is for a task with labels; a corpus has none")
         return self
 
 
