@@ -1,9 +1,10 @@
 """How much memory pretraining takes on a generated corpus of a gigabyte or more: reading, tokenizing, training.
 
-Writes lines of random words of Zipfian frequency, every twentieth line a repeat, then runs `plankwise pretrain` on them in
-a process of its own: the corpus is read and deduplicated, a tokenizer trained, the text tokenized and packed, and a small
-language model trained for a few dozen steps. Memory is sampled from /proc all along; what counts is anonymous memory, for
-pages of memory-mapped files leave whenever somebody else wants the room. The last line is one JSON object.
+Writes lines of random words of Zipfian frequency, every twentieth line a repeat, then runs `plankwise pretrain` on
+them in a process of its own: the corpus is read and deduplicated, a tokenizer trained, the text tokenized and packed,
+and a small language model trained for a few dozen steps. Memory is sampled from /proc all along; what counts is
+anonymous memory, for pages of memory-mapped files leave whenever somebody else wants the room. The last line is one
+JSON object.
 
 Usage: python benchmarks/corpus_memory.py [--gigabytes 1] [--steps 40] [--folder FOLDER]
 """

@@ -100,29 +100,33 @@ def _open(path: Path) -> IO[bytes]:
 
 def _plain(file: IO[bytes], path: Path, text: str) -> Iterator[Document]:
     lines: Document = []
-    read = io.TextIOWrapper(file, encoding="utf-8-sig")
-    for raw in iter(lambda: read.readline(MOST_CHARACTERS), ""):
-        line = raw.strip()
-        if line:
-            lines.append(line)
-        if lines and (not line or len(lines) == MOST_LINES):
-            yield lines
-            lines = []
+    with io.TextIOWrapper(file, encoding="utf-8-sig") as read:
+        for raw in iter(lambda: read.readline(MOST_CHARACTERS), ""):
+            line = raw.strip()
+            if line:
+                lines.append(line)
+            if lines and (not line or len(lines) == MOST_LINES):
+                yield lines
+                lines = []
     if lines:
         yield lines
 
 
 def _json_lines(file: IO[bytes], path: Path, text: str) -> Iterator[Document]:
-    for number, raw in enumerate(io.TextIOWrapper(file, encoding="utf-8-sig", newline="\n"), 1):
-        if raw.strip():
-            try:
-                row = json.loads(raw)
-            except (ValueError, RecursionError):
-                raise DataError(f"{path}:{number}: not a line of JSON") from None
-            if not isinstance(row, dict) or text not in row:
-                keys = row if isinstance(row, dict) else ()
-                raise DataError(f"{path}:{number}: there is no key '{text}'; {suggest(text, keys)}")
-            yield from _rows(row[text], path, number)
+    with io.TextIOWrapper(file, encoding="utf-8-sig", newline="\n") as read:
+        for number, raw in enumerate(read, 1):
+            if raw.strip():
+                yield from _rows(_value(raw, text, f"{path}:{number}"), path, number)
+
+
+def _value(raw: str, text: str, where: str) -> Any:
+    try:
+        row = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise DataError(f"{where}: not a line of JSON") from None
+    if not isinstance(row, dict) or text not in row:
+        raise DataError(f"{where}: there is no key '{text}'; {suggest(text, row if isinstance(row, dict) else ())}")
+    return row[text]
 
 
 def _parquet(file: IO[bytes], path: Path, text: str) -> Iterator[Document]:
@@ -142,19 +146,20 @@ def _parquet(file: IO[bytes], path: Path, text: str) -> Iterator[Document]:
 def _table(file: IO[bytes], path: Path, text: str) -> Iterator[Document]:
     csv.field_size_limit(sys.maxsize)
     separator = "," if kind_of(path) == ".csv" else "\t"
-    rows = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), delimiter=separator, strict=True)
-    try:
-        header = next(rows, [])
-        if text not in header:
-            raise DataError(f"{path}: there is no column '{text}'; {suggest(text, header)}")
-        column = header.index(text)
-        for number, row in enumerate(rows, 1):
-            if row and len(row) != len(header):
-                raise DataError(f"{path}, row {number}: {len(row)} cells, the header has {len(header)}")
-            if row:
-                yield from _rows(row[column], path, number)
-    except csv.Error:
-        raise DataError(f"{path}: not a table; a quote is out of place near line {rows.line_num}") from None
+    with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as read:
+        rows = csv.reader(read, delimiter=separator, strict=True)
+        try:
+            header = next(rows, [])
+            if text not in header:
+                raise DataError(f"{path}: there is no column '{text}'; {suggest(text, header)}")
+            column = header.index(text)
+            for number, row in enumerate(rows, 1):
+                if row and len(row) != len(header):
+                    raise DataError(f"{path}, row {number}: {len(row)} cells, the header has {len(header)}")
+                if row:
+                    yield from _rows(row[column], path, number)
+        except csv.Error:
+            raise DataError(f"{path}: not a table; a quote is out of place near line {rows.line_num}") from None
 
 
 def _rows(value: Any, path: Path, number: int) -> Iterator[Document]:
