@@ -47,8 +47,8 @@ class Vocabulary:
 def train_tokenizer(texts: Dataset, vocabulary: Vocabulary, positions: int) -> PreTrainedTokenizerBase:
     """Train a tokenizer on the column `text`.
 
-    The same texts give the same WordPiece or BPE vocabulary. Two trainings of Unigram may differ in a few pieces: the
-    library sums its expectations in the order in which threads and hash maps give them.
+    The same texts give the same WordPiece or BPE tokenizer. The scores of Unigram's pieces, and with them its ids, come
+    out a little different each time; whoever needs it twice keeps the first.
 
     Args:
         texts: rows with a `text`; of a large corpus only an even sample is read.

@@ -229,13 +229,7 @@ def _train(
     folder: Path,
     progress: bool,
 ) -> Fitted:
-    training = Training(
-        epochs=epochs,
-        batch_size=scratch.batch_size,
-        learning_rate=scratch.learning_rate,
-        keep="last",
-        evaluations_per_epoch=max(1, round(scratch.checkpoints / max(1.0, epochs))),
-    )
+    training = _training(scratch, epochs)
     with masked_lm_material(model, tokenizer, blocks, None, masking) as material:
         return fit(
             model,
@@ -245,6 +239,16 @@ def _train(
             folder=folder,
             progress=f"pretraining, {folder.name}" if progress else None,
         )
+
+
+def _training(scratch: Scratch, epochs: float) -> Training:
+    return Training(
+        epochs=epochs,
+        batch_size=scratch.batch_size,
+        learning_rate=scratch.learning_rate,
+        keep="last",
+        evaluations_per_epoch=max(1, round(scratch.checkpoints / max(1.0, epochs))),
+    )
 
 
 def rehearse_pretraining(
