@@ -129,8 +129,9 @@ class Order(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         # Iterating over the tensor itself would make a tensor of each of its millions of numbers, all at once.
-        for some in torch.randperm(self._count, generator=self._generator()).split(INDICES_AT_ONCE):
-            yield from some.tolist()
+        indices = torch.randperm(self._count, generator=self._generator())
+        for start in range(0, self._count, INDICES_AT_ONCE):
+            yield from indices[start : start + INDICES_AT_ONCE].tolist()
 
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(mix_seed(self._seed, "order", self._epoch))
