@@ -264,3 +264,95 @@ def test_two_processes_draw_alike_and_make_a_sound_model(place: Path, tmp_path: 
     assert alone.returncode == 0
     other = json.loads((tmp_path / "alone" / "record.json").read_text())["steps"][0]["details"]
     assert details["draws_sha256"] == other["draws_sha256"], "both ranks drew alike, but not what one process draws"
+
+
+LANGUAGE_MODEL = """\
+name: lm
+task: {{name: corpus, files: [{corpus}], held_out: 0.1}}
+model:
+  max_length: 16
+  scratch:
+    {{layers: 2, width: 16, heads: 2, vocabulary: {{size: 60}}, positions: 16, block: 16, growth: [2], epochs: [1]}}
+baseline: null
+steps: [{{method: layer_subset, layers: 1, training: {{epochs: 0.5, batch_size: 16}}}}]
+"""
+DOMAIN = "{name: d, language_model: lm.yaml, tasks: [{name: t, max_length: 16, task: {name: table, train: data.csv}}]}"
+
+
+@pytest.fixture(scope="module")
+def corpus_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    (folder / "corpus.txt").write_text("\n\n".join(str(row["text"]) for row in tiny.rows(300)))
+    (folder / "lm.yaml").write_text(LANGUAGE_MODEL.format(corpus=folder / "corpus.txt"))
+    (folder / "domain.yaml").write_text(DOMAIN)
+    (folder / "broken.jsonl").write_text('{"text": "geheimnis"')
+    return folder
+
+
+WRONG_CORPUS = {
+    "no such file": (["pretrain", "lm.yaml", "--set", "task.files=[gone.txt]"], r"'gone\.txt' matches no file"),
+    "broken file": (["pretrain", "lm.yaml", "--set", "task.files=[broken.jsonl]"], r"jsonl:1: not a line of JSON"),
+    "no source": (["pretrain", "lm.yaml", "--set", "task.files=null"], "give either files or dataset"),
+    "no share": (["pretrain", "lm.yaml", "--set", "task.held_out=0.7"], "less than 0.5"),
+    "labels": (
+        ["pretrain", "lm.yaml", "--set", "steps=[{method: checkpoint, source: x}]"],
+        "a corpus has none",
+    ),
+    "block": (["pretrain", "lm.yaml", "--set", "model.scratch.block=99"], "longer than positions"),
+    "rate": (["pretrain", "lm.yaml", "--set", "masking.rate=1"], "less than 1"),
+    "no steps": (["domain", "domain.yaml", "--set", "language_model=nolm.yaml"], "cannot read the recipe"),
+    "task file": (["domain", "domain.yaml", "--set", "tasks.0.task.train=gone.csv"], r"cannot read gone\.csv"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_CORPUS)
+def test_a_wrong_corpus_gets_one_line_and_exit_code_2(
+    case: str,
+    corpus_place: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(corpus_place)
+    given, message = WRONG_CORPUS[case]
+    assert call(monkeypatch, *given, "--out", tmp_path / "run") == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert re.search(message, lines[-1]), lines
+    assert len([line for line in lines if line.startswith("plankwise:")]) == 1
+    assert not any("Traceback" in line or "geheimnis" in line for line in lines)
+    assert not (tmp_path / "run").exists()
+
+
+def test_pretrain_is_for_corpora(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "pretrain", place / "recipe.yaml", "--out", tmp_path / "run") == 2
+    assert "pretrain takes a task of name 'corpus', not 'table'" in capsys.readouterr().err
+
+
+def test_a_language_model_is_planned_trained_and_found_again(
+    corpus_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["pretrain", corpus_place / "lm.yaml", "--out", tmp_path / "run"]
+    assert call(monkeypatch, *command, "--dry-run", "--json") == 0
+    assert [row["stage"] for row in json.loads(capsys.readouterr().out)] == ["pretraining, 2 layers", "01-layer_subset"]
+    assert not (tmp_path / "run").exists()
+    assert call(monkeypatch, *command, "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["steps"][0]["scores"]["perplexity"] > 1
+    assert call(monkeypatch, *command, "--resume") == 0
+    assert "layer_subset" in capsys.readouterr().out
+
+
+def test_two_processes_pretrain_one_language_model(corpus_place: Path, tmp_path: Path) -> None:
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "plankwise"]
+    unigram = "model.scratch.vocabulary={kind: unigram, size: 60}"  # which would come out differently in each process
+    command = ["pretrain", str(corpus_place / "lm.yaml"), "--out", str(tmp_path / "run"), "--set", unigram]
+    variables = {**environment(), "ACCELERATE_USE_CPU": "1", "PLANKWISE_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run([*launch, *command], env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert record["environment"]["processes"] == 2
+    assert record["steps"][0]["scores"]["perplexity"] > 1
+    assert len([path for path in (tmp_path / "cache" / "blocks").iterdir() if path.is_dir()]) == 2

@@ -14,10 +14,11 @@ import tiny
 from plankwise.core.errors import CheckpointError, TrainingError
 from plankwise.data.encoding import Collator, encode
 from plankwise.data.reading import Reading
+from plankwise.training import trainer
 from plankwise.training.checkpoints import newest, seal
 from plankwise.training.fit import Fitted, Training, fit, planned_steps
 from plankwise.training.losses import task_loss
-from plankwise.training.trainer import LengthGrouped, Material
+from plankwise.training.trainer import LengthGrouped, Material, Order
 
 TRAINING = Training(epochs=2, batch_size=16, learning_rate=1e-3, precision="fp32", evaluations_per_epoch=2)
 EXAMPLES = encode(tiny.task().splits["train"], tiny.tokenizer(), Reading(max_length=32))
@@ -157,3 +158,27 @@ def test_half_a_checkpoint_is_swept_away_and_a_damaged_one_refused(tmp_path: Pat
     (tmp_path / "checkpoint-6" / "optimizer.pt").write_text("y")
     with pytest.raises(CheckpointError, match=r"optimizer\.pt is damaged"):
         newest(tmp_path, {"a": 1})
+
+
+def test_the_order_of_many_examples_is_one_permutation_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    order = Order(1005, seed=3)
+    first = list(order)
+    assert Counter(first) == Counter(range(1005))
+    monkeypatch.setattr(trainer, "INDICES_AT_ONCE", 7)
+    assert list(order) == first, "pieces change nothing"
+    order.set_epoch(1)
+    assert list(order) != first
+
+
+def test_the_order_of_many_examples_takes_little_memory() -> None:
+    made: list[int] = []
+
+    class Counting(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            found = function(*args, **(kwargs or {}))
+            made.append(len(found) if isinstance(found, (tuple, list)) else 1)
+            return found
+
+    with Counting():
+        assert next(iter(Order(1_000_000, seed=3))) >= 0
+    assert max(made) <= 10_000

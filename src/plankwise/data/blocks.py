@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,19 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from plankwise.core.errors import DataError
 from plankwise.data.corpus import built_once
+from plankwise.data.streams import texts_of
 from plankwise.data.vocabulary import CONTINUES, SPACE
 
 logger = logging.getLogger(__name__)
-TEXTS_PER_CALL = 512
+CHARACTERS_PER_CALL = 500_000  # a token takes hundreds of bytes until its number is all that is left of it
 BLOCKS_PER_WRITE = 4096
 PARALLELISM = "TOKENIZERS_PARALLELISM"
+SPACE_BYTES = ("Ġ", "Ċ", "č", "ĉ")  # how byte-level tokenizers write the space, ends of lines and the tab
 Ids = NDArray[np.integer[Any]]
 
 
@@ -51,20 +54,52 @@ def blocks_of(texts: Dataset, content: str, tokenizer: PreTrainedTokenizerBase, 
 
 def continuations(tokenizer: PreTrainedTokenizerBase) -> NDArray[np.bool_]:
     """Tell for each token whether it goes on with the word before it, [vocabulary]."""
-    tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     special = set(tokenizer.all_special_ids)
-    opens = next((sign for sign in (SPACE, "Ġ") if any(token.startswith(sign) for token in tokens)), None)
-    goes_on = [not token.startswith(opens) if opens else token.startswith(CONTINUES) for token in tokens]
-    return np.array([each and index not in special for index, each in enumerate(goes_on)])
+    flags = np.zeros(ids_of(tokenizer), dtype=bool)
+    goes_on = _continues(tokenizer.backend_tokenizer)
+    for token, index in tokenizer.get_vocab().items():
+        flags[index] = index not in special and goes_on(token)
+    return flags
+
+
+def ids_of(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Count the token ids: one more than the highest. Not every vocabulary is without holes."""
+    highest: int = max(tokenizer.get_vocab().values())
+    return highest + 1
+
+
+def _continues(tokenizer: Tokenizer) -> Callable[[str], bool]:
+    """Tell how this kind of tokenizer writes a token that goes on with a word."""
+    kind = type(tokenizer.model).__name__
+    if kind == "WordPiece":
+        prefix = tokenizer.model.continuing_subword_prefix or CONTINUES
+        return lambda token: token.startswith(prefix)
+    if kind == "WordLevel":
+        return lambda token: False
+    if "ByteLevel" in f"{tokenizer.pre_tokenizer}{tokenizer.decoder}":
+        return lambda token: token[:1] not in SPACE_BYTES
+    return lambda token: not (token.startswith(SPACE) or _stands_alone(token[:1]))
+
+
+def _stands_alone(char: str) -> bool:
+    """Tell characters of scripts that put no spaces between words: Han and Kana."""
+    return "\u2e80" <= char <= "\u9fff" or "\uf900" <= char <= "\ufaff" or char >= "\U00020000"
+
+
+def _bare(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+    """Copy the tokenizer's core without the truncation and padding that its file or its last use left switched on."""
+    bare = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    bare.no_truncation()
+    bare.no_padding()
+    return bare
 
 
 def _serialized(tokenizer: PreTrainedTokenizerBase) -> str:
-    serialized: str = tokenizer.backend_tokenizer.to_str()
-    return f"{serialized}/{tokenizer.cls_token_id}/{tokenizer.sep_token_id}"
+    return f"{_bare(tokenizer).to_str()}/{tokenizer.cls_token_id}/{tokenizer.sep_token_id}"
 
 
 def _build(texts: Dataset, tokenizer: PreTrainedTokenizerBase, block: int, path: Path) -> None:
-    kind = pa.uint16() if len(tokenizer) <= 2**16 else pa.int32()
+    kind = pa.uint16() if ids_of(tokenizer) <= 2**16 else pa.int32()
     schema = pa.schema([("input_ids", pa.list_(kind, block))])
     tokens = rows = 0
     with pa.ipc.new_stream(str(path), schema) as stream:
@@ -81,28 +116,43 @@ def _build(texts: Dataset, tokenizer: PreTrainedTokenizerBase, block: int, path:
 
 def _packed(texts: Dataset, tokenizer: PreTrainedTokenizerBase, block: int) -> Iterator[tuple[Ids, int]]:
     """Yield full blocks, [blocks, block], and how many tokens were read for them; the rest at the end is dropped."""
-    rest: Ids = np.zeros(0, dtype=np.int64)
+    rest: Ids = np.zeros(0, dtype=np.int32)
     for read in _streams(texts, tokenizer, BLOCKS_PER_WRITE * (block - 1)):
         stream = np.concatenate([rest, read])
         count = len(stream) // (block - 1)
         body = stream[: count * (block - 1)].reshape(count, block - 1)
         rest = stream[count * (block - 1) :]
-        yield np.hstack([np.full((count, 1), tokenizer.cls_token_id), body]), len(read)
+        yield np.hstack([np.full((count, 1), tokenizer.cls_token_id, dtype=np.int32), body]), len(read)
 
 
 def _streams(texts: Dataset, tokenizer: PreTrainedTokenizerBase, enough: int) -> Iterator[Ids]:
     """Yield token ids, each text closed by the separator, in pieces of about `enough` tokens."""
-    waiting: list[int] = []
+    waiting: list[Ids] = []
+    bare, tokens = _bare(tokenizer), 0
     with _all_cores():
-        for batch in texts.select_columns(["text"]).iter(TEXTS_PER_CALL):
-            for encoding in tokenizer.backend_tokenizer.encode_batch_fast(batch["text"], add_special_tokens=False):
-                waiting += encoding.ids
-                waiting.append(tokenizer.sep_token_id)
-            if len(waiting) >= enough:
-                yield np.array(waiting)
-                waiting = []
+        for some in _batches(texts):
+            for encoding in bare.encode_batch_fast(some, add_special_tokens=False):
+                waiting.append(np.array([*encoding.ids, tokenizer.sep_token_id], dtype=np.int32))
+                tokens += len(waiting[-1])
+            if tokens >= enough:
+                yield np.concatenate(waiting)
+                waiting, tokens = [], 0
     if waiting:
-        yield np.array(waiting)
+        yield np.concatenate(waiting)
+
+
+def _batches(texts: Dataset) -> Iterator[list[str]]:
+    """Group texts by their characters, of which one may have any number."""
+    waiting: list[str] = []
+    characters = 0
+    for text in texts_of(texts):
+        waiting.append(text)
+        characters += len(text)
+        if characters >= CHARACTERS_PER_CALL:
+            yield waiting
+            waiting, characters = [], 0
+    if waiting:
+        yield waiting
 
 
 @contextmanager

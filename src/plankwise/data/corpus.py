@@ -11,6 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
+from itertools import compress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,17 +22,19 @@ import pydantic
 from datasets import Dataset, DatasetDict
 from filelock import FileLock
 
-from plankwise.core.errors import DataError
+from plankwise.core.errors import DataError, OutputError, suggest
 from plankwise.core.files import sha256, whole_folder, write_json
 from plankwise.core.recipe import settings
 from plankwise.core.runtime import is_main_process, wait_for_everyone
 from plankwise.data.duplicates import LineHashes, hash_line
-from plankwise.data.streams import Document, documents_of, find_files
+from plankwise.data.streams import COMPRESSED, Document, cut_row, documents_of, find_files, kind_of, texts_of
 from plankwise.data.task import DEVELOPMENT, TRAIN, Access, Task
 
 logger = logging.getLogger(__name__)
-FORMAT = 1  # of what lies in the cache; a change makes older entries unknown
+FORMAT = 2  # of what lies in the cache; a change makes older entries unknown
 ROWS_PER_WRITE = 1000
+CHARACTERS_PER_WRITE = 4_000_000
+SIZES = "sizes.json"  # of the other files in a folder of the cache
 FEATURES = datasets.Features({"id": datasets.Value("string"), "text": datasets.Value("large_string")})
 
 
@@ -93,10 +96,9 @@ class Corpus:
         how = [FORMAT, self.text, self.deduplicate, self.held_out, self.split_seed]
         if self.files is not None:
             files = find_files(self.files)
-            what: list[str] = [f"{''.join(path.suffixes[-2:])} {sha256(path)}" for path in files]
-            return _key(how, what), lambda: documents_of(files, self.text)
+            return _key(how, [_identity(path) for path in files]), lambda: documents_of(files, self.text)
         data = _load_dataset(self)
-        return _key(how, [data._fingerprint]), lambda: ([text] for text in _column(data, self.text))
+        return _key(how, [data._fingerprint]), lambda: _rows(data, self.text)
 
     def _build(self, read: Callable[[], Iterable[Document]], folder: Path) -> None:
         logger.info("reading the corpus into %s", folder.parent)
@@ -105,7 +107,8 @@ class Corpus:
         with _Writer(folder / f"{TRAIN}.arrow") as train, _Writer(folder / f"{DEVELOPMENT}.arrow") as held_out:
             line = 0
             for document in read():
-                kept = [text for at, text in enumerate(document, line) if repeated is None or not repeated[at]]
+                known = None if repeated is None else repeated[line : line + len(document)]
+                kept = document if known is None else list(compress(document, ~known))
                 line += len(document)
                 counts["repeated_lines_dropped"] += len(document) - len(kept)
                 if kept:
@@ -115,6 +118,8 @@ class Corpus:
                     counts["characters"] += len(text)
                     out = _share_of(text, self.split_seed) < self.held_out
                     (held_out if out else train).add(str(counts["documents"]), text)
+        if repeated is not None and line != len(repeated):
+            raise DataError("the corpus changed while it was read")
         for part, rows in ((TRAIN, train.rows), (DEVELOPMENT, held_out.rows)):
             if not rows:
                 raise DataError(f"the corpus has {counts['documents']} documents; its {part} part would be empty")
@@ -128,44 +133,67 @@ def cache_folder() -> Path:
 
 
 def built_once(folder: Path, build: Callable[[Path], None]) -> None:
-    """Let one process build `folder`, readable by its owner alone; everyone else waits and finds it whole."""
-    if is_main_process() and not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with FileLock(f"{folder}.lock"):
-            if not folder.exists():
-                with whole_folder(folder) as temporary:
-                    temporary.chmod(0o700)
-                    build(temporary)
+    """Let one process build `folder`, readable by its owner alone; everyone else waits and finds it whole.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    if is_main_process() and not _is_whole(folder):
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with FileLock(f"{folder}.lock"):
+                if not _is_whole(folder):
+                    with whole_folder(folder) as temporary:
+                        temporary.chmod(0o700)
+                        build(temporary)
+                        write_json(temporary / SIZES, _sizes(temporary))
+        except OSError as error:
+            raise OutputError(f"cannot write to {folder.parent}: {error.strerror or error}") from None
     wait_for_everyone()
 
 
+def _is_whole(folder: Path) -> bool:
+    """Tell whether the files of `folder` are as long as they were when it was built."""
+    try:
+        return bool(json.loads((folder / SIZES).read_text(encoding="utf-8")) == _sizes(folder))
+    except (OSError, ValueError):
+        return False
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.name != SIZES}
+
+
 class _Writer:
-    """Writes texts to an Arrow stream, a thousand at a time."""
+    """Writes texts to an Arrow stream, many at a time."""
 
     def __init__(self, path: Path) -> None:
         self.rows = 0
         self._schema = FEATURES.arrow_schema
         self._stream = pa.ipc.new_stream(str(path), self._schema)
         self._waiting: list[tuple[str, str]] = []
+        self._characters = 0
 
     def __enter__(self) -> _Writer:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._flush()
+    def __exit__(self, fault: type[BaseException] | None, *_: object) -> None:
+        if fault is None:
+            self._flush()
         self._stream.close()
 
     def add(self, number: str, text: str) -> None:
         self.rows += 1
+        self._characters += len(text)
         self._waiting.append((number, text))
-        if len(self._waiting) >= ROWS_PER_WRITE:
+        if len(self._waiting) >= ROWS_PER_WRITE or self._characters >= CHARACTERS_PER_WRITE:
             self._flush()
 
     def _flush(self) -> None:
         columns = [list(column) for column in zip(*self._waiting, strict=True)] or [[], []]
         arrays = [pa.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)]
         self._stream.write_batch(pa.record_batch(arrays, schema=self._schema))
-        self._waiting = []
+        self._waiting, self._characters = [], 0
 
 
 def _find_repeated(documents: Iterable[Document], folder: Path) -> np.ndarray:
@@ -180,6 +208,15 @@ def _share_of(text: str, seed: int) -> float:
     return hash_line(f"{seed}/{text}") / 2.0**64
 
 
+def _identity(path: Path) -> str:
+    """Tell a file by what is in it and how it is packed."""
+    packed = path.suffix.lower() if path.suffix.lower() in COMPRESSED else ""
+    try:
+        return f"{kind_of(path)}{packed} {sha256(path)}"
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
+
+
 def _key(how: list[object], what: list[str]) -> str:
     return hashlib.sha256(json.dumps([how, what]).encode()).hexdigest()[:32]
 
@@ -188,16 +225,16 @@ def _load_dataset(corpus: Corpus) -> Dataset:
     try:
         data = datasets.load_dataset(str(corpus.dataset), corpus.configuration, split=corpus.split)
     except Exception as error:  # the library raises many kinds, most of them its own
-        lines = str(error).splitlines()
-        raise DataError(f"cannot load the dataset {corpus.dataset}: {lines[0] if lines else error!r}") from None
+        said = "" if corpus.access == "credentialed" else str(error).partition("\n")[0]  # it may quote a row
+        raise DataError(f"cannot load the dataset {corpus.dataset}: {said or type(error).__name__}") from None
     if corpus.text not in data.column_names:
-        allowed = ", ".join(data.column_names)
-        raise DataError(f"{corpus.dataset}: there is no column '{corpus.text}'; Allowed: {allowed}")
+        raise DataError(f"{corpus.dataset}: no column '{corpus.text}'; {suggest(corpus.text, data.column_names)}")
+    kind = getattr(data.features[corpus.text], "dtype", "list")
+    if kind not in ("string", "large_string"):
+        raise DataError(f"{corpus.dataset}: the column '{corpus.text}' holds {kind}, not strings")
     return data
 
 
-def _column(data: Dataset, column: str) -> Iterator[str]:
-    for batch in data.select_columns([column]).iter(ROWS_PER_WRITE):
-        for text in batch[column]:
-            if isinstance(text, str) and text.strip():
-                yield text.strip()
+def _rows(data: Dataset, column: str) -> Iterator[Document]:
+    for text in texts_of(data, column):
+        yield from cut_row(text)

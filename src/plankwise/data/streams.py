@@ -18,42 +18,54 @@ from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import zstandard
+from datasets import Dataset
 
 from plankwise.core.errors import DataError, suggest
 
 Document = list[str]  # its lines, stripped, none of them empty
 MOST_LINES = 256  # a longer document is cut, so that a file without blank lines is no single one
-COMPRESSED: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".xz": lzma.open, ".zst": zstandard.open}
+MOST_CHARACTERS = 100_000  # a longer line is cut too, so that a file without line ends is no single one
+ROWS_PER_READ = 32
+COMPRESSED: dict[str, Callable[[Path], Any]] = {
+    ".gz": gzip.open,
+    ".xz": lzma.open,
+    ".zst": lambda path: pa.input_stream(str(path), compression="zstd"),  # notices a file that was cut off
+}
 KINDS = (".txt", ".jsonl", ".parquet", ".csv", ".tsv")
-_FAULTS = (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError, zlib.error, zstandard.ZstdError, pa.ArrowInvalid)
+_FAULTS = (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError, zlib.error, pa.ArrowException)
 
 
 def find_files(patterns: Sequence[str]) -> list[Path]:
-    """List the files that paths, folders and globs name, sorted, each once.
+    """List the files that paths, folders and globs name, sorted, each once; in folders, hidden ones are passed over.
 
     Raises:
         DataError: if a pattern matches nothing, or a file is of no known kind.
     """
-    found: dict[Path, None] = {}
+    found: dict[Path, Path] = {}
+    allowed = f"allowed: {', '.join(KINDS)}, plain or {', '.join(COMPRESSED)}"
     for pattern in patterns:
-        path = Path(pattern).expanduser()
-        if path.is_dir():
-            matches = sorted(each for each in path.rglob("*") if each.is_file() and kind_of(each) in KINDS)
-        elif path.exists():
-            matches = [path]
-        else:
-            found_paths = map(Path, glob(str(path), recursive=True))  # noqa: PTH207 - an absolute pattern
-            matches = sorted(each for each in found_paths if each.is_file())
+        try:
+            matches = _matches(pattern)
+        except (OSError, RuntimeError, ValueError) as error:  # a name too long, a user unknown, a zero byte
+            raise DataError(f"corpus files: '{pattern}': {getattr(error, 'strerror', None) or error}") from None
         if not matches:
-            endings = ", ".join(KINDS)
-            raise DataError(f"corpus files: '{pattern}' matches no file; allowed: {endings}, plain or {_packed()}")
-        found.update(dict.fromkeys(matches))
-    for path in found:
-        if kind_of(path) not in KINDS:
-            allowed = ", ".join(KINDS)
-            raise DataError(f"{path}: no reader for '{kind_of(path)}' files; allowed: {allowed}, plain or {_packed()}")
-    return list(found)
+            raise DataError(f"corpus files: '{pattern}' matches no file; {allowed}")
+        for path in matches:
+            if kind_of(path) not in KINDS:
+                raise DataError(f"{path}: no reader for '{kind_of(path)}' files; {allowed}")
+            found.setdefault(path.resolve(), path)
+    return list(found.values())
+
+
+def _matches(pattern: str) -> list[Path]:
+    path = Path(pattern).expanduser()
+    if path.is_dir():
+        inside = (each for each in path.rglob("*") if each.is_file() and kind_of(each) in KINDS)
+        return sorted(each for each in inside if not any(part[0] == "." for part in each.relative_to(path).parts))
+    if path.exists():
+        return [path]
+    found = map(Path, glob(str(path), recursive=True))  # noqa: PTH207 - an absolute pattern
+    return sorted(each for each in found if each.is_file())
 
 
 def kind_of(path: Path) -> str:
@@ -81,10 +93,6 @@ def documents_of(files: Sequence[Path], text: str) -> Iterator[Document]:
             raise DataError(f"cannot read {path}: {reason}") from None
 
 
-def _packed() -> str:
-    return ", ".join(COMPRESSED)
-
-
 def _open(path: Path) -> IO[bytes]:
     opened: IO[bytes] = COMPRESSED[path.suffix.lower()](path) if path.suffix.lower() in COMPRESSED else path.open("rb")
     return opened
@@ -92,28 +100,33 @@ def _open(path: Path) -> IO[bytes]:
 
 def _plain(file: IO[bytes], path: Path, text: str) -> Iterator[Document]:
     lines: Document = []
-    for raw in io.TextIOWrapper(file, encoding="utf-8-sig"):
-        line = raw.strip()
-        if line:
-            lines.append(line)
-        if lines and (not line or len(lines) == MOST_LINES):
-            yield lines
-            lines = []
+    with io.TextIOWrapper(file, encoding="utf-8-sig") as read:
+        for raw in iter(lambda: read.readline(MOST_CHARACTERS), ""):
+            line = raw.strip()
+            if line:
+                lines.append(line)
+            if lines and (not line or len(lines) == MOST_LINES):
+                yield lines
+                lines = []
     if lines:
         yield lines
 
 
 def _json_lines(file: IO[bytes], path: Path, text: str) -> Iterator[Document]:
-    for number, raw in enumerate(io.TextIOWrapper(file, encoding="utf-8-sig", newline="\n"), 1):
-        if raw.strip():
-            try:
-                row = json.loads(raw)
-            except ValueError:
-                raise DataError(f"{path}:{number}: not a line of JSON") from None
-            if not isinstance(row, dict) or text not in row:
-                keys = row if isinstance(row, dict) else ()
-                raise DataError(f"{path}:{number}: there is no key '{text}'; {suggest(text, keys)}")
-            yield from _rows(row[text], path, number)
+    with io.TextIOWrapper(file, encoding="utf-8-sig", newline="\n") as read:
+        for number, raw in enumerate(read, 1):
+            if raw.strip():
+                yield from _rows(_value(raw, text, f"{path}:{number}"), path, number)
+
+
+def _value(raw: str, text: str, where: str) -> Any:
+    try:
+        row = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise DataError(f"{where}: not a line of JSON") from None
+    if not isinstance(row, dict) or text not in row:
+        raise DataError(f"{where}: there is no key '{text}'; {suggest(text, row if isinstance(row, dict) else ())}")
+    return row[text]
 
 
 def _parquet(file: IO[bytes], path: Path, text: str) -> Iterator[Document]:
@@ -133,30 +146,45 @@ def _parquet(file: IO[bytes], path: Path, text: str) -> Iterator[Document]:
 def _table(file: IO[bytes], path: Path, text: str) -> Iterator[Document]:
     csv.field_size_limit(sys.maxsize)
     separator = "," if kind_of(path) == ".csv" else "\t"
-    rows = csv.reader(io.TextIOWrapper(file, encoding="utf-8-sig", newline=""), delimiter=separator, strict=True)
-    try:
-        header = next(rows, [])
-        if text not in header:
-            raise DataError(f"{path}: there is no column '{text}'; {suggest(text, header)}")
-        column = header.index(text)
-        for number, row in enumerate(rows, 1):
-            if row and len(row) != len(header):
-                raise DataError(f"{path}, row {number}: {len(row)} cells, the header has {len(header)}")
-            if row:
-                yield from _rows(row[column], path, number)
-    except csv.Error:
-        raise DataError(f"{path}: not a table; a quote is out of place near line {rows.line_num}") from None
+    with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as read:
+        rows = csv.reader(read, delimiter=separator, strict=True)
+        try:
+            header = next(rows, [])
+            if text not in header:
+                raise DataError(f"{path}: there is no column '{text}'; {suggest(text, header)}")
+            column = header.index(text)
+            for number, row in enumerate(rows, 1):
+                if row and len(row) != len(header):
+                    raise DataError(f"{path}, row {number}: {len(row)} cells, the header has {len(header)}")
+                if row:
+                    yield from _rows(row[column], path, number)
+        except csv.Error:
+            raise DataError(f"{path}: not a table; a quote is out of place near line {rows.line_num}") from None
 
 
 def _rows(value: Any, path: Path, number: int) -> Iterator[Document]:
-    """Cut the text of one row into lines; a row without text gives nothing."""
-    if value is None:
-        return
-    if not isinstance(value, str):
+    if value is not None and not isinstance(value, str):
         raise DataError(f"{path}, row {number}: its text is {type(value).__name__}, not a string")
-    lines = [line.strip() for line in value.splitlines() if line.strip()]
+    yield from cut_row(value)
+
+
+def cut_row(value: str | None) -> Iterator[Document]:
+    """Cut the text of one row into lines and documents; a row without text gives none.
+
+    A lone half of a surrogate pair, which JSON can hold and UTF-8 cannot, becomes the replacement character.
+    """
+    sound = (value or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    read = io.StringIO(sound, newline=None)
+    pieces = (raw.strip() for raw in iter(lambda: read.readline(MOST_CHARACTERS), ""))
+    lines = [line for line in pieces if line]
     for start in range(0, len(lines), MOST_LINES):
         yield lines[start : start + MOST_LINES]
+
+
+def texts_of(data: Dataset, column: str = "text") -> Iterator[str]:
+    """Read a column as a stream, a few rows at a time: a thousand long texts would be much memory."""
+    for batch in data.select_columns([column]).with_format("arrow").iter(ROWS_PER_READ):
+        yield from (text for text in batch.column(column).to_pylist() if text is not None)
 
 
 _READERS = {".txt": _plain, ".jsonl": _json_lines, ".parquet": _parquet, ".csv": _table, ".tsv": _table}

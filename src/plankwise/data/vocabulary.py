@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from plankwise.core.errors import DataError
 from plankwise.core.recipe import settings
+from plankwise.data.streams import texts_of
 
 MOST_CHARACTERS = 1000  # in the alphabet of WordPiece and Unigram; rarer ones become unknown
 MOST_BYTES = 100_000_000  # of text that a tokenizer learns from; evenly spread over the corpus
@@ -44,7 +45,10 @@ class Vocabulary:
 
 
 def train_tokenizer(texts: Dataset, vocabulary: Vocabulary, positions: int) -> PreTrainedTokenizerBase:
-    """Train a tokenizer on the column `text`; for WordPiece and BPE the same texts give the same vocabulary.
+    """Train a tokenizer on the column `text`.
+
+    The same texts give the same WordPiece or BPE tokenizer. The scores of Unigram's pieces, and with them its ids, come
+    out a little different each time; whoever needs it twice keeps the first.
 
     Args:
         texts: rows with a `text`; of a large corpus only an even sample is read.
@@ -61,9 +65,9 @@ def train_tokenizer(texts: Dataset, vocabulary: Vocabulary, positions: int) -> P
 
 
 def _sample(texts: Dataset) -> Iterator[str]:
-    every = max(1, math.ceil(texts.data.nbytes / MOST_BYTES))
-    for batch in texts.select(range(0, len(texts), every)).select_columns(["text"]).iter(1000):
-        yield from batch["text"]
+    share = len(texts) / max(1, texts.data.num_rows)  # a selection knows the size of the whole only
+    every = max(1, math.ceil(share * texts.data.nbytes / MOST_BYTES))
+    return texts_of(texts.select(range(0, len(texts), every)))
 
 
 def _wordpiece(texts: Dataset, vocabulary: Vocabulary) -> Tokenizer:

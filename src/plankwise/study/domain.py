@@ -27,7 +27,7 @@ from plankwise.study.domain_table import markdown, summarize
 from plankwise.study.pipeline import MODEL, Checked, check, run
 from plankwise.study.plan import AnyTask, Evaluation, Model, Objective, Recipe
 from plankwise.study.stages import BASELINE
-from plankwise.training.fit import Training
+from plankwise.training.fit import Training, check_training
 
 LANGUAGE_MODEL, TABLE = "language-model", "domain.json"
 
@@ -94,6 +94,8 @@ def read_domain(path: Path, overrides: Sequence[str] = ()) -> Domain:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise RecipeError(f"{path}: two tasks are named '{repeated[0]}'")
+    if len(set(domain.seeds)) < len(domain.seeds):
+        raise RecipeError(f"{path}: seeds {list(domain.seeds)} name one twice")
     return domain
 
 
@@ -122,6 +124,8 @@ def _check_downstream(path: Path, downstream: Downstream, language_model: Checke
     longest = min(usable_positions(config) for config in language_model.configs)
     source = language_model.recipe.model.source
     try:
+        for training in (downstream.fine_tuning, downstream.compressed or downstream.fine_tuning):
+            check_training(training)
         if downstream.max_length > longest:
             raise RecipeError(f"max_length {downstream.max_length} is more than the model's {longest} positions")
         check_fits(downstream.reading, downstream.task.load(), None if source is None else load_tokenizer(source))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,7 @@ from plankwise.core.errors import MethodError, ModelError, OutputError, RecipeEr
 from plankwise.core.recipe import to_plain
 from plankwise.core.records import Record
 from plankwise.core.runtime import environment, is_main_process, wait_for_everyone
+from plankwise.data.blocks import ids_of
 from plankwise.data.corpus import Corpus
 from plankwise.data.encoding import check_fits
 from plankwise.data.task import Task
@@ -25,6 +27,7 @@ from plankwise.study.stages import BASELINE, Stages
 from plankwise.training.fit import check_training
 from plankwise.training.pretraining import scratch_config
 
+logger = logging.getLogger(__name__)
 MODEL = "model"
 
 
@@ -60,7 +63,7 @@ def check(recipe: Recipe, task: Task | None = None) -> Checked:
         raise ModelError(f"model.max_length {recipe.model.max_length} is more than the model's {longest} positions")
     tokenizer = None if source is None else load_tokenizer(source)
     if tokenizer is not None:
-        _check_tokenizer(recipe, tokenizer)
+        _check_tokenizer(recipe, tokenizer, config)
     if recipe.baseline is not None:
         check_training(recipe.baseline)
     configs = [config]
@@ -72,16 +75,19 @@ def check(recipe: Recipe, task: Task | None = None) -> Checked:
             raise type(error)(f"steps.{number} ({step.method}): {error}") from None
     task = task or recipe.task.load()
     check_fits(recipe.model.reading, task, tokenizer)
+    if task.access == "credentialed" and scratch is not None:
+        logger.warning("the new tokenizer will hold words of the credentialed text, in every model folder of the run")
     return Checked(recipe, task, configs)
 
 
-def _check_tokenizer(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
+def _check_tokenizer(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> None:
+    source = recipe.model.source
     wanted = ("mask_token_id", "cls_token_id", "sep_token_id") if isinstance(recipe.task, Corpus) else ()
     for name in wanted:
         if getattr(tokenizer, name) is None:
-            raise ModelError(
-                f"the tokenizer of {recipe.model.source} has no {name.removesuffix('_id')}; a masked LM needs one"
-            )
+            raise ModelError(f"the tokenizer of {source} has no {name.removesuffix('_id')}; a masked LM needs one")
+    if ids_of(tokenizer) > config.vocab_size:
+        raise ModelError(f"the tokenizer of {source} has {ids_of(tokenizer)} ids, its model {config.vocab_size}")
 
 
 def run(

@@ -12,6 +12,7 @@ from plankwise.data.docstrings import Docstrings
 from plankwise.data.germeval import GermEval2018, GermEval2019
 from plankwise.data.reading import Reading
 from plankwise.data.tables import HubDataset, Table
+from plankwise.methods.checkpoint import Checkpoint
 from plankwise.methods.registry import AnyMethod
 from plankwise.training.fit import Training
 from plankwise.training.masking import Masking
@@ -103,12 +104,18 @@ class Recipe:
         return self
 
     @pydantic.model_validator(mode="after")
-    def _a_corpus_is_read_in_blocks(self) -> Recipe:
-        if isinstance(self.task, Corpus) and not self.model.whole:
+    def _fits_a_corpus(self) -> Recipe:
+        if not isinstance(self.task, Corpus):
+            return self
+        if not self.model.whole:
             raise ValueError(
                 "model.truncation and model.windows are for tasks with labels; allowed for a task of name 'corpus': "
                 "max_length alone"
             )
+        if any(isinstance(step, Checkpoint) for step in self.steps):
+            raise ValueError("steps: checkpoint fine-tunes for a task with labels; a corpus has none")
+        if self.objective.class_weights != "none":
+            raise ValueError("objective.class_weights is for a task with labels; a corpus has none")
         return self
 
 

@@ -87,7 +87,14 @@ class Stages:
             corpus = self._task.kind == "masked_lm"
             cache = cache_folder() / "blocks" if corpus else work / "blocks"
             masking, seed = self._recipe.masking, self._seed(PRETRAINED)
-            model, tokenizer, notes = pretrain(scratch, texts, content, masking, seed, work, cache, self._progress)
+
+            def look_at(tokenizer: PreTrainedTokenizerBase) -> None:
+                if corpus:
+                    blocks_for(self._job(work, PRETRAINED, tokenizer)[0], DEVELOPMENT)  # it may not fill one block
+
+            model, tokenizer, notes = pretrain(
+                scratch, texts, content, masking, seed, work, cache, self._progress, look_at
+            )
             seconds = sum(stage["train_seconds"] for stage in notes["stages"])
             entry = Entry(
                 name=PRETRAINED,

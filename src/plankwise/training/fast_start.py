@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from plankwise.training.metrics import Array, Floats
 
 WINDOW = 4
+TOKENS_AT_ONCE = 2_000_000
 SMOOTHING = 0.75  # of context frequencies, as in word2vec
 
 
@@ -45,10 +46,9 @@ def ppmi_embeddings(blocks: Array, vocabulary: int, width: int, scale: float, se
         [vocabulary, width], shifted and scaled to mean 0 and standard deviation `scale`.
     """
     counts = csr_matrix((vocabulary, vocabulary))
-    for distance in range(1, WINDOW + 1):
-        left, right = blocks[:, :-distance].ravel(), blocks[:, distance:].ravel()
-        weight = np.full(left.shape, 1.0 / distance)
-        counts = counts + coo_matrix((weight, (left, right)), shape=counts.shape).tocsr()
+    rows = max(1, TOKENS_AT_ONCE // blocks.shape[1])
+    for start in range(0, len(blocks), rows):
+        counts = counts + _pairs(blocks[start : start + rows], vocabulary)
     counts = (counts + counts.T).tocoo()
     row_sums = np.asarray(counts.sum(axis=1)).ravel()
     contexts = row_sums**SMOOTHING
@@ -56,11 +56,23 @@ def ppmi_embeddings(blocks: Array, vocabulary: int, width: int, scale: float, se
     information = np.log(counts.data / (row_sums[counts.row] * contexts[counts.col]))
     positive = information > 0
     matrix = csr_matrix((information[positive], (counts.row[positive], counts.col[positive])), shape=counts.shape)
-    left_vectors, values, _ = randomized_svd(matrix, width, n_iter=4, random_state=seed % 2**32)
+    rank = min(width, vocabulary)
+    left_vectors, values, _ = randomized_svd(matrix, rank, n_iter=4, random_state=seed % 2**32)
     vectors: Floats = left_vectors * np.sqrt(values)
     vectors -= vectors.mean(axis=0)
-    vectors *= scale / vectors.std()
-    return vectors
+    vectors *= scale / max(float(vectors.std()), 1e-12)
+    rest = np.random.default_rng(seed).normal(0.0, scale, (vocabulary, width - rank))  # of a width no word fills
+    return np.hstack([vectors, rest])
+
+
+def _pairs(blocks: Array, vocabulary: int) -> csr_matrix:
+    """Count which token stands before which, [vocabulary, vocabulary], pairs at distance d as 1 / d."""
+    counts = csr_matrix((vocabulary, vocabulary))
+    for distance in range(1, WINDOW + 1):
+        left, right = blocks[:, :-distance].ravel(), blocks[:, distance:].ravel()
+        weight = np.full(left.shape, 1.0 / distance)
+        counts = counts + coo_matrix((weight, (left, right)), shape=counts.shape).tocsr()
+    return counts
 
 
 def sinusoids(positions: int, width: int) -> Floats:

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plankwise.core.recipe import settings
-from plankwise.data.blocks import continuations
+from plankwise.data.blocks import continuations, ids_of
 from plankwise.data.encoding import Batch
 from plankwise.training.losses import masked_lm_loss
 
@@ -29,7 +29,7 @@ class Masking:
 
     Attributes:
         rate: share of the tokens to predict.
-        end_rate: the rate at the last step, reached in a straight line from `rate`; null keeps `rate`.
+        end_rate: the rate towards which `rate` moves in a straight line; the last step has it. Null keeps `rate`.
         whole_words: whether all tokens of a word are chosen together.
     """
 
@@ -51,7 +51,7 @@ class MaskedPositions:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, masking: Masking) -> None:
         self._masking, self.rate = masking, masking.rate
-        self._mask, self._vocabulary = tokenizer.mask_token_id, len(tokenizer)
+        self._mask, self._vocabulary = tokenizer.mask_token_id, ids_of(tokenizer)
         self._special = torch.tensor(tokenizer.all_special_ids)
         self._continues = torch.from_numpy(continuations(tokenizer)) if masking.whole_words else None
         self._chosen: Tensor
@@ -66,16 +66,19 @@ class MaskedPositions:
             handle.remove()
 
     def at_step(self, step: int, total: int) -> None:
-        """Set the rate for this step."""
-        self.rate = self._masking.rate_at(step / total)
+        """Set the rate for this step, counted from 0."""
+        self.rate = self._masking.rate_at(step / max(1, total - 1))
 
     def prepare(self, batch: Batch, generator: torch.Generator | None = None) -> Batch:
-        """Choose and mask tokens of a batch [batch, tokens]; labels become the tokens chosen, [masked]."""
+        """Choose and mask tokens of a batch [batch, tokens]; labels become the tokens chosen, [masked].
+
+        Where chance would choose none, the word nearest to it is chosen.
+        """
         ids = batch["input_ids"]
         usable = ~torch.isin(ids, self._special.to(ids.device))
         draws = torch.rand(ids.shape, device=ids.device, generator=generator)
-        self._chosen = (self._by_word(draws, ids) < self.rate) & usable
-        self._chosen[0, 1] |= not self._chosen.any()
+        draws = self._by_word(draws, ids).masked_fill(~usable, 2.0)
+        self._chosen = draws <= draws.min().clamp(min=self.rate)
         lot = torch.rand(ids.shape, device=ids.device, generator=generator)
         noise = torch.randint(self._vocabulary, ids.shape, device=ids.device, generator=generator)
         masked = torch.where(self._chosen & (lot < 0.8), self._mask, ids)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,8 +18,10 @@ from transformers import AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel
 from plankwise.core.recipe import settings
 from plankwise.core.runtime import mix_seed
 from plankwise.data.blocks import blocks_of
+from plankwise.data.corpus import built_once
 from plankwise.data.vocabulary import Vocabulary, train_tokenizer
 from plankwise.encoder.anatomy import new_config
+from plankwise.encoder.checkpoint import load_tokenizer
 from plankwise.encoder.surgery import grow
 from plankwise.training.fast_start import give_fast_start
 from plankwise.training.fit import Fitted, Training, fit, planned_steps
@@ -115,6 +117,7 @@ def pretrain(
     folder: Path,
     cache: Path,
     progress: bool = False,
+    look_at: Callable[[PreTrainedTokenizerBase], object] = lambda tokenizer: None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
     """Train tokenizer and masked LM on `texts`, going on where a killed run stopped.
 
@@ -127,11 +130,13 @@ def pretrain(
         folder: for the tokenizer and for checkpoints.
         cache: folder that keeps the tokenized text.
         progress: whether to show progress bars.
+        look_at: called with the tokenizer before the model is trained, to find faults early.
 
     Returns:
         The model, its tokenizer, and what was done at each depth.
     """
-    tokenizer = train_tokenizer(texts, scratch.vocabulary, scratch.positions)
+    tokenizer = _tokenizer(scratch, texts, folder / "tokenizer")
+    look_at(tokenizer)
     blocks = blocks_of(texts, content, tokenizer, scratch.block, cache)
     torch.manual_seed(mix_seed(seed, "pretraining"))
     model = new_masked_lm(scratch_config(scratch, scratch.growth[0], len(tokenizer)))
@@ -198,10 +203,18 @@ def scratch_config(scratch: Scratch, depth: int | None = None, vocabulary: int |
     )
 
 
+def _tokenizer(scratch: Scratch, texts: Dataset, folder: Path) -> PreTrainedTokenizerBase:
+    """Train the tokenizer once: a second process, or a run that goes on, might not arrive at the same one."""
+    built_once(
+        folder, lambda target: train_tokenizer(texts, scratch.vocabulary, scratch.positions).save_pretrained(target)
+    )
+    return load_tokenizer(str(folder))
+
+
 def _sample(blocks: Dataset, block: int) -> Array:
     """Take an even sample of the blocks into memory, [blocks, block]."""
     every = max(1, math.ceil(len(blocks) * block / FAST_START_TOKENS))
-    sample: Array = np.stack(blocks.select(range(0, len(blocks), every))["input_ids"][:]).astype(np.int64)
+    sample: Array = np.stack(blocks.select(range(0, len(blocks), every))["input_ids"][:]).astype(np.int32)
     return sample
 
 
@@ -216,13 +229,7 @@ def _train(
     folder: Path,
     progress: bool,
 ) -> Fitted:
-    training = Training(
-        epochs=epochs,
-        batch_size=scratch.batch_size,
-        learning_rate=scratch.learning_rate,
-        keep="last",
-        evaluations_per_epoch=max(1, round(scratch.checkpoints / epochs)),
-    )
+    training = _training(scratch, epochs)
     with masked_lm_material(model, tokenizer, blocks, None, masking) as material:
         return fit(
             model,
@@ -232,6 +239,16 @@ def _train(
             folder=folder,
             progress=f"pretraining, {folder.name}" if progress else None,
         )
+
+
+def _training(scratch: Scratch, epochs: float) -> Training:
+    return Training(
+        epochs=epochs,
+        batch_size=scratch.batch_size,
+        learning_rate=scratch.learning_rate,
+        keep="last",
+        evaluations_per_epoch=max(1, round(scratch.checkpoints / max(1.0, epochs))),
+    )
 
 
 def rehearse_pretraining(

@@ -21,6 +21,7 @@ from plankwise.training import checkpoints
 from plankwise.training.losses import Loss
 
 OnStep = Callable[[int, int], None]
+INDICES_AT_ONCE = 10_000
 NOT_JUDGED = -1e9  # below every score, and still a number that JSON can hold
 
 
@@ -127,7 +128,10 @@ class Order(Sampler[int]):
         return self._count
 
     def __iter__(self) -> Iterator[int]:
-        yield from map(int, torch.randperm(self._count, generator=self._generator()))
+        # Iterating over the tensor itself would make a tensor of each of its millions of numbers, all at once.
+        indices = torch.randperm(self._count, generator=self._generator())
+        for start in range(0, self._count, INDICES_AT_ONCE):
+            yield from indices[start : start + INDICES_AT_ONCE].tolist()
 
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(mix_seed(self._seed, "order", self._epoch))
