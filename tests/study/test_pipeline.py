@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -317,9 +318,13 @@ def test_a_domain_refuses_a_reading_before_its_language_models_are_trained(
 ) -> None:
     checked = check(recipe(recipe_path))
     task = {"name": "table", "train": str(checked.recipe.task.train)}  # type: ignore[union-attr]
-    (tmp_path / "corpus.txt").write_text("\n\n".join(row["text"] for row in tiny.rows(300)))
+    pd.DataFrame(tiny.rows(300))[["text"]].to_parquet(tmp_path / "corpus.parquet")
     source, steps = checked.recipe.model.source, [{"method": "layer_subset", "layers": 2}]
-    language_model = {"name": "lm", "task": {"name": "corpus", "files": [str(tmp_path / "corpus.txt")]}, "steps": steps}
+    language_model = {
+        "name": "lm",
+        "task": {"name": "corpus", "files": [str(tmp_path / "corpus.parquet")]},
+        "steps": steps,
+    }
     (tmp_path / "lm.yaml").write_text(json.dumps({**language_model, "model": {"source": source, "max_length": 16}}))
     domain = {"name": "d", "language_model": "lm.yaml", "tasks": [{"name": "t", "task": task, **changes}]}
     (tmp_path / "d.yaml").write_text(json.dumps(domain))

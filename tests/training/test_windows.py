@@ -158,6 +158,12 @@ class TestTraining:
         assert not equal(plain, tiny.model(layers=2))
         assert fitted.history == again.history
 
+    def test_trains_by_the_pooling_that_was_chosen(self, tmp_path):
+        settings = dataclasses.replace(TRAINING, epochs=0.3, keep="last")
+        highest = dataclasses.replace(SHORT, windows=Windows(stride=2, pooling="max", most=50))
+        models = [train(tmp_path / str(n), long_task(), each, settings)[0] for n, each in enumerate((SHORT, highest))]
+        assert not equal(*models)
+
     def test_the_gradient_reaches_every_window(self):
         examples = encode(long_task().splits["test"], tiny.tokenizer(), SHORT)[:3]
         batch = Collator(tiny.tokenizer())(examples)
