@@ -13,7 +13,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 
-from plankwise.core.errors import TrainingError
+from plankwise.core.errors import PlankwiseError, TrainingError
 
 CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimddp", "bf16")
 LIBRARIES = ("plankwise", "torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy", "scikit-learn")
@@ -115,3 +115,10 @@ def agree(value: str, what: str) -> None:
     values = gather_object([value])
     if len(set(values)) > 1:
         raise TrainingError(f"{what} differ between processes")
+
+
+def fail_together(fault: PlankwiseError | None) -> None:
+    """Raise the fault that one process met in all of them, so that none waits for another that has gone."""
+    for each in gather_object([fault]):
+        if each is not None:
+            raise each

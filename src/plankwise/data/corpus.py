@@ -11,6 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from itertools import compress
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,10 +23,10 @@ import pydantic
 from datasets import Dataset, DatasetDict
 from filelock import FileLock
 
-from plankwise.core.errors import DataError, OutputError, suggest
+from plankwise.core.errors import DataError, OutputError, PlankwiseError, suggest
 from plankwise.core.files import sha256, whole_folder, write_json
 from plankwise.core.recipe import settings
-from plankwise.core.runtime import is_main_process, wait_for_everyone
+from plankwise.core.runtime import fail_together, is_main_process, wait_for_everyone
 from plankwise.data.duplicates import LineHashes, hash_line
 from plankwise.data.streams import COMPRESSED, Document, cut_row, documents_of, find_files, kind_of, texts_of
 from plankwise.data.task import DEVELOPMENT, TRAIN, Access, Task
@@ -135,21 +136,43 @@ def cache_folder() -> Path:
 def built_once(folder: Path, build: Callable[[Path], None]) -> None:
     """Let one process build `folder`, readable by its owner alone; everyone else waits and finds it whole.
 
+    They wait at a lock: a barrier gives up after half an hour, and a large corpus takes longer.
+
     Raises:
-        OutputError: if it cannot be written.
+        PlankwiseError: of the kind that fits, in every process; `OutputError` if it cannot be written.
     """
-    if is_main_process() and not _is_whole(folder):
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with FileLock(f"{folder}.lock"):
-                if not _is_whole(folder):
-                    with whole_folder(folder) as temporary:
-                        temporary.chmod(0o700)
-                        build(temporary)
-                        write_json(temporary / SIZES, _sizes(temporary))
-        except OSError as error:
-            raise OutputError(f"cannot write to {folder.parent}: {error.strerror or error}") from None
-    wait_for_everyone()
+    fault: PlankwiseError | None = None
+    with ExitStack() as held:
+        if is_main_process():
+            try:
+                folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                held.enter_context(FileLock(f"{folder}.lock"))
+            except OSError as error:
+                fault = _unwritable(folder, error)
+        wait_for_everyone()
+        if is_main_process() and fault is None and not _is_whole(folder):
+            fault = _built(folder, build)
+    if not is_main_process() and folder.parent.exists():
+        with FileLock(f"{folder}.lock"):
+            pass
+    fail_together(fault)
+
+
+def _built(folder: Path, build: Callable[[Path], None]) -> PlankwiseError | None:
+    try:
+        with whole_folder(folder) as temporary:
+            temporary.chmod(0o700)
+            build(temporary)
+            write_json(temporary / SIZES, _sizes(temporary))
+    except OSError as error:
+        return _unwritable(folder, error)
+    except PlankwiseError as error:
+        return error
+    return None
+
+
+def _unwritable(folder: Path, error: OSError) -> OutputError:
+    return OutputError(f"cannot write to {folder.parent}: {error.strerror or error}")
 
 
 def _is_whole(folder: Path) -> bool:
