@@ -39,7 +39,17 @@ bench: install demo
 	mkdir -p results && cp runs/demo/record.json results/demo.json
 	$(BIN)/python benchmarks/theseus_step.py | tail -n 1 > results/theseus_step.json
 	$(BIN)/python benchmarks/mimic_memory.py | tail -n 1 > results/mimic_memory.json
+	$(BIN)/python benchmarks/corpus_memory.py | tail -n 1 > results/corpus_memory.json
+	$(BIN)/python benchmarks/domain_step.py | tail -n 1 > results/domain_step.json
 	$(BIN)/python benchmarks/germeval2018.py
+	$(BIN)/plankwise domain recipes/domain_lm.yaml --out runs/domain --resume --json > results/domain_lm.json
+	$(BIN)/plankwise domain recipes/domain_lm_clinical.yaml --out runs/domain-clinical --resume --json \
+	  > results/domain_lm_clinical.json
+	$(BIN)/plankwise study recipes/study_theseus.yaml --out runs/study --resume
+	$(BIN)/plankwise study recipes/study_initialization.yaml --out runs/initialization --resume
+	mkdir -p docs/plots && cp runs/study/plots/main_effects.png docs/plots/study_theseus_main_effects.png
+	cp runs/study/study.json results/study_theseus.json
+	cp runs/initialization/study.json results/study_initialization.json
 	$(BIN)/python benchmarks/tables.py
 
 tables: install

@@ -28,7 +28,7 @@ from plankwise.training.fit import Training
 from plankwise.training.losses import task_loss
 
 TRAINING = Training(epochs=2, batch_size=16, learning_rate=2e-3, precision="fp32", evaluations_per_epoch=2)
-OTHER = tiny.save_source(Path(tempfile.mkdtemp(prefix="plankwise-tests-")), layers=1)
+OTHER = tiny.save_source(Path(tempfile.mkdtemp(prefix="plankwise-tests-")), layers=3)
 SETTINGS: dict[str, Method] = {
     "theseus": Theseus(modules=2, training=TRAINING),
     "theseus-paper": Theseus(preset="paper", modules=2, training=TRAINING),
@@ -153,7 +153,7 @@ def test_the_test_split_is_out_of_reach(method: Method, tmp_path: Path) -> None:
 @each_method
 def test_settings_round_trip(method: Method) -> None:
     assert validate(to_plain(method), AnyMethod) == method
-    names = {"Theseus": Theseus, "LayerSubset": LayerSubset, "Training": Training}
+    names = {"Training": Training, **{each.__name__: each for each in METHODS}}
     assert eval(repr(method), names) == method
     with pytest.raises(dataclasses.FrozenInstanceError):
         method.training = Training()  # type: ignore[misc]
