@@ -39,6 +39,7 @@ bench: install demo
 	mkdir -p results && cp runs/demo/record.json results/demo.json
 	$(BIN)/python benchmarks/theseus_step.py | tail -n 1 > results/theseus_step.json
 	$(BIN)/python benchmarks/mimic_memory.py | tail -n 1 > results/mimic_memory.json
+	$(BIN)/python benchmarks/corpus_memory.py | tail -n 1 > results/corpus_memory.json
 	$(BIN)/python benchmarks/germeval2018.py
 	$(BIN)/python benchmarks/tables.py
 
