@@ -91,7 +91,7 @@ def test_the_small_model_is_fine_tuned_from_the_compressed_one(finished: Path) -
 
 
 def test_resuming_trains_nothing_again(finished: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("study.pipeline", "methods.theseus", "methods.checkpoint"):
+    for module in ("study.stages", "methods.theseus", "methods.checkpoint"):
         monkeypatch.setattr(f"plankwise.{module}.train_on_task", lambda *_, **__: pytest.fail("trained again"))
     before = json.loads((finished / "domain.json").read_text())
     plan = check_domain(place / "domain.yaml", read_domain(place / "domain.yaml"))
@@ -182,7 +182,7 @@ def test_speedups_equal_hand_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None
         (["task={name: table, train: data.csv}"], [], r"a language model is trained on a task of name 'corpus'"),
         ([], ["tasks.0.task={name: corpus, files: [a.txt]}"], r"mood: a corpus has no labels to fine-tune for"),
         ([], ["tasks.0.task.train=gone.csv"], r"cannot read gone\.csv"),
-        ([], ["tasks.0.max_length=500"], r"mood: max_length 500 is more than 72 positions"),
+        ([], ["tasks.0.max_length=500"], r"mood: max_length 500 is more than the model.s 72 positions"),
         ([], ["tasks.0.fine_tuning.gradient_accumulation=3"], r"batch_size 16 does not divide into 3"),
         ([], ["seeds=[1, 2, 1]"], r"seeds \[1, 2, 1\] name one twice"),
         ([], ["seeds=[]"], r"seeds"),

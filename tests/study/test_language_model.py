@@ -146,7 +146,7 @@ def kill_in(patched: pytest.MonkeyPatch, stage: str) -> None:
         return real_fit(*given, folder=folder, on_step=dying(None) if folder.name == stage else None, **rest)
 
     patched.setattr("plankwise.training.pretraining.fit", fit)
-    for place in ("study.pipeline", "methods.theseus", "methods.layer_subset"):
+    for place in ("study.stages", "methods.theseus", "methods.layer_subset"):
         patched.setattr(f"plankwise.{place}.train_on_task", train)
 
 
