@@ -146,6 +146,20 @@ def initialization(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def corpus_memory(result: dict[str, Any]) -> str:
+    lines = ["| generated corpus | blocks of tokens | peak anonymous memory |", "| ---: | ---: | ---: |"]
+    size, peak = f"{result['gigabytes']:.1f} GB", f"{result['peak_anon_mb']} MB"
+    return "\n".join([*lines, f"| {size} | {result['blocks']:,} | {peak} |"])
+
+
+def mimic_memory(result: dict[str, Any]) -> str:
+    lines = ["| definition | NOTEEVENTS | peak memory | admissions left |", "| --- | ---: | ---: | ---: |"]
+    size = f"{result['noteevents_bytes'] / 1e9:.2f} GB"
+    for name, each in result["definitions"].items():
+        lines.append(f"| {name} | {size} | {each['peak_bytes'] / 1e6:.0f} MB | {each['admissions']:,} |")
+    return "\n".join(lines)
+
+
 def contrast(value: dict[str, Any] | None) -> str:
     if value is None:
         return "–"
@@ -162,6 +176,8 @@ TABLES = {
     "domain_lm": domain,
     "domain_lm_clinical": domain,
     "domain_step": domain_step,
+    "corpus_memory": corpus_memory,
+    "mimic_memory": mimic_memory,
     "study_theseus": study,
     "study_initialization": initialization,
 }
