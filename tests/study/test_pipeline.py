@@ -330,3 +330,12 @@ def test_a_domain_refuses_a_reading_before_its_language_models_are_trained(
     (tmp_path / "d.yaml").write_text(json.dumps(domain))
     with pytest.raises(RecipeError, match=f"tasks: t: {message}"):
         check_domain(tmp_path / "d.yaml", read_domain(tmp_path / "d.yaml"))
+
+
+def test_a_kill_while_the_recipe_is_written_leaves_a_folder_that_can_be_used(recipe_path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / ".lock").touch()
+    (out / ".recipe.yaml.k3x9").write_text("name: half a rec")
+    quick = recipe(recipe_path, "steps=[]", "baseline.epochs=0.2", "name=quick")
+    assert run(check(quick), out, resume=True, until="baseline").baseline is not None

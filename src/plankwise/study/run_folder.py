@@ -60,9 +60,11 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise OutputError(f"cannot write to {self.path}: it is a file")
         try:
-            present = {each.name for each in self.path.iterdir()} - {LOCK} if self.path.exists() else set()
+            present = {each.name for each in self.path.iterdir()} if self.path.exists() else set()
         except OSError as error:
             raise OutputError(f"cannot write to {self.path}: {error.strerror}") from None
+        # A kill while the recipe is being written leaves it under a temporary name; nothing has been done by then.
+        present = {name for name in present if name != LOCK and not name.startswith(f".{RECIPE}.")}
         if not present:
             return
         if RECIPE not in present:
