@@ -13,6 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from plankwise.core.records import Interval
+from plankwise.study.effects import shown_estimate
+
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 MARK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.S)
@@ -121,7 +124,7 @@ def study(result: dict[str, Any]) -> str:
     """Write the findings of a study, and under them the main effects."""
     lines = ["| claim | contrast [95 %] | verdict |", "| --- | ---: | --- |"]
     for finding in result["findings"]:
-        contrasts = "; ".join(contrast(part["estimate"]) for part in finding["parts"])
+        contrasts = "; ".join(shown_estimate(part["estimate"]) for part in finding["parts"])
         lines.append(f"| {finding['claim']} | {contrasts} | {finding['verdict']} |")
     counts, seeds = result["counts"], result["seeds"]
     lines += [
@@ -137,7 +140,9 @@ def effects(result: dict[str, Any]) -> list[str]:
     lines = ["| parameter | value | mean | effect [95 %] |", "| --- | --- | ---: | ---: |"]
     for key, levels in result["effects"].items():
         name = key.rpartition(".")[2]
-        lines += [f"| {name} | {each['value']} | {each['mean']:.4f} | {contrast(each['effect'])} |" for each in levels]
+        lines += [
+            f"| {name} | {each['value']} | {each['mean']:.4f} | {shown_estimate(each['effect'])} |" for each in levels
+        ]
     return lines
 
 
@@ -160,14 +165,6 @@ def mimic_memory(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def contrast(value: dict[str, Any] | None) -> str:
-    if value is None:
-        return "–"
-    if value["low"] is None:
-        return f"{value['value']:+.4f}"
-    return f"{value['value']:+.4f} [{value['low']:+.4f}, {value['high']:+.4f}]"
-
-
 METRIC_NAMES = {"macro_f1": "macro-F1"}
 TABLES = {
     "germeval2018": germeval2018,
@@ -184,7 +181,7 @@ TABLES = {
 
 
 def interval(value: dict[str, float]) -> str:
-    return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+    return str(Interval(**value))
 
 
 def filled(page: str) -> str:

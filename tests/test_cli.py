@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import tiny
-from plankwise import cli
 
 RECIPE = """\
 name: tiny
@@ -44,41 +43,34 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["plankwise", *map(str, arguments)])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    return int(end.value.code or 0)
-
-
 def test_the_verbs_work_one_after_the_other(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe, first, second = place / "recipe.yaml", place / "first", place / "second"
-    assert call(monkeypatch, "finetune", recipe, "--out", first, "--json") == 0
+    assert tiny.call(monkeypatch, "finetune", recipe, "--out", first, "--json") == 0
     record = json.loads(capsys.readouterr().out)
     assert record["final"] is None
     assert record["baseline"]["scores_split"] == "development"
-    assert call(monkeypatch, "run", recipe, "--out", first, "--resume") == 0
+    assert tiny.call(monkeypatch, "run", recipe, "--out", first, "--resume") == 0
     assert "retained" in capsys.readouterr().out
     options = ["--baseline", first / "baseline", "--out", second, "--set", "name=other", "--json"]
-    assert call(monkeypatch, "compress", recipe, *options) == 0
+    assert tiny.call(monkeypatch, "compress", recipe, *options) == 0
     assert json.loads(capsys.readouterr().out)["final"]["compression_ratio"] > 1
     one, other = (load_file(run / "model" / "model.safetensors") for run in (first, second))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
-    assert call(monkeypatch, "evaluate", first / "model", "--recipe", recipe, "--split", "test", "--json") == 0
+    assert tiny.call(monkeypatch, "evaluate", first / "model", "--recipe", recipe, "--split", "test", "--json") == 0
     scores = json.loads(capsys.readouterr().out)["scores"]
     expected = json.loads((first / "record.json").read_text())["final"]["scores"]
     assert {name: value["value"] for name, value in scores.items()} == pytest.approx(expected)
 
     options = ["--recipe", recipe, "--rounds", 3, "--json"]
-    assert call(monkeypatch, "bench", first / "baseline", first / "model", *options) == 0
+    assert tiny.call(monkeypatch, "bench", first / "baseline", first / "model", *options) == 0
     timing = json.loads(capsys.readouterr().out)
     assert set(timing["latency"]) == {"32"}
     assert timing["throughput"]["speedup"] > 0
 
-    assert call(monkeypatch, "report", first, second, "--out", place / "page.html") == 0
+    assert tiny.call(monkeypatch, "report", first, second, "--out", place / "page.html") == 0
     assert "| other | 1 |" in capsys.readouterr().out
     assert (place / "page.html").read_text().startswith("<!doctype html>")
 
@@ -86,7 +78,7 @@ def test_the_verbs_work_one_after_the_other(
 def test_dry_run_prints_the_plan_and_writes_nothing(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert call(monkeypatch, "run", place / "recipe.yaml", "--out", tmp_path / "run", "--dry-run", "--json") == 0
+    assert tiny.call(monkeypatch, "run", place / "recipe.yaml", "--out", tmp_path / "run", "--dry-run", "--json") == 0
     plan = json.loads(capsys.readouterr().out)
     assert [row["stage"] for row in plan] == ["baseline", "01-theseus"]
     assert [row["steps"] for row in plan] == [11 * 4, 11 * 3]
@@ -96,7 +88,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(
 
 
 def test_the_schema_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(monkeypatch, "schema") == 0
+    assert tiny.call(monkeypatch, "schema") == 0
     assert "Theseus" in json.loads(capsys.readouterr().out)["$defs"]
 
 
@@ -184,7 +176,7 @@ def test_wrong_input_gets_one_line_and_exit_code_2(
     make, message = WRONG[case]
     given = make(place, tmp_path)
     recipe = [] if case == "missing recipe" else [place / "recipe.yaml"]
-    assert call(monkeypatch, "run", *recipe, *given, "--out", tmp_path / "run") == 2
+    assert tiny.call(monkeypatch, "run", *recipe, *given, "--out", tmp_path / "run") == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert re.search(message, lines[-1]), lines
     assert len([line for line in lines if line.startswith("plankwise:")]) == 1
@@ -199,9 +191,9 @@ def test_an_unwritable_folder_is_refused(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
-    assert call(monkeypatch, "run", place / "recipe.yaml", "--out", tmp_path / "file" / "run") == 2
+    assert tiny.call(monkeypatch, "run", place / "recipe.yaml", "--out", tmp_path / "file" / "run") == 2
     assert "cannot write to" in capsys.readouterr().err
-    assert call(monkeypatch, "run", place / "recipe.yaml", "--out", tmp_path / "file") == 2
+    assert tiny.call(monkeypatch, "run", place / "recipe.yaml", "--out", tmp_path / "file") == 2
     assert "it is a file" in capsys.readouterr().err
 
 
@@ -315,7 +307,7 @@ def test_a_wrong_corpus_gets_one_line_and_exit_code_2(
 ) -> None:
     monkeypatch.chdir(corpus_place)
     given, message = WRONG_CORPUS[case]
-    assert call(monkeypatch, *given, "--out", tmp_path / "run") == 2
+    assert tiny.call(monkeypatch, *given, "--out", tmp_path / "run") == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert re.search(message, lines[-1]), lines
     assert len([line for line in lines if line.startswith("plankwise:")]) == 1
@@ -326,7 +318,7 @@ def test_a_wrong_corpus_gets_one_line_and_exit_code_2(
 def test_pretrain_is_for_corpora(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call(monkeypatch, "pretrain", place / "recipe.yaml", "--out", tmp_path / "run") == 2
+    assert tiny.call(monkeypatch, "pretrain", place / "recipe.yaml", "--out", tmp_path / "run") == 2
     assert "pretrain takes a task of name 'corpus', not 'table'" in capsys.readouterr().err
 
 
@@ -334,13 +326,13 @@ def test_a_language_model_is_planned_trained_and_found_again(
     corpus_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["pretrain", corpus_place / "lm.yaml", "--out", tmp_path / "run"]
-    assert call(monkeypatch, *command, "--dry-run", "--json") == 0
+    assert tiny.call(monkeypatch, *command, "--dry-run", "--json") == 0
     assert [row["stage"] for row in json.loads(capsys.readouterr().out)] == ["pretraining, 2 layers", "01-layer_subset"]
     assert not (tmp_path / "run").exists()
-    assert call(monkeypatch, *command, "--json") == 0
+    assert tiny.call(monkeypatch, *command, "--json") == 0
     record = json.loads(capsys.readouterr().out)
     assert record["steps"][0]["scores"]["perplexity"] > 1
-    assert call(monkeypatch, *command, "--resume") == 0
+    assert tiny.call(monkeypatch, *command, "--resume") == 0
     assert "layer_subset" in capsys.readouterr().out
 
 

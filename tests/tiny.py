@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
+import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerFast
 
+from plankwise import cli
 from plankwise.data.task import Row, Task, build_task
 
 GOOD = ["fine", "lovely", "sweet", "bright", "kind", "warm"]
@@ -138,3 +141,11 @@ def save_source(folder: Path, kind: str = "bert", layers: int = 4) -> Path:
     model(kind, layers).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return folder
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """Run the command line in this process and give its exit code."""
+    monkeypatch.setattr(sys, "argv", ["plankwise", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return int(end.value.code or 0)

@@ -21,7 +21,6 @@ import pytest
 import yaml
 
 import tiny
-from plankwise import cli
 from plankwise.core.errors import OutputError, TrainingError
 from plankwise.methods import theseus
 from plankwise.study import pipeline, trials
@@ -312,17 +311,10 @@ def test_other_studies_and_folders_are_refused(
         search(other, tmp_path / "third")
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["plankwise", *map(str, arguments)])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    return int(end.value.code or 0)
-
-
 def test_the_verb_says_what_a_study_costs_and_trains_nothing(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call(monkeypatch, "study", place / "study.yaml", "--out", tmp_path / "out", "--dry-run", "--json") == 0
+    assert tiny.call(monkeypatch, "study", place / "study.yaml", "--out", tmp_path / "out", "--dry-run", "--json") == 0
     cost = json.loads(capsys.readouterr().out)
     assert {key: cost[key] for key in ("settings", "seeds", "trials", "baselines")} == {
         "settings": 4,
@@ -342,11 +334,11 @@ def test_a_report_can_be_had_before_the_end(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr("plankwise.study.search.run", None)
-    assert call(monkeypatch, "study", place / "study.yaml", "--out", whole[0], "--report") == 0
+    assert tiny.call(monkeypatch, "study", place / "study.yaml", "--out", whole[0], "--report") == 0
     assert "8 complete" in capsys.readouterr().out
-    assert call(monkeypatch, "study", place / "study.yaml", "--out", tmp_path / "new", "--report", "--json") == 0
+    assert tiny.call(monkeypatch, "study", place / "study.yaml", "--out", tmp_path / "new", "--report", "--json") == 0
     assert json.loads(capsys.readouterr().out)["counts"]["waiting"] == 8
-    assert call(monkeypatch, "study", place / "study.yaml", "--out", whole[0]) == 2
+    assert tiny.call(monkeypatch, "study", place / "study.yaml", "--out", whole[0]) == 2
     assert "add --resume" in capsys.readouterr().err
 
 
@@ -371,7 +363,7 @@ def test_a_storage_out_of_reach_is_one_line(
 ) -> None:
     path = place / "unreachable.yaml"
     path.write_text(f"{GRID}storage: {storage}\n")
-    assert call(monkeypatch, "study", path, "--out", tmp_path / "out") == 2
+    assert tiny.call(monkeypatch, "study", path, "--out", tmp_path / "out") == 2
     (line,) = [each for each in capsys.readouterr().err.splitlines() if each.startswith("plankwise:")]
     assert re.search(message, line), line
     assert "secret" not in line

@@ -21,8 +21,8 @@ from plankwise.cli.options import (
     checked_recipe,
     print_document,
     print_plan,
-    print_record,
     run_checked,
+    run_or_plan,
 )
 from plankwise.core.errors import RecipeError
 
@@ -38,7 +38,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Do the whole chain: baseline, every step, evaluation, record and report."""
-    run_checked(checked_recipe(recipe, overrides, seed), out, resume, dry_run, as_json)
+    run_or_plan(checked_recipe(recipe, overrides, seed), out, resume, dry_run, as_json)
 
 
 @app.command()
@@ -51,11 +51,7 @@ def finetune(
     as_json: AsJson = False,
 ) -> None:
     """Train the baseline only. The test split stays untouched; `run --resume` or `compress` goes on from here."""
-    from plankwise.study.pipeline import run as run_chain
-
-    checked = checked_recipe(recipe, overrides, seed)
-    record = run_chain(checked, out, resume=resume, progress=not as_json, until="baseline")
-    print_record(record, out, as_json)
+    run_checked(checked_recipe(recipe, overrides, seed), out, resume, as_json, until="baseline")
 
 
 @app.command()
@@ -72,7 +68,7 @@ def pretrain(
     checked = checked_recipe(recipe, overrides, seed)
     if checked.task.kind != "masked_lm":
         raise RecipeError(f"{recipe}: pretrain takes a task of name 'corpus', not '{checked.recipe.task.name}'")
-    run_checked(checked, out, resume, dry_run, as_json)
+    run_or_plan(checked, out, resume, dry_run, as_json)
 
 
 @app.command()
@@ -109,11 +105,7 @@ def compress(
     as_json: AsJson = False,
 ) -> None:
     """Compress a baseline that was trained already, and prove what was kept."""
-    from plankwise.study.pipeline import run as run_chain
-
-    checked = checked_recipe(recipe, overrides, seed)
-    record = run_chain(checked, out, resume=resume, progress=not as_json, baseline=baseline)
-    print_record(record, out, as_json)
+    run_checked(checked_recipe(recipe, overrides, seed), out, resume, as_json, baseline=baseline)
 
 
 @app.command()

@@ -43,14 +43,19 @@ def checked_recipe(path: Path, overrides: list[str] | None, seed: int | None) ->
     return check(recipe_of(path, overrides, seed))
 
 
-def run_checked(checked: Checked, out: Path, resume: bool, dry_run: bool, as_json: bool) -> None:
+def run_checked(checked: Checked, out: Path, resume: bool, as_json: bool, **how: Any) -> None:
+    """Do the chain of a checked recipe, or the part of it that `how` says, and show the run."""
+    from plankwise.study.pipeline import run
+
+    print_record(run(checked, out, resume=resume, progress=not as_json, **how), out, as_json)
+
+
+def run_or_plan(checked: Checked, out: Path, resume: bool, dry_run: bool, as_json: bool) -> None:
     """Do the whole chain of a checked recipe, or only plan it."""
     if dry_run:
         print_plan(checked, as_json)
-        return
-    from plankwise.study.pipeline import run as run_chain
-
-    print_record(run_chain(checked, out, resume=resume, progress=not as_json), out, as_json)
+    else:
+        run_checked(checked, out, resume, as_json)
 
 
 def print_plan(checked: Checked, as_json: bool) -> None:

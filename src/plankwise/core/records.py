@@ -32,6 +32,9 @@ class Interval(_Part):
     low: float
     high: float
 
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
 
 class Entry(_Part):
     """One trained model: the baseline, or what one step made. `scores` are from the split named beside them."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from plankwise.core.records import Entry, Final, Record, read_record
+from plankwise.core.records import Entry, Final, Interval, Record, read_record
 from plankwise.study.report import finished, table
 
 
@@ -95,7 +95,7 @@ def markdown(document: dict[str, Any]) -> str:
 
 
 def _interval(value: dict[str, float] | None) -> str:
-    return "–" if value is None else f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+    return "–" if value is None else str(Interval(**value))
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:

@@ -60,6 +60,15 @@ class Estimate:
     paired: bool
 
 
+def shown_estimate(estimate: dict[str, Any] | None) -> str:
+    """Write an estimate, as a document holds it, with its interval."""
+    if estimate is None:
+        return "–"
+    if estimate["low"] is None:
+        return f"{estimate['value']:+.4f}"
+    return f"{estimate['value']:+.4f} [{estimate['low']:+.4f}, {estimate['high']:+.4f}]"
+
+
 @dataclass(frozen=True)
 class Level:
     """One value, or bin of values, of a parameter: mean score of its trials, and effect against all levels' mean."""

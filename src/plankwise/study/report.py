@@ -110,9 +110,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def _interval(value: Interval | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
+    return "–" if value is None else str(value)
 
 
 def _percent(value: float) -> str:

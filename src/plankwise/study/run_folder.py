@@ -50,6 +50,8 @@ class RunFolder:
         except Timeout:
             raise OutputError(f"another process is writing to {self.path}") from None
         try:
+            for left in self.path.glob(f".{RECIPE}.*"):
+                left.unlink()
             write_text(self.path / RECIPE, yaml.safe_dump(self._recipe, sort_keys=False, allow_unicode=True))
             wait_for_everyone()
             yield

@@ -103,9 +103,7 @@ def _speedup(case: dict[str, Any]) -> str:
 
 
 def _interval(value: Interval | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value.value:.3f} [{value.low:.3f}, {value.high:.3f}]"
+    return "–" if value is None else str(value)
 
 
 def _cost(entry: Entry) -> tuple[str, str]:

@@ -14,7 +14,7 @@ import optuna
 from rich.table import Table as RichTable
 
 from plankwise.core.files import write_json, write_text
-from plankwise.study.effects import Table, main_effects, table_of
+from plankwise.study.effects import Table, main_effects, shown_estimate, table_of
 from plankwise.study.findings import findings
 from plankwise.study.hyperparameters import Plan, short_names, shown
 from plankwise.study.plots import draw_all
@@ -38,7 +38,7 @@ def write_study(plan: Plan, rows: Sequence[Row], out: Path) -> Document:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(interval=interval, shown=shown)
+    environment.filters.update(interval=shown_estimate, shown=shown)
     images = [(path.stem.replace("_", " "), base64.b64encode(path.read_bytes()).decode()) for path in plots]
     short = short_names([*plan.keys])
     write_text(out / REPORT, environment.from_string(template).render(study=document, images=images, short=short))
@@ -105,15 +105,6 @@ def importance(plan: Plan, table: Table) -> dict[str, float]:
     return {key: float(value) for key, value in found.items()}
 
 
-def interval(estimate: dict[str, Any] | None) -> str:
-    """Write an estimate with its interval."""
-    if estimate is None:
-        return "–"
-    if estimate["low"] is None:
-        return f"{estimate['value']:+.4f}"
-    return f"{estimate['value']:+.4f} [{estimate['low']:+.4f}, {estimate['high']:+.4f}]"
-
-
 def findings_table(document: Document, out: Path) -> RichTable:
     """Show the findings, and under them how many trials they rest on and the best setting."""
     counts = ", ".join(f"{count} {state}" for state, count in document["counts"].items() if count)
@@ -121,7 +112,7 @@ def findings_table(document: Document, out: Path) -> RichTable:
     for column, justify in (("claim", "left"), ("contrast [95 %]", "right"), ("verdict", "left")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     for finding in document["findings"]:
-        numbers = "\n".join(interval(part["estimate"]) for part in finding["parts"])
+        numbers = "\n".join(shown_estimate(part["estimate"]) for part in finding["parts"])
         table.add_row(finding["claim"], numbers, finding["verdict"])
     best = document["best"][:1]
     lines = [
