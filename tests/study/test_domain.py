@@ -14,7 +14,7 @@ import tiny
 from plankwise.core.errors import PlankwiseError
 from plankwise.core.records import Cost, Entry, Record
 from plankwise.study import domain_table
-from plankwise.study.domain import check_domain, read_domain, run_domain
+from plankwise.study.domain import check_domain, estimate_domain, read_domain, run_domain
 from plankwise.study.domain_table import compression, downstream_row, markdown
 
 LANGUAGE_MODEL = """
@@ -80,6 +80,18 @@ def test_the_experiment_leaves_its_runs_and_one_table(finished: Path) -> None:
     assert page.startswith("| task | large | compressed |")
     assert "| mood, macro_f1 |" in page
     assert "2 seeds" in page
+
+
+def test_the_plan_counts_the_steps_that_are_taken_of_language_models_and_tasks_alike(
+    place: Path, finished: Path
+) -> None:
+    planned = estimate_domain(check_domain(place / "domain.yaml", read_domain(place / "domain.yaml")))
+    steps = {row["stage"]: row["steps"] for row in planned}
+    assert list(steps) == ["baseline", "01-theseus", "mood, large, 2 seeds", "mood, small, 2 seeds"]
+    record = json.loads((finished / "mood-1" / "record.json").read_text())
+    taken = [entry["details"]["training"]["steps"] for entry in (record["baseline"], record["steps"][0])]
+    assert [steps[f"mood, {size}, 2 seeds"] for size in ("large", "small")] == [2 * each for each in taken]
+    assert all(row["seconds"] > 0 for row in planned)
 
 
 def test_the_small_model_is_fine_tuned_from_the_compressed_one(finished: Path) -> None:

@@ -81,12 +81,12 @@ def domain(
     as_json: AsJson = False,
 ) -> None:
     """Compress a language model once, fine-tune the large and the small for every task, and compare."""
-    from plankwise.study.domain import check_domain, read_domain, run_domain
+    from plankwise.study.domain import check_domain, estimate_domain, read_domain, run_domain
     from plankwise.study.domain_table import markdown
 
     plan = check_domain(recipe, read_domain(recipe, overrides or []))
     if dry_run:
-        print_plan(plan.language_model, as_json)
+        print_plan(estimate_domain(plan), as_json)
         return
     document = run_domain(plan, out, resume=resume, progress=not as_json)
     print_document(document, as_json, [markdown(document)])

@@ -53,17 +53,17 @@ def run_checked(checked: Checked, out: Path, resume: bool, as_json: bool, **how:
 def run_or_plan(checked: Checked, out: Path, resume: bool, dry_run: bool, as_json: bool) -> None:
     """Do the whole chain of a checked recipe, or only plan it."""
     if dry_run:
-        print_plan(checked, as_json)
+        from plankwise.study.estimate import estimate
+
+        print_plan(estimate(checked), as_json)
     else:
         run_checked(checked, out, resume, as_json)
 
 
-def print_plan(checked: Checked, as_json: bool) -> None:
-    """Print what a recipe would do and roughly what it costs."""
-    from plankwise.study.estimate import estimate
+def print_plan(plan: list[dict[str, Any]], as_json: bool) -> None:
+    """Print what would be done and roughly what it costs."""
     from plankwise.study.show import plan_table, print_table
 
-    plan = estimate(checked)
     if as_json:
         typer.echo(json.dumps(plan))
     else:

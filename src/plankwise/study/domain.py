@@ -20,10 +20,12 @@ from plankwise.core.runtime import is_main_process
 from plankwise.data.corpus import Corpus
 from plankwise.data.encoding import check_fits
 from plankwise.data.reading import Reading
+from plankwise.data.task import Task
 from plankwise.encoder.anatomy import usable_positions
 from plankwise.encoder.checkpoint import load_tokenizer
 from plankwise.methods.checkpoint import Checkpoint
 from plankwise.study.domain_table import markdown, summarize
+from plankwise.study.estimate import rehearse, rehearse_fine_tuning
 from plankwise.study.pipeline import MODEL, Checked, check, run
 from plankwise.study.plan import AnyTask, Evaluation, Model, Objective, Recipe
 from plankwise.study.stages import BASELINE
@@ -81,10 +83,12 @@ class Plan:
     Attributes:
         domain: as given.
         language_model: checked.
+        tasks: loaded, in the order of the domain's.
     """
 
     domain: Domain
     language_model: Checked
+    tasks: tuple[Task, ...]
 
 
 def read_domain(path: Path, overrides: Sequence[str] = ()) -> Domain:
@@ -112,15 +116,13 @@ def check_domain(path: Path, domain: Domain, overrides: Sequence[str] = ()) -> P
     if not recipe.steps:
         raise RecipeError(f"{recipe_path}: steps is empty; the experiment needs a compressed language model")
     checked = check(recipe)
-    for each in domain.tasks:
-        if isinstance(each.task, Corpus):
-            raise RecipeError(f"{path}: tasks: {each.name}: a corpus has no labels to fine-tune for")
-        _check_downstream(path, each, checked)
-    return Plan(domain, checked)
+    return Plan(domain, checked, tuple(_checked_task(path, each, checked) for each in domain.tasks))
 
 
-def _check_downstream(path: Path, downstream: Downstream, language_model: Checked) -> None:
-    """Refuse a task that could not be fine-tuned for once the language models are there, days later."""
+def _checked_task(path: Path, downstream: Downstream, language_model: Checked) -> Task:
+    """Load a task; refuse one that could not be fine-tuned for once the language models are there, days later."""
+    if isinstance(downstream.task, Corpus):
+        raise RecipeError(f"{path}: tasks: {downstream.name}: a corpus has no labels to fine-tune for")
     longest = min(usable_positions(config) for config in language_model.configs)
     source = language_model.recipe.model.source
     try:
@@ -128,9 +130,26 @@ def _check_downstream(path: Path, downstream: Downstream, language_model: Checke
             check_training(training)
         if downstream.max_length > longest:
             raise RecipeError(f"max_length {downstream.max_length} is more than the model's {longest} positions")
-        check_fits(downstream.reading, downstream.task.load(), None if source is None else load_tokenizer(source))
+        task = downstream.task.load()
+        check_fits(downstream.reading, task, None if source is None else load_tokenizer(source))
+        return task
     except RecipeError as error:
         raise RecipeError(f"{path}: tasks: {downstream.name}: {error}") from None
+
+
+def estimate_domain(plan: Plan) -> list[dict[str, Any]]:
+    """Give parameters, steps and rough seconds of every stage, fine-tunings over all seeds together."""
+    rows, tokenizer = rehearse(plan.language_model)
+    configs, seeds = plan.language_model.configs, len(plan.domain.seeds)
+    for each, task in zip(plan.domain.tasks, plan.tasks, strict=True):
+        for size, config, training in (
+            ("large", configs[0], each.fine_tuning),
+            ("small", configs[-1], each.compressed or each.fine_tuning),
+        ):
+            stage = f"{each.name}, {size}, {seeds} seeds"
+            row = rehearse_fine_tuning(stage, config, task, tokenizer, each.reading, training)
+            rows.append({**row, "steps": seeds * row["steps"], "seconds": seeds * row["seconds"]})
+    return rows
 
 
 def run_domain(plan: Plan, out: Path, *, resume: bool = False, progress: bool = False) -> dict[str, Any]:
@@ -140,10 +159,10 @@ def run_domain(plan: Plan, out: Path, *, resume: bool = False, progress: bool = 
         The table as a JSON document; it is written to `domain.json` and `domain.md` as well.
     """
     run(plan.language_model, out / LANGUAGE_MODEL, resume=resume, progress=progress)
-    for downstream in plan.domain.tasks:
+    for downstream, task in zip(plan.domain.tasks, plan.tasks, strict=True):
         for seed in plan.domain.seeds:
             recipe = _recipe(plan.domain, downstream, seed, out)
-            run(check(recipe), _folder(out, downstream, seed), resume=resume, progress=progress)
+            run(check(recipe, task), _folder(out, downstream, seed), resume=resume, progress=progress)
     document = summarize(
         plan.domain.name,
         out / LANGUAGE_MODEL,

@@ -7,14 +7,22 @@ import dataclasses
 import logging
 import math
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import DatasetDict
-from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from plankwise.core.runtime import default_device
+from plankwise.data.reading import Reading
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
 from plankwise.encoder.checkpoint import load_tokenizer
 from plankwise.encoder.cost import count_parameters
@@ -34,15 +42,46 @@ def estimate(checked: Checked) -> list[dict[str, Any]]:
     Seconds come from a rehearsal: each stage trains random models of the planned shapes on a few batches of the task's
     own texts, with the schedule squeezed into these steps. Nothing is kept.
     """
+    return rehearse(checked)[0]
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.INFO)  # a rehearsal's scores are no news
     try:
-        return _estimate(checked)
+        yield
     finally:
         logging.disable(before)
 
 
-def _estimate(checked: Checked) -> list[dict[str, Any]]:
+def rehearse_fine_tuning(
+    stage: str,
+    config: PreTrainedConfig,
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    reading: Reading,
+    training: Training,
+) -> dict[str, Any]:
+    """Count the steps of one fine-tuning and time a few of them, on a random model of this configuration."""
+    with _quietly(), tempfile.TemporaryDirectory() as folder:
+        job = Job(task.without_test(), tokenizer, reading, task_loss(task.kind), 0, Path(folder))
+        return _rehearse_training(stage, config, job, training)
+
+
+def _rehearse_training(stage: str, config: PreTrainedConfig, job: Job, training: Training) -> dict[str, Any]:
+    model, examples = _random_model(config, job.task), _examples(job)
+    few = _few(job, training.batch_size, stage, examples)
+    return _row(stage, model, examples, training, _seconds(model, few, training))
+
+
+def rehearse(checked: Checked) -> tuple[list[dict[str, Any]], PreTrainedTokenizerBase]:
+    """Give the rows of `estimate`, and the tokenizer that they were made with."""
+    with _quietly():
+        return _rehearse(checked)
+
+
+def _rehearse(checked: Checked) -> tuple[list[dict[str, Any]], PreTrainedTokenizerBase]:
     recipe, task = checked.recipe, checked.task.without_test()
     rows: list[dict[str, Any]] = []
     if recipe.model.scratch is not None:
@@ -54,9 +93,7 @@ def _estimate(checked: Checked) -> list[dict[str, Any]]:
         job = Job(task, tokenizer, recipe.model.reading, loss, 0, Path(folder), masking=recipe.masking)
         examples = _examples(job)
         if recipe.baseline is not None:
-            model = _random_model(checked.configs[0], task)
-            few = _few(job, recipe.baseline.batch_size, "baseline", examples)
-            rows.append(_row("baseline", model, examples, recipe.baseline, _seconds(model, few, recipe.baseline)))
+            rows.append(_rehearse_training("baseline", checked.configs[0], job, recipe.baseline))
         for number, (step, config) in enumerate(zip(recipe.steps, checked.configs[1:], strict=True), 1):
             notes: dict[str, Any] = {}
             few = dataclasses.replace(
@@ -66,7 +103,7 @@ def _estimate(checked: Checked) -> list[dict[str, Any]]:
             model = _random_model(config, task)
             per_step = notes["training"]["train_seconds"] / notes["training"]["steps"]
             rows.append(_row(f"{number:02d}-{step.method}", model, examples, step.training, per_step))
-    return rows
+    return rows, tokenizer
 
 
 def _examples(job: Job) -> int:
