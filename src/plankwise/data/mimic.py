@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from plankwise.core.errors import DataError, OutputError, suggest
 from plankwise.core.files import make_writable_folder, whole_folder, write_json
+from plankwise.core.progress import bar
 from plankwise.data.mimic_cohorts import Steps, admission_notes, first_48h
 from plankwise.data.mimic_sections import (
     LEAK_FILTER_VERSION,
@@ -29,7 +30,6 @@ from plankwise.data.mimic_sections import (
     without_leaks,
 )
 from plankwise.data.mimic_tables import connect, explained
-from plankwise.data.progress import bar
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

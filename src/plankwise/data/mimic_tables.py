@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING
 import pyarrow as pa
 
 from plankwise.core.errors import DataError, OutputError
-from plankwise.data.progress import bar
+from plankwise.core.progress import bar
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

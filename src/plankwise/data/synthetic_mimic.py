@@ -18,8 +18,8 @@ from typing import Any
 
 from plankwise.core.errors import DataError
 from plankwise.core.files import whole_folder
+from plankwise.core.progress import bar
 from plankwise.data.mimic import free_folder
-from plankwise.data.progress import bar
 from plankwise.data.synthetic_notes import addendum, progress_note, summary
 
 COLUMNS = {

@@ -4,27 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn, TextColumn
 from transformers import TrainerCallback
+
+from plankwise.core.progress import progress_of
 
 
 class ProgressBar(TrainerCallback):  # type: ignore[misc]
     """Shows steps, time left, and the last loss and score; silent without a title or without a terminal."""
 
     def __init__(self, title: str | None) -> None:
-        console = Console(stderr=True)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[news]}"),
-        )
-        self._progress = Progress(
-            *columns, console=console, disable=title is None or not console.is_terminal, transient=True
-        )
+        self._progress = progress_of(title is not None, MofNCompleteColumn(), TextColumn("{task.fields[news]}"))
         self._title, self._loss, self._score = title or "", "", ""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -1,0 +1,34 @@
+"""Progress bars on standard error; silent where that is no terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+Bar = Callable[[int], None]  # called with what is done so far
+
+
+def progress_of(shown: bool, counter: ProgressColumn, *more: ProgressColumn) -> Progress:
+    """Make a display of title, bar, counter and time left, and whatever columns follow; it goes away in the end."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), counter, TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(*columns, *more, console=console, disable=not (shown and console.is_terminal), transient=True)
+
+
+@contextmanager
+def bar(title: str, total: int, shown: bool) -> Iterator[Bar]:
+    """Show how much of `total` is done."""
+    with progress_of(shown, TaskProgressColumn()) as progress:
+        task = progress.add_task(title, total=total)
+        yield lambda done: progress.update(task, completed=done)
