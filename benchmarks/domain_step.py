@@ -15,14 +15,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, BertConfig, PreTrainedModel
 
 from plankwise.core.runtime import bf16_is_fast, environment
@@ -30,11 +27,11 @@ from plankwise.core.schedules import linear
 from plankwise.encoder.surgery import rebuild
 from plankwise.methods.successors import contiguous_modules, sources_of
 from plankwise.methods.theseus import Replacing, Theseus
+from steps import Step, medians, over, repeated, take_turns, training_step, with_draws
 
 DRAWS = 6  # Theseus steps in a round, spread over the whole schedule
 PLAIN = 2
 MASKED = 0.15
-Step = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -52,20 +49,6 @@ GEOMETRIES = {
         BertConfig(vocab_size=16000, hidden_size=128, num_attention_heads=2, intermediate_size=512), (32, 128), (32, 40)
     ),
 }
-
-
-def training_step(network: PreTrainedModel, inputs: dict[str, Tensor], labels: Tensor, bf16: bool) -> Step:
-    optimizer = torch.optim.AdamW([value for value in network.parameters() if value.requires_grad], lr=1e-6, fused=True)
-
-    def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            logits = network(**inputs).logits
-        torch.autograd.backward(nn.functional.cross_entropy(logits.float(), labels))
-        nn.utils.clip_grad_norm_([value for value in network.parameters() if value.grad is not None], 1.0)
-        optimizer.step()
-        network.zero_grad()
-
-    return step
 
 
 def batch_of(shape: tuple[int, int], vocabulary: int) -> dict[str, Tensor]:
@@ -91,14 +74,6 @@ def masked_step(network: PreTrainedModel, geometry: Geometry, bf16: bool) -> Ste
     return training_step(network, inputs, inputs["input_ids"][chosen], bf16)
 
 
-def repeated(step: Step, times: int) -> Step:
-    def run() -> None:
-        for _ in range(times):
-            step()
-
-    return run
-
-
 def plain_round(geometry: Geometry, bf16: bool) -> Step:
     step = masked_step(masked_lm(geometry.config), geometry, bf16)
     return repeated(step, PLAIN)
@@ -111,13 +86,7 @@ def theseus_round(geometry: Geometry, bf16: bool) -> Step:
     network, gates = settings.assemble(model, successor)
     step = masked_step(network.train(), geometry, bf16)
     replacing = Replacing(linear(settings.start, settings.full_at), gates, seed=0, mode="replace")
-
-    def run() -> None:
-        for number in range(DRAWS):
-            replacing(number, DRAWS)
-            step()
-
-    return run
+    return with_draws(step, replacing, DRAWS)
 
 
 def fine_tuning_round(geometry: Geometry, layers: int, bf16: bool) -> Step:
@@ -137,23 +106,11 @@ def measure(geometry: Geometry, rounds: int, bf16: bool) -> dict[str, Any]:
         "fine_tuning_12": (fine_tuning_round(geometry, 12, bf16), PLAIN),
         "fine_tuning_6": (fine_tuning_round(geometry, 6, bf16), PLAIN),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for number in range(rounds + 1):
-        for name, (run, steps) in variants.items():
-            start = time.perf_counter()
-            run()
-            if number:
-                seconds[name].append((time.perf_counter() - start) / steps)
-        if number:
-            print(f"round {number}: " + ", ".join(f"{name} {values[-1]:.3f} s" for name, values in seconds.items()))
-
-    def over(one: str, other: str) -> float:
-        return statistics.median(a / b for a, b in zip(seconds[one], seconds[other], strict=True))
-
+    seconds = take_turns(variants, rounds)
     return {
-        "compression_over_plain": over("compression", "plain"),
-        "fine_tuning_speedup": over("fine_tuning_12", "fine_tuning_6"),
-        "seconds_per_step": {name: statistics.median(values) for name, values in seconds.items()},
+        "compression_over_plain": over(seconds, "compression", "plain"),
+        "fine_tuning_speedup": over(seconds, "fine_tuning_12", "fine_tuning_6"),
+        "seconds_per_step": medians(seconds),
     }
 
 

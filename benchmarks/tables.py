@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from plankwise.core.records import Interval
+from plankwise.study.domain_table import markdown
 from plankwise.study.effects import shown_estimate
 
 ROOT = Path(__file__).parents[1]
@@ -75,31 +76,6 @@ def demo(result: dict[str, Any]) -> str:
         f"{final['speedup']:.2f}× |",
     ]
     return "\n".join(lines)
-
-
-def domain(result: dict[str, Any]) -> str:
-    """Write the main experiment in the form of the thesis."""
-    lines = [
-        "| task | 12 layers | 6 layers | retained | fine-tuning | to its best | prediction |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for name, row in result["tasks"].items():
-        faster = [f"{row[f'{what}_speedup']['median']:.2f}×" for what in ("fine_tuning", "to_best", "prediction")]
-        metric = METRIC_NAMES.get(row["metric"], row["metric"])
-        lines.append(
-            f"| {name}, {metric} | {interval(row['baseline_score'])} | {interval(row['score'])} | "
-            f"{interval(row['retained'])} | {' | '.join(faster)} |"
-        )
-    model = result["language_model"]
-    large, small = ({key: model[key][size] for key in ("scores", "parameters")} for size in ("large", "small"))
-    majority = ", ".join(f"{row['majority']:.3f}" for row in result["tasks"].values())
-    closing = (
-        f"{result['seeds']} seeds. Always guessing the majority scores {majority}. "
-        f"Language model: {large['parameters'] / 1e6:.2f} M → {small['parameters'] / 1e6:.2f} M parameters, held-out "
-        f"perplexity {large['scores']['perplexity']:.1f} → {small['scores']['perplexity']:.1f}, in "
-        f"{model['compression_steps']} steps of compression."
-    )
-    return "\n".join([*lines, "", closing])
 
 
 def domain_step(result: dict[str, Any]) -> str:
@@ -165,13 +141,12 @@ def mimic_memory(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-METRIC_NAMES = {"macro_f1": "macro-F1"}
 TABLES = {
     "germeval2018": germeval2018,
     "theseus_step": theseus_step,
     "demo": demo,
-    "domain_lm": domain,
-    "domain_lm_clinical": domain,
+    "domain_lm": markdown,
+    "domain_lm_clinical": markdown,
     "domain_step": domain_step,
     "corpus_memory": corpus_memory,
     "mimic_memory": mimic_memory,

@@ -17,18 +17,14 @@ Usage: python benchmarks/theseus_step.py [--rounds 5]
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForSequenceClassification, BertConfig, PreTrainedModel
 
 from plankwise.core.runtime import bf16_is_fast, environment
@@ -37,11 +33,12 @@ from plankwise.encoder.anatomy import layers_of
 from plankwise.encoder.surgery import rebuild
 from plankwise.methods.successors import contiguous_modules, sources_of
 from plankwise.methods.theseus import Gate, Replacing, Theseus
+from steps import Seconds, Step, medians, over, repeated, take_turns, training_step, with_draws
 
 BATCH, TOKENS, RATE, MODULES = 8, 64, 0.5, 6
 DRAWS = 6  # Theseus steps in a round; each has a draw of its own
 PLAIN = 2  # plain steps in a round
-Step = Callable[[], None]
+LABELS = torch.zeros(BATCH, dtype=torch.long)
 
 
 def bert_base() -> PreTrainedModel:
@@ -58,30 +55,9 @@ def theseus_network(as_reference: bool) -> tuple[PreTrainedModel, list[Gate]]:
     return network.train(), gates
 
 
-def training_step(network: nn.Module, batch: dict[str, Tensor], bf16: bool, trained: Sequence[nn.Parameter]) -> Step:
-    optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=True)
-    labels = torch.zeros(BATCH, dtype=torch.long)
-
-    def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16) if bf16 else contextlib.nullcontext():
-            logits = network(**batch).logits
-        torch.autograd.backward(nn.functional.cross_entropy(logits.float(), labels))
-        nn.utils.clip_grad_norm_([value for value in network.parameters() if value.grad is not None], 1.0)
-        optimizer.step()
-        network.zero_grad()
-
-    return step
-
-
 def plain_round(batch: dict[str, Tensor], bf16: bool) -> Step:
     model = bert_base()
-    step = training_step(model, batch, bf16, list(model.parameters()))
-
-    def run() -> None:
-        for _ in range(PLAIN):
-            step()
-
-    return run
+    return repeated(training_step(model, batch, LABELS, bf16), PLAIN)
 
 
 def theseus_round(batch: dict[str, Tensor], bf16: bool, as_reference: bool = False) -> Step:
@@ -89,18 +65,12 @@ def theseus_round(batch: dict[str, Tensor], bf16: bool, as_reference: bool = Fal
     trained = [value for value in network.parameters() if value.requires_grad]
     if as_reference:
         network.requires_grad_(True)
-    step = training_step(network, batch, bf16, trained)
+    step = training_step(network, batch, LABELS, bf16, trained)
     replacing = Replacing(constant(RATE, 1.0), gates, seed=0, mode="replace")
-
-    def run() -> None:
-        for number in range(DRAWS):
-            replacing(number, DRAWS)
-            step()
-
-    return run
+    return with_draws(step, replacing, DRAWS)
 
 
-def measure(rounds: int) -> dict[str, list[float]]:
+def measure(rounds: int) -> Seconds:
     """Seconds of one step, for each variant and round; each variant runs once untimed first."""
     ids = torch.randint(1000, 30000, (BATCH, TOKENS), generator=torch.Generator().manual_seed(0))
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -111,16 +81,7 @@ def measure(rounds: int) -> dict[str, list[float]]:
         "plain_bf16": (plain_round(batch, bf16=True), PLAIN),
         "theseus_bf16": (theseus_round(batch, bf16=True), DRAWS),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for number in range(rounds + 1):
-        for name, (run, steps) in variants.items():
-            start = time.perf_counter()
-            run()
-            if number:
-                seconds[name].append((time.perf_counter() - start) / steps)
-        if number:
-            print(f"round {number}: " + ", ".join(f"{name} {values[-1]:.3f} s" for name, values in seconds.items()))
-    return seconds
+    return take_turns(variants, rounds)
 
 
 def peak_bytes(variant: str) -> int:
@@ -156,17 +117,14 @@ def main() -> None:
     peaks = {name: peak_bytes(name) for name in ("plain", "theseus")}
     seconds = measure(arguments.rounds)
 
-    def over(one: str, other: str) -> float:
-        return statistics.median(a / b for a, b in zip(seconds[one], seconds[other], strict=True))
-
     result: dict[str, Any] = {
-        "theseus_over_plain_fp32": over("theseus_fp32", "plain_fp32"),
-        "theseus_over_plain_bf16": over("theseus_bf16", "plain_fp32"),
-        "theseus_bf16_over_plain_bf16": over("theseus_bf16", "plain_bf16"),
-        "theseus_over_reference_fp32": over("theseus_fp32", "reference_fp32"),
+        "theseus_over_plain_fp32": over(seconds, "theseus_fp32", "plain_fp32"),
+        "theseus_over_plain_bf16": over(seconds, "theseus_bf16", "plain_fp32"),
+        "theseus_bf16_over_plain_bf16": over(seconds, "theseus_bf16", "plain_bf16"),
+        "theseus_over_reference_fp32": over(seconds, "theseus_fp32", "reference_fp32"),
         "peak_memory_ratio": peaks["theseus"] / peaks["plain"],
         "peak_bytes": peaks,
-        "seconds_per_step": {name: statistics.median(values) for name, values in seconds.items()},
+        "seconds_per_step": medians(seconds),
         "rounds": arguments.rounds,
         "bf16_is_native": bf16_is_fast(torch.device("cpu")),
         "environment": environment(),

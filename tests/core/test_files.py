@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 
 from plankwise.core.errors import OutputError
-from plankwise.core.files import make_writable_folder, sha256, whole_folder, write_json, write_text
+from plankwise.core.files import contents, make_writable_folder, sha256, whole_folder, write_json, write_text
 
 UNWRITABLE = "gut bis hier \ud800"  # a lone surrogate fails while the file is being written
 
@@ -120,3 +121,21 @@ def test_hash_of_a_file_longer_than_one_block(tmp_path):
     content = bytes(range(256)) * 5000
     (tmp_path / "blob").write_bytes(content)
     assert sha256(tmp_path / "blob") == hashlib.sha256(content).hexdigest()
+
+
+def test_what_is_being_written_is_not_among_the_contents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[set[str]] = []
+
+    def looking(handle: int) -> None:
+        seen.append({each.name for each in tmp_path.iterdir()})
+        seen.append(contents(tmp_path))
+
+    assert contents(tmp_path / "gone") == set()
+    monkeypatch.setattr("plankwise.core.files.os.fsync", looking)
+    write_text(tmp_path / "name.txt", "whole")
+    assert len(seen[0]) == 1
+    assert seen[1] == set()
+    with whole_folder(tmp_path / "folder"):
+        assert contents(tmp_path) == {"name.txt"}
+    (tmp_path / ".hidden").touch()
+    assert contents(tmp_path) == {"name.txt", "folder", ".hidden"}

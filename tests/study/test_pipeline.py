@@ -336,7 +336,7 @@ def test_a_kill_while_the_recipe_is_written_leaves_a_folder_that_can_be_used(rec
     out = tmp_path / "run"
     out.mkdir()
     (out / ".lock").touch()
-    (out / ".recipe.yaml.k3x9").write_text("name: half a rec")
+    (out / ".recipe.yaml.k3x9.partial").write_text("name: half a rec")
     quick = recipe(recipe_path, "steps=[]", "baseline.epochs=0.2", "name=quick")
     assert run(check(quick), out, resume=True, until="baseline").baseline is not None
     assert not list(out.glob(".recipe.yaml.*"))

@@ -367,3 +367,12 @@ def test_a_storage_out_of_reach_is_one_line(
     (line,) = [each for each in capsys.readouterr().err.splitlines() if each.startswith("plankwise:")]
     assert re.search(message, line), line
     assert "secret" not in line
+
+
+def test_a_folder_that_another_worker_is_just_taking_is_no_foreign_one(place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".study.yaml.k3x9.partial").write_text("name: ti")
+    rows = search(read_study(place / "study.yaml"), out, train=False)
+    assert {row["state"] for row in rows} <= {"waiting"}
+    assert (out / "study.yaml").exists()

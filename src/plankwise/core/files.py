@@ -14,10 +14,20 @@ from typing import Any
 
 from plankwise.core.errors import OutputError
 
+PARTIAL = ".partial"  # ends the temporary names under which everything here is written
+
+
+def contents(folder: Path) -> set[str]:
+    """Name what lies in `folder`, if it is there, less what is being written or what a kill left of that."""
+    if not folder.exists():
+        return set()
+    names = {each.name for each in folder.iterdir()}
+    return {name for name in names if not (name.startswith(".") and name.endswith(PARTIAL))}
+
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` in one step: a reader sees the old file or the new one, never a part."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
@@ -38,7 +48,7 @@ def write_json(path: Path, value: Any) -> None:
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """Give a temporary folder beside `path` to fill; it takes the place of `path` only if nothing failed."""
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary = path.with_name(f".{path.name}{PARTIAL}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
@@ -59,7 +69,7 @@ def make_writable_folder(path: Path) -> Path:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
+        with tempfile.TemporaryFile(dir=path, prefix=".", suffix=PARTIAL):
             return path
     except OSError as error:
         raise OutputError(f"cannot write to {path}: {error.strerror or error}") from None

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plankwise.core.errors import CheckpointError, OutputError
-from plankwise.core.files import make_writable_folder, whole_folder, write_json, write_text
+from plankwise.core.files import PARTIAL, contents, make_writable_folder, whole_folder, write_json, write_text
 from plankwise.core.records import FILE_NAME, Cost, Entry, Record, read_record
 from plankwise.core.runtime import is_main_process, wait_for_everyone
 from plankwise.encoder.cost import count_parameters, weights_size_bytes
@@ -50,7 +50,7 @@ class RunFolder:
         except Timeout:
             raise OutputError(f"another process is writing to {self.path}") from None
         try:
-            for left in self.path.glob(f".{RECIPE}.*"):
+            for left in self.path.glob(f".{RECIPE}.*{PARTIAL}"):
                 left.unlink()
             write_text(self.path / RECIPE, yaml.safe_dump(self._recipe, sort_keys=False, allow_unicode=True))
             wait_for_everyone()
@@ -62,11 +62,9 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise OutputError(f"cannot write to {self.path}: it is a file")
         try:
-            present = {each.name for each in self.path.iterdir()} if self.path.exists() else set()
+            present = contents(self.path) - {LOCK}
         except OSError as error:
             raise OutputError(f"cannot write to {self.path}: {error.strerror}") from None
-        # A kill while the recipe is being written leaves it under a temporary name; nothing has been done by then.
-        present = {name for name in present if name != LOCK and not name.startswith(f".{RECIPE}.")}
         if not present:
             return
         if RECIPE not in present:

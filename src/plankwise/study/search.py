@@ -20,7 +20,7 @@ import yaml
 from filelock import FileLock
 
 from plankwise.core.errors import CheckpointError, OutputError, PlankwiseError, RecipeError
-from plankwise.core.files import make_writable_folder, write_text
+from plankwise.core.files import contents, make_writable_folder, write_text
 from plankwise.core.recipe import to_plain
 from plankwise.core.records import FILE_NAME, Record, read_record
 from plankwise.core.runtime import mix_seed, process_count
@@ -201,7 +201,7 @@ def _take_folder(plan: Plan, out: Path, resume: bool) -> None:
     definition = json.loads(json.dumps(plan.definition()))
     if out.exists() and not out.is_dir():
         raise OutputError(f"cannot write to {out}: it is a file")
-    present = {each.name for each in out.iterdir()} if out.exists() else set()
+    present = contents(out)
     if present and STUDY not in present:
         raise OutputError(f"{out} holds files that are not of a study; choose an empty or a new folder")
     if STUDY in present:
