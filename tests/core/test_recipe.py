@@ -17,7 +17,7 @@ from plankwise.methods.registry import METHODS
 from plankwise.methods.theseus import PRESETS, Theseus
 from plankwise.study.plan import Evaluation, Model, Objective, Recipe, json_schema
 from plankwise.training.fit import Training
-from plankwise.training.pretraining import Scratch
+from plankwise.training.scratch import Scratch
 
 PAPER = PRESETS["paper"]
 RECIPE = """\

@@ -17,7 +17,7 @@ import tiny
 from plankwise.core.errors import DataError
 from plankwise.data import vocabulary
 from plankwise.data.vocabulary import SPECIAL, Vocabulary, train_tokenizer
-from plankwise.training.pretraining import SPECIAL_IDS
+from plankwise.training.scratch import SPECIAL_IDS
 
 LINES = [row["text"] for row in tiny.rows(300)]
 LINES += [f"Die Größe von Ärger, {number} Äpfel und Übermut; das Haus ohne Bäume." for number in range(60)]

@@ -20,12 +20,12 @@ from plankwise.training import fast_start, masking, pretraining
 from plankwise.training.fast_start import ppmi_embeddings
 from plankwise.training.fit import Training, fit
 from plankwise.training.masking import MaskedPositions, Masking, as_batch, score_masked_lm
-from plankwise.training.pretraining import Architecture, Scratch, masked_lm_material, pretrain
+from plankwise.training.pretraining import masked_lm_material, pretrain
+from plankwise.training.scratch import ARCHITECTURES, Scratch
 
 LINES = [row["text"] for row in tiny.rows(300)]
 TEXTS = Dataset.from_dict({"text": LINES})
 KINDS: dict[str, int] = {"wordpiece": 60, "bpe": 275, "unigram": 60}
-ARCHITECTURES: tuple[Architecture, ...] = Architecture.__args__  # type: ignore[attr-defined]
 
 
 def made(kind: Any = "wordpiece") -> Any:
@@ -179,7 +179,7 @@ def test_scoring_in_between_does_not_change_what_is_learned(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_architecture_learns_from_scratch(architecture: Architecture, tmp_path: Path) -> None:
+def test_every_architecture_learns_from_scratch(architecture: str, tmp_path: Path) -> None:
     kind = list(KINDS)[ARCHITECTURES.index(architecture) % 3]
     scratch = Scratch(
         architecture=architecture,

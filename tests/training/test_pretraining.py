@@ -18,7 +18,8 @@ from plankwise.data.vocabulary import Vocabulary, train_tokenizer
 from plankwise.training.fast_start import ppmi_embeddings, sinusoids
 from plankwise.training.losses import masked_lm_loss
 from plankwise.training.masking import MaskedPositions, Masking
-from plankwise.training.pretraining import Scratch, pretrain, rehearse_pretraining, scratch_config
+from plankwise.training.pretraining import pretrain, rehearse_pretraining
+from plankwise.training.scratch import Scratch, scratch_config
 
 TEXTS = Dataset.from_dict({"text": [row["text"] for row in tiny.rows(300)]})
 SMALL = Scratch(
@@ -145,6 +146,8 @@ def test_a_rehearsal_counts_the_steps_that_pretraining_takes(tmp_path: Path) -> 
         ({"growth": (4,), "epochs": (1, 1)}, "one number for each depth"),
         ({"block": 64}, "longer than positions"),
         ({"heads": 3}, "does not divide into 3 heads"),
+        ({"architecture": "mpnet"}, "no new model of the architecture 'mpnet'; .*Allowed: bert, roberta"),
+        ({"architecture": "brt"}, "did you mean 'bert'"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(changes: dict[str, object], message: str) -> None:

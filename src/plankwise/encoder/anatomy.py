@@ -27,6 +27,7 @@ class Anatomy:
         layer_output: what one layer returns: the hidden states alone, or a tuple that begins with them.
         convolution: path of a module that the encoder itself runs between its first two layers, if it has one.
         positions_start_behind_padding: whether position numbers begin at the padding id + 1, as RoBERTa's do.
+        counts_on_padding_id: the padding id that its code takes for granted, whatever a configuration says.
         also_sized: further keys of its configuration that hold one of the common sizes, by the name of that size.
     """
 
@@ -36,6 +37,7 @@ class Anatomy:
     layer_output: Literal["tensor", "tuple", "pair"] = "tensor"
     convolution: str | None = None
     positions_start_behind_padding: bool = False
+    counts_on_padding_id: int | None = None
     also_sized: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -60,6 +62,7 @@ ANATOMIES: dict[str, Anatomy] = {
         ("embeddings", "encoder.relative_attention_bias"),
         "tuple",
         positions_start_behind_padding=True,
+        counts_on_padding_id=1,
     ),
     "deberta-v2": Anatomy(
         "encoder.layer",

@@ -25,7 +25,7 @@ from plankwise.study.report import write_report
 from plankwise.study.run_folder import RunFolder
 from plankwise.study.stages import BASELINE, Stages
 from plankwise.training.fit import check_training
-from plankwise.training.pretraining import scratch_config
+from plankwise.training.scratch import scratch_config
 
 logger = logging.getLogger(__name__)
 MODEL = "model"

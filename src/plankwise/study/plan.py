@@ -16,7 +16,7 @@ from plankwise.methods.checkpoint import Checkpoint
 from plankwise.methods.registry import AnyMethod
 from plankwise.training.fit import Training
 from plankwise.training.masking import Masking
-from plankwise.training.pretraining import Scratch
+from plankwise.training.scratch import Scratch
 
 AnyTask = Annotated[
     GermEval2018 | GermEval2019 | Docstrings | Table | HubDataset | Corpus, pydantic.Field(discriminator="name")

@@ -7,20 +7,17 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
-import pydantic
 import torch
 from datasets import Dataset
 from transformers import AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from plankwise.core.recipe import settings
 from plankwise.core.runtime import mix_seed
 from plankwise.data.blocks import blocks_of
 from plankwise.data.corpus import built_once
-from plankwise.data.vocabulary import Vocabulary, train_tokenizer
-from plankwise.encoder.anatomy import new_config
+from plankwise.data.vocabulary import train_tokenizer
 from plankwise.encoder.checkpoint import load_tokenizer
 from plankwise.encoder.surgery import grow
 from plankwise.training.fast_start import give_fast_start
@@ -28,84 +25,11 @@ from plankwise.training.fit import Fitted, Training, fit, planned_steps
 from plankwise.training.losses import Loss, masked_lm_loss
 from plankwise.training.masking import MaskedPositions, Masking, as_batch, score_masked_lm
 from plankwise.training.metrics import Array
+from plankwise.training.scratch import Scratch, scratch_config
 from plankwise.training.trainer import Material
 
-Count = Annotated[int, pydantic.Field(ge=1)]
-Architecture = Literal[
-    "bert",
-    "roberta",
-    "xlm-roberta",
-    "camembert",
-    "distilbert",
-    "electra",
-    "deberta-v2",
-    "modernbert",
-    "eurobert",
-]
-SPECIAL_IDS = {  # of every tokenizer that is trained here
-    "pad_token_id": 0,
-    "cls_token_id": 2,
-    "bos_token_id": 2,
-    "sep_token_id": 3,
-    "eos_token_id": 3,
-    "mask_token_id": 4,
-}
 REHEARSED_TEXTS = 20_000
 FAST_START_TOKENS = 10_000_000  # of the corpus that its statistics are taken from, evenly spread
-
-
-@settings
-class Scratch:
-    """An encoder from scratch, pretrained on the task's training texts.
-
-    Attributes:
-        architecture: whose configuration and classes it has.
-        layers: depth in the end.
-        width: of the hidden states.
-        heads: attention heads of each layer.
-        feed_forward: width of the feed-forward part; four times `width` by default.
-        vocabulary: the tokenizer.
-        positions: longest input in tokens.
-        block: tokens of one pretraining example.
-        growth: depths to train one after the other, each grown out of the one before by layers that write
-            nothing yet; the last is `layers`.
-        epochs: passes over the corpus at each of these depths.
-        batch_size: blocks per step.
-        learning_rate: the peak.
-        fast_start: whether embeddings start from the corpus' statistics rather than from random numbers.
-        checkpoints: how many are written at each depth.
-    """
-
-    architecture: Architecture = "bert"
-    layers: Count = 12
-    width: Count = 128
-    heads: Count = 2
-    feed_forward: Count | None = None
-    vocabulary: Vocabulary = Vocabulary()
-    positions: Annotated[int, pydantic.Field(ge=8)] = 128
-    block: Annotated[int, pydantic.Field(ge=8)] = 64
-    growth: Annotated[tuple[Count, ...], pydantic.Field(min_length=1)] = (3, 6, 12)
-    epochs: Annotated[tuple[Annotated[float, pydantic.Field(gt=0)], ...], pydantic.Field(min_length=1)] = (
-        8.0,
-        3.0,
-        2.0,
-    )
-    batch_size: Count = 32
-    learning_rate: Annotated[float, pydantic.Field(gt=0)] = 2e-3
-    fast_start: bool = True
-    checkpoints: Count = 4
-
-    @pydantic.model_validator(mode="after")
-    def _consistent(self) -> Scratch:
-        if self.growth[-1] != self.layers or list(self.growth) != sorted(set(self.growth)):
-            raise ValueError(f"growth {self.growth} has to rise to layers, {self.layers}")
-        if len(self.epochs) != len(self.growth):
-            raise ValueError(f"epochs {self.epochs} has to name one number for each depth of growth {self.growth}")
-        if self.block > self.positions:
-            raise ValueError(f"block {self.block} is longer than positions, {self.positions}")
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} does not divide into {self.heads} heads")
-        return self
 
 
 def pretrain(
@@ -186,21 +110,6 @@ def new_masked_lm(config: PreTrainedConfig) -> PreTrainedModel:
     model = AutoModelForMaskedLM.from_config(config)
     assert isinstance(model, PreTrainedModel)
     return model
-
-
-def scratch_config(scratch: Scratch, depth: int | None = None, vocabulary: int | None = None) -> PreTrainedConfig:
-    """Give the configuration of the model at one depth, or as it will be in the end."""
-    return new_config(
-        scratch.architecture,
-        scratch.positions,
-        hidden_size=scratch.width,
-        num_hidden_layers=depth or scratch.layers,
-        num_attention_heads=scratch.heads,
-        intermediate_size=scratch.feed_forward or 4 * scratch.width,
-        vocab_size=vocabulary or scratch.vocabulary.size,
-        initializer_range=0.02 * (768 / scratch.width) ** 0.5,  # narrow models want a wider start
-        **SPECIAL_IDS,
-    )
 
 
 def _tokenizer(scratch: Scratch, texts: Dataset, folder: Path) -> PreTrainedTokenizerBase:
