@@ -1,5 +1,20 @@
 """plankwise makes BERT-class encoders small and fast, and proves what was kept."""
 
-from importlib.metadata import version
+from __future__ import annotations
 
+import importlib
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from plankwise.encoder.checkpoint import load, save
+
+__all__ = ["load", "save"]
 __version__ = version("plankwise")
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is public when it is asked for, so that the command line starts at once."""
+    if name not in __all__:
+        raise AttributeError(f"module 'plankwise' has no attribute '{name}'")
+    return getattr(importlib.import_module("plankwise.encoder.checkpoint"), name)

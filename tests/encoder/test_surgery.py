@@ -9,7 +9,8 @@ import torch
 
 import tiny
 from plankwise.core.errors import MethodError
-from plankwise.encoder.anatomy import embeddings_of, layer_types, layers_of, layers_prefix, usable_positions
+from plankwise.encoder.anatomy import embeddings_of, layer_types, layers_of, layers_prefix
+from plankwise.encoder.configuration import usable_positions
 from plankwise.encoder.surgery import frozen_twin, grow, rebuild, thaw
 
 KINDS = pytest.mark.parametrize("kind", tiny.ARCHITECTURES)

@@ -18,11 +18,17 @@ class _Part(pydantic.BaseModel):
 
 
 class Cost(_Part):
-    """What a model costs: parameters (a count), its weights on disk (bytes), seconds of training steps to get it."""
+    """What a model costs.
+
+    Parameters are a count, sizes are those of its weights on disk, plain and compressed, operations those of one token
+    in the linear layers. The seconds to get it are of training steps and of what methods measure and solve beside them.
+    """
 
     parameters: int
     size_bytes: int
     train_seconds: float
+    compressed_bytes: int | None = None
+    linear_flops_per_token: int | None = None
 
 
 class Interval(_Part):

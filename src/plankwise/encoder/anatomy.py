@@ -10,9 +10,22 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch import Tensor, nn
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from plankwise.core.errors import ModelError, suggest
+
+
+@dataclass(frozen=True)
+class Projection:
+    """A linear layer whose output rows belong to heads or neurons.
+
+    Attributes:
+        path: inside a Transformer layer; one that is not there is left out.
+        blocks: how many projections of one size are stacked in it.
+    """
+
+    path: str
+    blocks: int = 1
 
 
 @dataclass(frozen=True)
@@ -23,6 +36,13 @@ class Anatomy:
         layers: path of the `nn.ModuleList` of Transformer layers.
         residual_outputs: paths, inside a layer, of the two projections that write into the residual stream: that of
             attention and that of the feed-forward part.
+        attention: path, inside a layer, of the module that attends: given hidden states, it returns a tuple.
+        head_inputs: projections whose output rows belong to heads: query, key, value (or all three fused in one), then
+            what else an architecture has.
+        neuron_inputs: projections whose output rows belong to feed-forward neurons.
+        pre_norm: whether norms stand in front of both parts and not behind the sums.
+        heads_are_configured: whether a plain configuration can hold fewer heads of the same size.
+        shared_head_bias: whether all layers add one table of scores, a column for each head, to their own.
         embeddings: paths of everything in front of the first layer, and of position tables shared by all layers.
         layer_output: what one layer returns: the hidden states alone, or a tuple that begins with them.
         convolution: path of a module that the encoder itself runs between its first two layers, if it has one.
@@ -33,6 +53,16 @@ class Anatomy:
 
     layers: str
     residual_outputs: tuple[str, str] = ("attention.output.dense", "output.dense")
+    attention: str = "attention.self"
+    head_inputs: tuple[Projection, ...] = (
+        Projection("attention.self.query"),
+        Projection("attention.self.key"),
+        Projection("attention.self.value"),
+    )
+    neuron_inputs: tuple[Projection, ...] = (Projection("intermediate.dense"),)
+    pre_norm: bool = False
+    heads_are_configured: bool = False
+    shared_head_bias: bool = False
     embeddings: tuple[str, ...] = ("embeddings",)
     layer_output: Literal["tensor", "tuple", "pair"] = "tensor"
     convolution: str | None = None
@@ -49,7 +79,12 @@ ANATOMIES: dict[str, Anatomy] = {
     "xlm-roberta": _ROBERTA,
     "camembert": _ROBERTA,
     "distilbert": Anatomy(
-        "transformer.layer", ("attention.out_lin", "ffn.lin2"), also_sized={"hidden_dim": "intermediate_size"}
+        "transformer.layer",
+        ("attention.out_lin", "ffn.lin2"),
+        attention="attention",
+        head_inputs=(Projection("attention.q_lin"), Projection("attention.k_lin"), Projection("attention.v_lin")),
+        neuron_inputs=(Projection("ffn.lin1"),),
+        also_sized={"hidden_dim": "intermediate_size"},
     ),
     "electra": Anatomy(
         "encoder.layer",
@@ -59,25 +94,45 @@ ANATOMIES: dict[str, Anatomy] = {
     "mpnet": Anatomy(
         "encoder.layer",
         ("attention.attn.o", "output.dense"),
-        ("embeddings", "encoder.relative_attention_bias"),
-        "tuple",
+        attention="attention.attn",
+        head_inputs=(Projection("attention.attn.q"), Projection("attention.attn.k"), Projection("attention.attn.v")),
+        shared_head_bias=True,
+        embeddings=("embeddings", "encoder.relative_attention_bias"),
+        layer_output="tuple",
         positions_start_behind_padding=True,
         counts_on_padding_id=1,
     ),
     "deberta-v2": Anatomy(
         "encoder.layer",
+        head_inputs=tuple(
+            Projection(f"attention.self.{name}_proj") for name in ("query", "key", "value", "pos_key", "pos_query")
+        ),
         embeddings=("embeddings", "encoder.rel_embeddings", "encoder.LayerNorm", "encoder.conv"),
         layer_output="pair",
         convolution="encoder.conv",
     ),
-    "modernbert": Anatomy("layers", ("attn.Wo", "mlp.Wo")),
+    "modernbert": Anatomy(
+        "layers",
+        ("attn.Wo", "mlp.Wo"),
+        attention="attn",
+        head_inputs=(Projection("attn.Wqkv", 3),),
+        neuron_inputs=(Projection("mlp.Wi", 2),),
+        pre_norm=True,
+    ),
     "eurobert": Anatomy(
         "layers",
         ("self_attn.o_proj", "mlp.down_proj"),
-        ("embed_tokens",),
+        attention="self_attn",
+        head_inputs=tuple(Projection(f"self_attn.{name}_proj") for name in ("q", "k", "v")),
+        neuron_inputs=(Projection("mlp.gate_proj"), Projection("mlp.up_proj")),
+        pre_norm=True,
+        heads_are_configured=True,
+        embeddings=("embed_tokens",),
         also_sized={"num_key_value_heads": "num_attention_heads"},
     ),
 }
+
+KIND = "model_type"  # the key of a configuration that names its architecture
 
 
 def anatomy_of(config: PreTrainedConfig) -> Anatomy:
@@ -122,6 +177,36 @@ def residual_outputs_of(model: PreTrainedModel, layer: nn.Module) -> tuple[nn.Li
     return attention, feed_forward
 
 
+def head_inputs_of(model: PreTrainedModel, layer: nn.Module) -> list[tuple[nn.Linear, int]]:
+    """Give the projections of one layer whose rows belong to heads, each with how many are stacked in it."""
+    return _projections(layer, anatomy_of(model.config).head_inputs)
+
+
+def neuron_inputs_of(model: PreTrainedModel, layer: nn.Module) -> list[tuple[nn.Linear, int]]:
+    """Give the projections of one layer whose rows belong to feed-forward neurons, each with how many are stacked."""
+    return _projections(layer, anatomy_of(model.config).neuron_inputs)
+
+
+def query_key_value_of(model: PreTrainedModel, layer: nn.Module) -> list[tuple[nn.Linear, int, int]]:
+    """Give one layer's projections to query, key and value: each with its place in the stack and the stack's size."""
+    found = head_inputs_of(model, layer)
+    if found and found[0][1] == 3:
+        return [(found[0][0], part, 3) for part in range(3)]
+    return [(linear, 0, 1) for linear, _ in found[:3]]
+
+
+def _projections(layer: nn.Module, wanted: tuple[Projection, ...]) -> list[tuple[nn.Linear, int]]:
+    found = []
+    for projection in wanted:
+        try:
+            linear = layer.get_submodule(projection.path)
+        except AttributeError:  # DeBERTa-v2 may share its position projections; a layer may have lost all its heads
+            continue
+        assert isinstance(linear, nn.Linear)
+        found.append((linear, projection.blocks))
+    return found
+
+
 def embeddings_of(model: PreTrainedModel) -> Iterator[nn.Module]:
     """Give each module in front of the first layer, and the position tables that all layers share."""
     for path in anatomy_of(model.config).embeddings:
@@ -158,27 +243,3 @@ def hidden_of(output: Any) -> Tensor:
     hidden = output[0] if isinstance(output, tuple) else output
     assert isinstance(hidden, Tensor)
     return hidden
-
-
-def usable_positions(config: PreTrainedConfig) -> int:
-    """Give the largest number of tokens that the position table of an architecture can take."""
-    positions = int(config.max_position_embeddings)
-    offset = anatomy_of(config).positions_start_behind_padding
-    return positions - (config.pad_token_id or 0) - 1 if offset else positions
-
-
-def new_config(kind: str, positions: int, **sizes: Any) -> PreTrainedConfig:
-    """Make the configuration of a new model of one architecture.
-
-    Args:
-        kind: of `ANATOMIES`.
-        positions: longest input in tokens.
-        **sizes: by their common names: `hidden_size`, `num_hidden_layers`, `num_attention_heads`,
-            `intermediate_size`, `vocab_size`, and whatever else all configurations share.
-    """
-    anatomy = ANATOMIES[kind]
-    own_names: Mapping[str, str] = type(AutoConfig.for_model(kind)).attribute_map
-    keys = {own_names.get(name, name): value for name, value in sizes.items()}
-    keys |= {own: sizes[common] for own, common in anatomy.also_sized.items()}
-    offset = sizes["pad_token_id"] + 1 if anatomy.positions_start_behind_padding else 0
-    return AutoConfig.for_model(kind, **keys, max_position_embeddings=positions + offset)

@@ -1,13 +1,22 @@
-"""Loading and saving checkpoints: local folders or Hub ids in, plain Transformers folders out."""
+"""Loading and saving checkpoints: local folders or Hub ids in, Transformers folders out.
+
+A folder whose layers have sizes that a plain configuration cannot hold is guarded: in its `config.json` the model type
+and the number of layers are a sentence that names `plankwise.load`, and what they replace stands beside the sizes.
+Transformers refuses such a file by that very sentence before it looks at a weight: its Auto classes for the type, the
+others for the number. With `ignore_mismatched_sizes=True` it would otherwise start full-sized layers at random.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from transformers import (
     AutoConfig,
     AutoModelForMaskedLM,
@@ -17,12 +26,18 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import cached_file
 
 from plankwise.core.errors import ModelError
-from plankwise.core.files import whole_folder
-from plankwise.encoder.anatomy import anatomy_of
+from plankwise.core.files import whole_folder, write_json
+from plankwise.encoder.anatomy import KIND, anatomy_of
+from plankwise.encoder.configuration import depth_key
+from plankwise.encoder.shapes import KEY, is_plain, new_model
 
 PROBLEM_TYPES = {"single_label": "single_label_classification", "multi_label": "multi_label_classification"}
+GUARD = "layers of their own sizes: load this folder by plankwise.load"
+WEIGHTS = "model.safetensors"
+_GUARDED = (KIND, "layer_types")  # the second is checked against the depth, by tokenizers' loading too
 _FAULTS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
 
 
@@ -35,11 +50,28 @@ def load_config(source: str) -> PreTrainedConfig:
     if _looks_like_path(source) and not Path(source).is_dir():
         raise ModelError(f"there is no model folder {source}")
     try:
-        config = AutoConfig.from_pretrained(source)
-    except _FAULTS as error:
+        stored, _ = PreTrainedConfig.get_config_dict(source)
+        config = _unguarded(stored) if stored.get(KEY) else AutoConfig.from_pretrained(source)
+    except (*_FAULTS, TypeError) as error:
         raise ModelError(f"cannot read a model configuration from {source}: {_first_line(error)}") from None
     anatomy_of(config)
     return config
+
+
+def load(source: str | Path) -> PreTrainedModel:
+    """Load a model that plankwise made, whatever the sizes of its layers, with the head it was saved with, in fp32.
+
+    Args:
+        source: a local folder or a Hub id. Plain checkpoints of supported architectures load as well.
+
+    Raises:
+        ModelError: if the checkpoint is unreadable, incomplete or of an unsupported architecture.
+    """
+    config = load_config(str(source))
+    kind = getattr(transformers, str((config.architectures or [""])[0]), None)
+    if kind is None:
+        raise ModelError(f"the configuration of {source} does not name the class of its model")
+    return _load(kind, str(source), config, head_is_new=False).eval()
 
 
 def load_classifier(source: str, labels: Sequence[str], kind: str = "single_label") -> PreTrainedModel:
@@ -87,31 +119,74 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> None:
-    """Save a model with its tokenizer as a plain Transformers folder, in one step."""
-    with whole_folder(folder) as temporary:
-        model.save_pretrained(temporary)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(temporary)
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path | str) -> None:
+    """Save a model with its tokenizer as one folder, in one step.
+
+    It is a plain Transformers folder wherever a plain configuration can hold the model, else one for `load`.
+    """
+    with whole_folder(Path(folder)) as temporary:
+        write_model(model, tokenizer, temporary)
+
+
+def write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> None:
+    """Write a model with its tokenizer into a folder that exists."""
+    model.save_pretrained(folder)
+    if not is_plain(model.config):
+        _guard(folder / "config.json", model.config)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+
+
+def _guard(path: Path, config: PreTrainedConfig) -> None:
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    name = depth_key(config)
+    hidden = {key: stored[key] for key in (*_GUARDED, name) if key in stored}
+    stored[KEY] = {**stored[KEY], "hidden": [[key, value] for key, value in hidden.items()]}
+    kept = {key: value for key, value in stored.items() if key not in hidden}
+    write_json(path, {**kept, KIND: GUARD, name: GUARD})
+
+
+def _unguarded(stored: dict[str, Any]) -> PreTrainedConfig:
+    own = dict(stored[KEY])
+    restored = {**stored, **dict(own.pop("hidden", [])), KEY: own}
+    return type(AutoConfig.for_model(restored[KIND])).from_dict(restored)
 
 
 def _load(
     factory: Any, source: str, config: PreTrainedConfig, head_is_new: bool = True, **options: Any
 ) -> PreTrainedModel:
     try:
-        model, report = factory.from_pretrained(
-            source, config=config, dtype=torch.float32, output_loading_info=True, **options
-        )
+        if is_plain(config):
+            model, report = factory.from_pretrained(
+                source, config=config, dtype=torch.float32, output_loading_info=True, **options
+            )
+            lost = [*report["missing_keys"], *(each[0] for each in report["mismatched_keys"])]
+        else:
+            kind = factory._model_mapping[type(config)] if hasattr(factory, "_model_mapping") else factory
+            model, lost = _load_shaped(kind, source, config)
     except _FAULTS as error:
         raise ModelError(f"cannot load the weights of {source}: {_first_line(error)}") from None
     assert isinstance(model, PreTrainedModel)
     prefix = model.base_model_prefix + "."
-    lost = sorted([*report["missing_keys"], *(each[0] for each in report["mismatched_keys"])])
     if head_is_new:
         lost = [name for name in lost if name.startswith(prefix) and ".pooler." not in name]
     if lost:
+        lost.sort()
         raise ModelError(f"the weights of {source} lack or misfit {lost[0]} and {len(lost) - 1} more")
     return model
+
+
+def _load_shaped(
+    kind: type[PreTrainedModel], source: str, config: PreTrainedConfig
+) -> tuple[PreTrainedModel, list[str]]:
+    """Rebuild a model with layers of their own sizes and load what fits; also name the weights that were not there."""
+    model = new_model(kind, config).float()
+    own = model.state_dict()
+    stored = load_file(str(cached_file(source, WEIGHTS)))
+    fitting = {name: value for name, value in stored.items() if name in own and own[name].shape == value.shape}
+    model.load_state_dict(fitting, strict=False)
+    loaded = {own[name].data_ptr() for name in fitting if own[name].numel()}
+    return model, [name for name in own if name not in fitting and own[name].data_ptr() not in loaded]
 
 
 def _looks_like_path(source: str) -> bool:

@@ -11,17 +11,40 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from plankwise.core.errors import MethodError
 from plankwise.encoder.anatomy import anatomy_of, layer_types, layers_of, layers_prefix, residual_outputs_of
+from plankwise.encoder.shapes import LayerShape, full_shape, new_model, shapes_of, with_shapes
 
 Source = tuple[int, ...]  # the layers that a new one is averaged from; empty means a random start
 
 
-def with_depth(config: PreTrainedConfig, types: Sequence[str]) -> PreTrainedConfig:
-    """Copy `config` for a model of `len(types)` layers, each of the attention type given for it."""
+def with_depth(
+    config: PreTrainedConfig, sources: Sequence[Source], types: Sequence[str] | None = None
+) -> PreTrainedConfig:
+    """Copy `config` for a model whose layer i is the mean of the layers named in `sources[i]`.
+
+    Args:
+        config: of the model that the layers are of.
+        sources: for each new layer, the layers to average; an empty tuple is a new layer of full size.
+        types: attention type of each new layer; by default that of the first source.
+
+    Raises:
+        MethodError: if layers of different sizes were to be averaged.
+    """
+    if types is None:
+        own = layer_types(config)
+        types = [own[source[0]] if source else own[0] for source in sources]
     smaller = copy.deepcopy(config)
-    smaller.num_hidden_layers = len(types)
+    smaller.num_hidden_layers = len(sources)
     if getattr(config, "layer_types", None):
         smaller.layer_types = list(types)
-    return smaller
+    return with_shapes(smaller, _shapes(config, sources))
+
+
+def _shapes(config: PreTrainedConfig, sources: Sequence[Source]) -> list[LayerShape]:
+    shapes = shapes_of(config)
+    for source in sources:
+        if len({shapes[layer] for layer in source}) > 1:
+            raise MethodError(f"layers {list(source)} cannot be averaged: they have different heads or neurons")
+    return [shapes[source[0]] if source else full_shape(config) for source in sources]
 
 
 def rebuild(model: PreTrainedModel, sources: Sequence[Source], types: Sequence[str] | None = None) -> PreTrainedModel:
@@ -36,17 +59,14 @@ def rebuild(model: PreTrainedModel, sources: Sequence[Source], types: Sequence[s
         types: attention type of each new layer; by default that of the first source.
 
     Raises:
-        MethodError: if a source is not a layer of `model`.
+        MethodError: if a source is not a layer of `model`, or layers of different sizes were to be averaged.
     """
     anatomy_of(model.config)
     depth = len(layers_of(model))
     wrong = [index for source in sources for index in source if not 0 <= index < depth]
     if wrong:
         raise MethodError(f"layer {wrong[0]} does not exist: the model has layers 0 to {depth - 1}")
-    if types is None:
-        own = layer_types(model.config)
-        types = [own[source[0]] if source else own[0] for source in sources]
-    smaller = type(model)(with_depth(model.config, types)).to(model.device, model.dtype)
+    smaller = new_model(type(model), with_depth(model.config, sources, types)).to(model.device, model.dtype)
     copy_outside_layers(model, smaller)
     for index, source in enumerate(sources):
         if source:

@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from plankwise.core.recipe import settings
 from plankwise.core.runtime import mix_seed
-from plankwise.encoder.anatomy import layer_types, layers_of
+from plankwise.encoder.anatomy import layers_of
 from plankwise.encoder.surgery import Source, rebuild, with_depth
 from plankwise.methods.method import Job, train_on_task
 from plankwise.methods.successors import Initialization, contiguous_modules, sources_of
@@ -38,9 +38,7 @@ class LayerSubset:
 
     def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:
         """Give the configuration of the shallower model."""
-        own = layer_types(config)
-        sources = self._sources(int(config.num_hidden_layers))
-        return with_depth(config, [own[source[0]] if source else own[0] for source in sources])
+        return with_depth(config, self._sources(int(config.num_hidden_layers)))
 
     def compress(self, model: PreTrainedModel, job: Job) -> PreTrainedModel:
         """Copy the kept layers into a plain, shallower model and fine-tune all of it."""

@@ -29,6 +29,10 @@ def _ignore(key: str, value: Any) -> None:
     """Take a note and forget it."""
 
 
+def _keep_own(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Take a tokenizer and forget it."""
+
+
 @dataclass(frozen=True)
 class Job:
     """What a method may use.
@@ -43,7 +47,11 @@ class Job:
         folder: for checkpoints; the method's own.
         progress: whether to show a progress bar.
         cache: folder that keeps a corpus' tokens; that of the user by default.
-        note: writes a key and a JSON value into the step's record.
+        baseline: loads the run's baseline with its tokenizer, for methods that learn from it; where there is none, the
+            model passed in is all there is to learn from.
+        deliver_tokenizer: takes the tokenizer of the model returned, where it is not the job's own.
+        note: writes a key and a JSON value into the step's record. `seconds` names what a method spent besides
+            training, such as `{"importance": 12.5}`.
     """
 
     task: Task
@@ -56,6 +64,8 @@ class Job:
     note: Callable[[str, Any], None] = _ignore
     masking: Masking = field(default_factory=Masking)
     cache: Path | None = None
+    baseline: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]] | None = None
+    deliver_tokenizer: Callable[[PreTrainedTokenizerBase], None] = _keep_own
 
 
 class Method(Protocol):
@@ -67,8 +77,8 @@ class Method(Protocol):
         ...
 
     @property
-    def training(self) -> Training:
-        """The settings of its training."""
+    def training(self) -> Training | None:
+        """The settings of its training; `None` where it does not train."""
         ...
 
     def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:

@@ -108,7 +108,7 @@ class Theseus:
         sources = sources_of(modules, self.initialization)
         own = layer_types(config)
         types = [own[_slot(module, source, own)] for module, source in zip(modules, sources, strict=True)]
-        return with_depth(config, types)
+        return with_depth(config, sources, types)
 
     def compress(self, model: PreTrainedModel, job: Job) -> PreTrainedModel:
         """Train one successor layer for each module and return them as a plain, shallower model."""

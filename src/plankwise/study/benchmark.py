@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plankwise.data.encoding import Collator, flatten, lengths_of, token_budget_batches
-from plankwise.encoder.anatomy import usable_positions
+from plankwise.encoder.configuration import usable_positions
 
 LATENCY_TOKENS = (32, 128, 512)
 LATENCY_REPEATS = 5

@@ -21,8 +21,8 @@ from plankwise.data.corpus import Corpus
 from plankwise.data.encoding import check_fits
 from plankwise.data.reading import Reading
 from plankwise.data.task import Task
-from plankwise.encoder.anatomy import usable_positions
 from plankwise.encoder.checkpoint import load_tokenizer
+from plankwise.encoder.configuration import usable_positions
 from plankwise.methods.checkpoint import Checkpoint
 from plankwise.study.domain_table import markdown, summarize
 from plankwise.study.estimate import rehearse, rehearse_fine_tuning

@@ -26,6 +26,7 @@ from plankwise.data.reading import Reading
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
 from plankwise.encoder.checkpoint import load_tokenizer
 from plankwise.encoder.cost import count_parameters
+from plankwise.encoder.shapes import new_model
 from plankwise.methods.method import Job, Method, train_on_task
 from plankwise.study.pipeline import Checked
 from plankwise.training.fit import Training, planned_steps
@@ -34,6 +35,7 @@ from plankwise.training.pretraining import new_masked_lm, rehearse_pretraining
 
 REHEARSED_BATCHES = 8
 SAMPLED_TEXTS = 2000
+BATCH_SIZE = 32
 
 
 def estimate(checked: Checked) -> list[dict[str, Any]]:
@@ -96,13 +98,10 @@ def _rehearse(checked: Checked) -> tuple[list[dict[str, Any]], PreTrainedTokeniz
             rows.append(_rehearse_training("baseline", checked.configs[0], job, recipe.baseline))
         for number, (step, config) in enumerate(zip(recipe.steps, checked.configs[1:], strict=True), 1):
             notes: dict[str, Any] = {}
-            few = dataclasses.replace(
-                _few(job, step.training.batch_size, str(number), examples), note=notes.__setitem__
-            )
+            batch_size = BATCH_SIZE if step.training is None else step.training.batch_size
+            few = dataclasses.replace(_few(job, batch_size, str(number), examples), note=notes.__setitem__)
             _squeezed(step).compress(_random_model(checked.configs[number - 1], task), few)
-            model = _random_model(config, task)
-            per_step = notes["training"]["train_seconds"] / notes["training"]["steps"]
-            rows.append(_row(f"{number:02d}-{step.method}", model, examples, step.training, per_step))
+            rows.append(_step_row(f"{number:02d}-{step.method}", _random_model(config, task), examples, step, notes))
     return rows, tokenizer
 
 
@@ -125,6 +124,19 @@ def _row(stage: str, model: PreTrainedModel, examples: int, training: Training, 
         "seconds_per_step": per_step,
         "seconds": steps * per_step,
     }
+
+
+def _step_row(
+    stage: str, model: PreTrainedModel, examples: int, method: Method, notes: dict[str, Any]
+) -> dict[str, Any]:
+    """Describe one step by what its rehearsal noted; what it does beside training grows with the examples it uses."""
+    row = {"stage": stage, "parameters": count_parameters(model), "steps": 0, "seconds_per_step": 0.0, "seconds": 0.0}
+    if method.training is not None:
+        per_step = notes["training"]["train_seconds"] / notes["training"]["steps"]
+        row = _row(stage, model, examples, method.training, per_step)
+    used = min(examples, getattr(method, "examples", examples))
+    beside = sum(notes.get("seconds", {}).values()) * used / notes.get("examples", used)
+    return {**row, "seconds": row["seconds"] + beside}
 
 
 def _few(job: Job, batch_size: int, name: str, examples: int) -> Job:
@@ -151,6 +163,8 @@ def _short(training: Training) -> Training:
 
 
 def _squeezed(method: Method) -> Method:
+    if method.training is None:
+        return method
     return dataclasses.replace(method, training=_short(method.training))  # type: ignore[type-var]
 
 
@@ -160,6 +174,6 @@ def _random_model(config: PreTrainedConfig, task: Task) -> PreTrainedModel:
     if task.kind == "masked_lm":
         return new_masked_lm(config).to(default_device())
     config.num_labels = len(task.labels)
-    model = AutoModelForSequenceClassification.from_config(config).to(default_device())
+    model = new_model(AutoModelForSequenceClassification._model_mapping[type(config)], config).to(default_device())
     assert isinstance(model, PreTrainedModel)
     return model

@@ -13,10 +13,10 @@ from plankwise.core.runtime import default_device
 from plankwise.data.encoding import encode
 from plankwise.data.task import TEST, TRAIN, Task
 from plankwise.encoder.checkpoint import load_tokenizer, load_trained
-from plankwise.encoder.cost import count_parameters, weights_size_bytes
 from plankwise.study.benchmark import benchmark
 from plankwise.study.compare import Pair, behaviour, chance_corrected, retained_performance, score_interval
 from plankwise.study.plan import Recipe
+from plankwise.study.run_folder import cost_of
 from plankwise.training.evaluate import Predictions, predict
 from plankwise.training.metrics import METRICS, majority_logits
 
@@ -35,11 +35,7 @@ def measure_final(record: Record, task: Task, recipe: Recipe, baseline: Path, mo
     )
     examples = encode(task.splits[TEST], tokenizer, recipe.model.reading)
     timing = benchmark(old_model, new_model, tokenizer, examples, recipe.evaluation.rounds, recipe.evaluation.threads)
-    cost = Cost(
-        parameters=count_parameters(new_model),
-        size_bytes=weights_size_bytes(model),
-        train_seconds=sum(step.train_seconds for step in record.steps),
-    )
+    cost = cost_of(new_model, model, sum(step.train_seconds for step in record.steps))
     tested = record.baseline.model_copy(update={"scores": old.scores(task.metrics), "scores_split": TEST})
     final = _compare(tested, task, recipe, old, new, cost, timing)
     return record.model_copy(update={"baseline": tested, "final": final})

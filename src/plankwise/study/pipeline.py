@@ -17,8 +17,8 @@ from plankwise.data.blocks import ids_of
 from plankwise.data.corpus import Corpus
 from plankwise.data.encoding import check_fits
 from plankwise.data.task import Task
-from plankwise.encoder.anatomy import usable_positions
 from plankwise.encoder.checkpoint import load_config, load_tokenizer
+from plankwise.encoder.configuration import usable_positions
 from plankwise.study.final import PREDICTIONS, measure_final
 from plankwise.study.plan import Recipe
 from plankwise.study.report import write_report
@@ -70,7 +70,8 @@ def check(recipe: Recipe, task: Task | None = None) -> Checked:
     for number, step in enumerate(recipe.steps):
         try:
             configs.append(step.plan(configs[-1]))
-            check_training(step.training)
+            if step.training is not None:
+                check_training(step.training)
         except (MethodError, RecipeError) as error:
             raise type(error)(f"steps.{number} ({step.method}): {error}") from None
     task = task or recipe.task.load()

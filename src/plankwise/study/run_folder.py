@@ -17,7 +17,8 @@ from plankwise.core.errors import CheckpointError, OutputError
 from plankwise.core.files import PARTIAL, contents, make_writable_folder, whole_folder, write_json, write_text
 from plankwise.core.records import FILE_NAME, Cost, Entry, Record, read_record
 from plankwise.core.runtime import is_main_process, wait_for_everyone
-from plankwise.encoder.cost import count_parameters, weights_size_bytes
+from plankwise.encoder.checkpoint import write_model
+from plankwise.encoder.cost import compressed_size_bytes, count_parameters, linear_flops_per_token, weights_size_bytes
 from plankwise.training.fit import CURVES
 
 RECIPE, STAGE, WORK, LOCK = "recipe.yaml", "stage.json", ".work", ".lock"
@@ -90,15 +91,10 @@ class RunFolder:
             model, tokenizer, entry = make(work)
             if is_main_process():
                 with whole_folder(self.path / name) as temporary:
-                    model.save_pretrained(temporary)
-                    tokenizer.save_pretrained(temporary)
+                    write_model(model, tokenizer, temporary)
                     if (work / CURVES).exists():
                         shutil.copytree(work / CURVES, temporary / CURVES)
-                    cost = Cost(
-                        parameters=count_parameters(model),
-                        size_bytes=weights_size_bytes(temporary),
-                        train_seconds=entry.train_seconds,
-                    )
+                    cost = cost_of(model, temporary, entry.train_seconds)
                     write_json(temporary / STAGE, entry.model_copy(update={"cost": cost}).model_dump(mode="json"))
                 shutil.rmtree(work, ignore_errors=True)
             wait_for_everyone()
@@ -124,6 +120,17 @@ class RunFolder:
     def known(self) -> Record | None:
         """Read what an earlier part of this run recorded."""
         return read_record(self.path) if (self.path / FILE_NAME).exists() else None
+
+
+def cost_of(model: PreTrainedModel, folder: Path, seconds: float) -> Cost:
+    """Measure what a model that is saved in `folder` costs."""
+    return Cost(
+        parameters=count_parameters(model),
+        size_bytes=weights_size_bytes(folder),
+        compressed_bytes=compressed_size_bytes(folder),
+        linear_flops_per_token=linear_flops_per_token(model),
+        train_seconds=seconds,
+    )
 
 
 def read_entry(folder: Path) -> Entry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from plankwise.core.runtime import default_device, mix_seed
 from plankwise.data.corpus import cache_folder
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
 from plankwise.encoder.checkpoint import load_classifier, load_masked_lm, load_tokenizer, load_trained
+from plankwise.encoder.cost import count_nonzero
 from plankwise.methods.method import Job, Method, blocks_for, train_on_task
 from plankwise.study.plan import Recipe
 from plankwise.study.run_folder import Made, RunFolder, read_entry
@@ -69,10 +71,13 @@ class Stages:
         def make(work: Path) -> Made:
             model = self._load(str(self._folder.path / source)).to(default_device())
             job, notes = self._job(work, name, load_tokenizer(str(self._folder.path / source)))
-            smaller = method.compress(model, job)
+            delivered: list[PreTrainedTokenizerBase] = []
+            able = dataclasses.replace(job, baseline=self._baseline_and_tokenizer, deliver_tokenizer=delivered.append)
+            smaller = method.compress(model, able)
             self._warn_if_unchanged(name, model, smaller)
-            seconds = notes.get("training", {}).get("train_seconds", 0.0)
-            return smaller, job.tokenizer, self._entry(method.method, to_plain(method), smaller, job, notes, seconds)
+            after = dataclasses.replace(job, tokenizer=(delivered or [job.tokenizer])[-1])
+            entry = self._entry(method.method, to_plain(method), smaller, after, notes, seconds_of(notes))
+            return smaller, after.tokenizer, entry
 
         entry = self._folder.stage(name, make)
         self.last = name
@@ -167,9 +172,20 @@ class Stages:
     def _seed(self, stage: str) -> int:
         return mix_seed(self._recipe.seed, stage)
 
+    def _baseline_and_tokenizer(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        folder = str(self._folder.path / BASELINE)
+        return self._load(folder).to(default_device()), load_tokenizer(folder)
+
     def _warn_if_unchanged(self, name: str, model: PreTrainedModel, smaller: PreTrainedModel) -> None:
-        if sum(value.numel() for value in smaller.parameters()) >= sum(value.numel() for value in model.parameters()):
+        if count_nonzero(smaller) >= count_nonzero(model):
             logger.warning("%s made the model no smaller", name)
+
+
+def seconds_of(notes: dict[str, Any]) -> float:
+    """Add up what a step spent: its training steps, and what its method noted beside them."""
+    trained = float(notes.get("training", {}).get("train_seconds", 0.0))
+    beside: dict[str, float] = notes.get("seconds", {})
+    return trained + sum(beside.values())
 
 
 def objective(recipe: Recipe, task: Task) -> Loss:

@@ -19,6 +19,7 @@ from plankwise.data.blocks import blocks_of
 from plankwise.data.corpus import built_once
 from plankwise.data.vocabulary import train_tokenizer
 from plankwise.encoder.checkpoint import load_tokenizer
+from plankwise.encoder.shapes import new_model
 from plankwise.encoder.surgery import grow
 from plankwise.training.fast_start import give_fast_start
 from plankwise.training.fit import Fitted, Training, fit, planned_steps
@@ -107,7 +108,7 @@ def masked_lm_material(
 
 def new_masked_lm(config: PreTrainedConfig) -> PreTrainedModel:
     """Build a masked LM with random weights from the current torch seed."""
-    model = AutoModelForMaskedLM.from_config(config)
+    model = new_model(AutoModelForMaskedLM._model_mapping[type(config)], config)
     assert isinstance(model, PreTrainedModel)
     return model
 

@@ -10,7 +10,8 @@ from transformers import PreTrainedConfig
 from plankwise.core.errors import suggest
 from plankwise.core.recipe import settings
 from plankwise.data.vocabulary import Vocabulary
-from plankwise.encoder.anatomy import ANATOMIES, new_config
+from plankwise.encoder.anatomy import ANATOMIES
+from plankwise.encoder.configuration import new_config
 
 Count = Annotated[int, pydantic.Field(ge=1)]
 PADDING_ID = 0
