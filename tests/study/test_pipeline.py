@@ -88,7 +88,13 @@ def test_the_final_model_loads_without_plankwise(finished: Path) -> None:
 def test_the_record_has_its_fixed_names(finished: Path) -> None:
     record = json.loads((finished / "record.json").read_text())
     assert set(record["baseline"]["scores"]) == {"macro_f1", "accuracy"}
-    assert set(record["baseline"]["cost"]) == {"parameters", "size_bytes", "train_seconds"}
+    assert set(record["baseline"]["cost"]) == {
+        "parameters",
+        "size_bytes",
+        "compressed_bytes",
+        "linear_flops_per_token",
+        "train_seconds",
+    }
     assert [step["name"] for step in record["steps"]] == ["theseus", "layer_subset"]
     assert all({"settings", "scores", "cost", "train_seconds"} <= set(step) for step in record["steps"])
     final = record["final"]
