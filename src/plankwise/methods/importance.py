@@ -1,0 +1,122 @@
+"""How much each head and each neuron matters to a model, measured by gates on them.
+
+Magnitude looks at weights alone. The others differentiate a loss by a gate on each unit, one for each text:
+
+- Taylor (Michel, Levy, Neubig 2019, arXiv 1905.10650): the mean of |∂L/∂gate|, the first-order change of the loss.
+- Fisher (Kwon et al. 2022, arXiv 2204.09656): the mean of (∂L/∂gate)², to second order what removing the unit costs.
+
+Without labels the loss is taken at labels drawn from the model's own predictions. For Fisher this is no makeshift: the
+mean of these squares is the curvature of the KL divergence to the unpruned model, whose own gradient is zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from plankwise.core.runtime import bf16_is_fast
+from plankwise.data.encoding import NOT_FOR_THE_MODEL
+from plankwise.data.task import Kind
+from plankwise.encoder.anatomy import head_inputs_of, layers_of, neuron_inputs_of, residual_outputs_of
+from plankwise.encoder.gates import LayerGates, gated
+from plankwise.encoder.shapes import shapes_of
+from plankwise.methods.sampling import Sample
+from plankwise.training.losses import Loss
+from plankwise.training.metrics import Floats
+
+Kinds = Literal["fisher", "taylor", "magnitude"]
+Importance = tuple[list[Floats], list[Floats]]  # of heads and of neurons, one array for each layer
+
+
+def gate_importance(
+    network: PreTrainedModel,
+    sample: Sample,
+    kind: Literal["fisher", "taylor"],
+    shown: Callable[[int], None] = lambda done: None,
+) -> Importance:
+    """Measure importance by the gradients of one gate for each text and unit.
+
+    Args:
+        network: the model in evaluation mode; its weights should want no gradient, or these are computed for nothing.
+        sample: the texts, drawn for this very network, and the loss.
+        kind: what of the gradients is averaged.
+        shown: called with the number of inputs that are done.
+
+    Returns:
+        For each layer the importance of its heads, [heads], and of its neurons, [neurons].
+    """
+    shapes, device = shapes_of(network.config), network.device
+    totals = [torch.zeros(len(shape.heads) + shape.neurons, dtype=torch.float64, device=device) for shape in shapes]
+    rows = 0
+    for batch in sample.batches():
+        size = len(batch["input_ids"])
+        gates = [LayerGates(*(_ones(size, units, device) for units in (len(s.heads), s.neurons))) for s in shapes]
+        inputs = {name: value for name, value in batch.items() if name not in NOT_FOR_THE_MODEL}
+        with gated(network, gates), torch.autocast(device.type, torch.bfloat16, bf16_is_fast(device)):
+            value = sample.loss(network(**inputs), batch) * size
+        _backward(value, [part for gate in gates for part in (gate.heads, gate.neurons)])
+        for total, gate in zip(totals, gates, strict=True):
+            gradient = torch.cat([_gradient(gate.heads), _gradient(gate.neurons)], dim=1).double()
+            total += (gradient.square() if kind == "fisher" else gradient.abs()).sum(dim=0)
+        rows += size
+        shown(rows)
+    return _split([(total / rows).cpu().numpy() for total in totals], [len(shape.heads) for shape in shapes])
+
+
+def _ones(rows: int, units: int, device: torch.device) -> Tensor:
+    return torch.ones((rows, units), device=device, requires_grad=True)
+
+
+def _backward(value: Tensor, gates: Sequence[Tensor]) -> None:
+    value.backward(inputs=[gate for gate in gates if gate.numel()])
+
+
+def _gradient(gate: Tensor) -> Tensor:
+    return torch.zeros_like(gate) if gate.grad is None else gate.grad
+
+
+def _split(values: Sequence[Floats], heads: Sequence[int]) -> Importance:
+    return [value[:count] for value, count in zip(values, heads, strict=True)], [
+        value[count:] for value, count in zip(values, heads, strict=True)
+    ]
+
+
+def own_label_loss(kind: Kind, generator: torch.Generator) -> Loss:
+    """Make a loss at labels that are drawn from the model's own predictions; the batch's labels are not looked at."""
+
+    def loss(outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
+        logits = outputs.logits.float()
+        if kind == "multi_label":
+            drawn = torch.bernoulli(torch.sigmoid(logits.detach()), generator=generator)
+            return functional.binary_cross_entropy_with_logits(logits, drawn, reduction="sum") / len(logits)
+        chosen = torch.multinomial(torch.softmax(logits.detach(), dim=-1), 1, generator=generator)[:, 0]
+        return functional.cross_entropy(logits, chosen)
+
+    return loss
+
+
+@torch.no_grad()
+def magnitude_importance(model: PreTrainedModel) -> Importance:
+    """Measure importance by weights: the sum of squares of all that belong to a unit, biases left out."""
+    heads, neurons = [], []
+    for layer, shape in zip(layers_of(model), shapes_of(model.config), strict=True):
+        attention, feed_forward = residual_outputs_of(model, layer)
+        heads.append(_squares(head_inputs_of(model, layer), attention, len(shape.heads)))
+        neurons.append(_squares(neuron_inputs_of(model, layer), feed_forward, shape.neurons))
+    return heads, neurons
+
+
+def _squares(inputs: Sequence[tuple[nn.Linear, int]], output: nn.Linear, units: int) -> Floats:
+    if units == 0:
+        return np.zeros(0)
+    total = output.weight.double().square().sum(dim=0).view(units, -1).sum(dim=1)
+    for linear, blocks in inputs:
+        total = total + linear.weight.double().square().sum(dim=1).view(blocks, units, -1).sum(dim=(0, 2))
+    values: Floats = total.cpu().numpy()
+    return values

@@ -1,0 +1,152 @@
+"""Structured pruning: the heads and neurons that matter least are cut out for real, and what is left is repaired.
+
+Three steps, none of which needs a label or trains: importance from the gradients of gates (Kwon et al. 2022, arXiv
+2204.09656), selection under a budget of operations, parameters or *measured* time (Kurtic et al. 2023, ZipLM, arXiv
+2302.04089), and a least-squares repair of the output projections from below (Park et al. 2024, arXiv 2308.03449).
+Training afterwards is optional, against the job's loss and, if asked, a teacher.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Literal
+
+import pydantic
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from plankwise.core.errors import MethodError
+from plankwise.core.progress import bar
+from plankwise.core.recipe import settings
+from plankwise.core.runtime import mix_seed
+from plankwise.encoder.anatomy import layers_of
+from plankwise.encoder.cost import linear_flops_per_token
+from plankwise.encoder.low_rank import has_low_rank
+from plankwise.encoder.shapes import LayerShape, prune, shapes_of, with_shapes
+from plankwise.encoder.surgery import frozen_twin
+from plankwise.methods.importance import Importance, gate_importance, magnitude_importance, own_label_loss
+from plankwise.methods.latency import latency_costs
+from plankwise.methods.method import Job, train_on_task
+from plankwise.methods.repair import repair
+from plankwise.methods.sampling import sampled
+from plankwise.methods.selection import Costs, Kept, flops_costs, parameter_costs, select, select_uniform
+from plankwise.training.fit import Training
+from plankwise.training.teacher import Teacher
+
+REPAIR_TOKENS = 65_536  # hidden states of so many tokens are held at a time, of both models
+MEASURES = {"flops": flops_costs, "parameters": parameter_costs}
+
+
+@settings
+class Pruning:
+    """Settings of structured pruning.
+
+    Attributes:
+        target: how many times smaller what is measured becomes.
+        measure: what that is: operations of the linear layers of all Transformer layers, parameters of the whole model,
+            or the time of a batch on this machine, after a table that is measured once.
+        latency_shape: texts and tokens of the batch that the table is measured on.
+        importance: by which units are ranked; `magnitude` looks at weights alone.
+        labels: whether gradients are taken at the task's labels, not at the model's own predictions.
+        shape: `free` gives each layer its own sizes; `uniform` the same to all, heads and neurons; `plain` the same
+            neurons to all and no change of heads, which a plain configuration can hold.
+        neuron_step: neurons go in groups of so many.
+        examples: training texts, or blocks of a corpus, that importance and repair look at.
+        repair: whether output projections are fitted to the unpruned model.
+        ridge: strength of the fit's pull towards the weights as they were cut, as a share of the inputs' mean square.
+        teacher: what training afterwards learns from, besides the task.
+        training: afterwards; none by default.
+    """
+
+    method: Literal["pruning"] = "pruning"
+    target: Annotated[float, pydantic.Field(gt=1)] = 2.0
+    measure: Literal["flops", "parameters", "latency"] = "flops"
+    latency_shape: tuple[Annotated[int, pydantic.Field(ge=1)], Annotated[int, pydantic.Field(ge=1)]] = (8, 64)
+    importance: Literal["fisher", "taylor", "magnitude"] = "fisher"
+    labels: bool = False
+    shape: Literal["free", "uniform", "plain"] = "free"
+    neuron_step: Annotated[int, pydantic.Field(ge=1)] = 8
+    examples: Annotated[int, pydantic.Field(ge=1)] = 2000
+    repair: bool = True
+    ridge: Annotated[float, pydantic.Field(gt=0)] = 1e-3
+    teacher: Teacher | None = None
+    training: Training | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _teacher_needs_training(self) -> Pruning:
+        if self.teacher is not None and self.training is None:
+            raise ValueError("teacher is what training afterwards learns from; give training too, or leave teacher out")
+        return self
+
+    def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:
+        """Give the configuration of a model cut evenly; which layers lose how much, only the importance can say.
+
+        Raises:
+            MethodError: if the model's feed-forward layers are low-rank.
+        """
+        if has_low_rank(config):
+            raise MethodError("pruning cannot cut low-rank layers; put low_rank behind pruning")
+        share = 1 / self.target
+        return with_shapes(config, [_shrunk(each, share, self.shape == "plain") for each in shapes_of(config)])
+
+    def compress(self, model: PreTrainedModel, job: Job) -> PreTrainedModel:
+        """Rank units, choose what stays, cut, repair, and train on if asked."""
+        self.plan(model.config)
+        seconds: dict[str, float] = {}
+        kept = self._choose(model, job, seconds)
+        smaller = prune(model, kept.heads, kept.neurons)
+        self._note(model, smaller, job)
+        if self.repair:
+            self._repair(smaller, model, job, seconds)
+        job.note("seconds", seconds)
+        if self.training is not None:
+            train_on_task(smaller, job, self.training, "recovery", teacher=self.teacher, given=model)
+        return smaller.eval()
+
+    def _choose(self, model: PreTrainedModel, job: Job, seconds: dict[str, float]) -> Kept:
+        start = time.perf_counter()
+        heads, neurons = self._importance(model, job)
+        seconds["importance"] = time.perf_counter() - start
+        costs = self._costs(model)
+        budget = costs.full() / self.target
+        if self.shape == "free":
+            kept = select(heads, neurons, costs, budget, self.neuron_step)
+        else:
+            kept = select_uniform(heads, neurons, costs, budget, self.neuron_step, whole_heads=self.shape == "plain")
+        seconds["selection"] = time.perf_counter() - start - seconds["importance"]
+        return kept
+
+    def _importance(self, model: PreTrainedModel, job: Job) -> Importance:
+        if self.importance == "magnitude":
+            return magnitude_importance(model)
+        generator = torch.Generator(model.device).manual_seed(mix_seed(job.seed, "own labels"))
+        loss = job.loss if self.labels else own_label_loss(job.task.kind, generator)
+        network = frozen_twin(model).eval()
+        with sampled(network, job, self.examples, loss) as sample:
+            job.note("examples", sample.examples)
+            with bar("importance", sample.examples, job.progress) as shown:
+                return gate_importance(network, sample, self.importance, shown)
+
+    def _costs(self, model: PreTrainedModel) -> Costs:
+        if self.measure == "latency":
+            return latency_costs(model, *self.latency_shape)
+        return MEASURES[self.measure](model)
+
+    def _repair(self, smaller: PreTrainedModel, model: PreTrainedModel, job: Job, seconds: dict[str, float]) -> None:
+        start = time.perf_counter()
+        with (
+            sampled(model, job, self.examples, tokens=REPAIR_TOKENS) as sample,
+            bar("repair", len(layers_of(model)), job.progress) as shown,
+        ):
+            job.note("repaired", repair(smaller, model, list(sample.batches()), self.ridge, shown))
+        seconds["repair"] = time.perf_counter() - start
+
+    def _note(self, model: PreTrainedModel, smaller: PreTrainedModel, job: Job) -> None:
+        flops = [linear_flops_per_token(each) for each in (model, smaller)]
+        shapes = [[len(shape.heads), shape.neurons] for shape in shapes_of(smaller.config)]
+        job.note("pruning", {"linear_flops_per_token": flops, "heads_and_neurons": shapes})
+
+
+def _shrunk(shape: LayerShape, share: float, whole_heads: bool) -> LayerShape:
+    heads = shape.heads if whole_heads else shape.heads[: max(1, round(len(shape.heads) * share))]
+    return LayerShape(heads, max(1, round(shape.neurons * share)))
