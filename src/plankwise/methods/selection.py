@@ -1,0 +1,201 @@
+"""Choosing which heads and neurons stay: the least importance lost under a budget of cost.
+
+Importance adds up: removing a set of units costs the sum of theirs. So of each layer the most important heads stay,
+whatever their number, and what is left to choose is a number for each layer's heads and one for its neurons. That is a
+multiple-choice knapsack (Kellerer, Pferschy, Pisinger 2004, *Knapsack Problems*, chapter 11), solved by dynamic
+programming over whole units of cost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plankwise.core.errors import MethodError
+from plankwise.methods.costs import Costs, Floats
+
+BUCKETS = 20_000  # whole units that a budget is cut into where its costs have no common unit of their own
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What stays.
+
+    Attributes:
+        heads: for each layer, positions among the heads that it has, ascending.
+        neurons: the same for neurons.
+    """
+
+    heads: list[list[int]]
+    neurons: list[list[int]]
+
+    def cost(self, costs: Costs) -> float:
+        """Add up what a model of these heads and neurons costs."""
+        return costs.of([len(each) for each in self.heads], [len(each) for each in self.neurons])
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One layer's attention or feed-forward part: how many units may stay, at what cost and with what loss."""
+
+    levels: list[int]
+    costs: Floats
+    losses: Floats
+
+
+def select(
+    heads: Sequence[Floats], neurons: Sequence[Floats], costs: Costs, budget: float, neuron_step: int = 1
+) -> Kept:
+    """Choose what stays so that the importance of what goes is least while the cost is within `budget`.
+
+    The choice is optimal where costs are whole multiples of a unit, as FLOPs are; elsewhere each cost is rounded up to
+    1/20,000 of the budget, so the budget holds and a little of it may be left. A layer may lose all its heads, all its
+    neurons or both.
+
+    Args:
+        heads: for each layer, the importance of its heads, [heads], not negative.
+        neurons: the same for neurons.
+        costs: of every number of heads and neurons in each layer.
+        budget: the highest total cost, what is fixed included.
+        neuron_step: neurons stay in multiples of this, or all of them.
+
+    Raises:
+        MethodError: if the budget is less than the cost with nothing left.
+    """
+    parts = [_part(importance, table, 1) for importance, table in zip(heads, costs.attention, strict=True)]
+    parts += [
+        _part(importance, table, neuron_step) for importance, table in zip(neurons, costs.feed_forward, strict=True)
+    ]
+    smallest = costs.fixed + sum(float(part.costs.min()) for part in parts)
+    _require(smallest, budget, costs.unit)
+    chosen = [part.levels[-1] for part in parts] if costs.full() <= budget else _knapsack(parts, budget - smallest)
+    return _kept(heads, neurons, chosen[: len(heads)], chosen[len(heads) :])
+
+
+def select_uniform(
+    heads: Sequence[Floats],
+    neurons: Sequence[Floats],
+    costs: Costs,
+    budget: float,
+    neuron_step: int = 1,
+    whole_heads: bool = False,
+) -> Kept:
+    """Choose as `select` does, but the same number of heads and of neurons in all layers; which ones may differ.
+
+    Args:
+        heads: for each layer, the importance of its heads, [heads], not negative.
+        neurons: the same for neurons.
+        costs: of every number of heads and neurons in each layer.
+        budget: the highest total cost, what is fixed included.
+        neuron_step: neurons stay in multiples of this, or as many as the narrowest layer has.
+        whole_heads: keep all heads and at least one step of neurons, so that a plain configuration holds the result.
+
+    Raises:
+        MethodError: if no such choice is within the budget, or heads that must stay differ in number between layers.
+    """
+    counts = [len(importance) for importance in heads]
+    if whole_heads and len(set(counts)) > 1:
+        raise MethodError(f"layers of {min(counts)} to {max(counts)} heads cannot keep all of them and be alike")
+    head_levels = [counts[0]] if whole_heads else list(range(min(counts) + 1))
+    neuron_levels = _levels(min(len(importance) for importance in neurons), neuron_step)[int(whole_heads) :]
+    if not neuron_levels:
+        raise MethodError("a layer without neurons cannot be part of a plain model")
+    attention = _summed(heads, costs.attention, head_levels)
+    feed_forward = _summed(neurons, costs.feed_forward, neuron_levels)
+    total = attention.costs[:, None] + feed_forward.costs + costs.fixed  # [head levels, neuron levels]
+    _require(float(total.min()), budget, costs.unit)
+    losses = np.where(total <= budget, attention.losses[:, None] + feed_forward.losses, np.inf)
+    # Of equal losses the cheapest: with unimportant units there is nothing to keep them for.
+    best = np.lexsort((total.ravel(), losses.ravel()))[0]
+    at_heads, at_neurons = np.unravel_index(best, losses.shape)
+    depth = len(heads)
+    return _kept(heads, neurons, [head_levels[at_heads]] * depth, [neuron_levels[at_neurons]] * depth)
+
+
+def _require(smallest: float, budget: float, unit: str) -> None:
+    if smallest > budget:
+        raise MethodError(f"a budget of {budget:g} {unit} cannot be met; the smallest possible is {smallest:g}")
+
+
+def _levels(units: int, step: int) -> list[int]:
+    """List how many of `units` may stay: multiples of `step`, and all."""
+    return sorted({*range(0, units, step), units})
+
+
+def _part(importance: Floats, table: Floats, step: int) -> _Part:
+    levels = _levels(len(importance), step)
+    return _Part(levels, np.asarray(table, dtype=np.float64)[levels], _losses(importance)[levels])
+
+
+def _losses(importance: Floats) -> Floats:
+    """Give the least importance lost when 0, 1, … units stay, [units + 1]."""
+    lost = np.concatenate([[0.0], np.cumsum(np.sort(importance))])
+    return lost[::-1]
+
+
+def _summed(importance: Sequence[Floats], tables: Sequence[Floats], levels: list[int]) -> _Part:
+    """Add up all layers at equal levels."""
+    costs = np.sum([np.asarray(table, dtype=np.float64)[levels] for table in tables], axis=0)
+    losses = np.sum([_losses(each)[levels] for each in importance], axis=0)
+    return _Part(levels, costs, losses)
+
+
+def _knapsack(parts: Sequence[_Part], available: float) -> list[int]:
+    """Choose one level of each part: least loss, their costs above each part's cheapest within `available`."""
+    extra = [part.costs - part.costs.min() for part in parts]
+    unit, buckets = _unit(extra, available)
+    best = np.full(buckets + 1, np.inf)  # least loss so far, by what is spent
+    best[0] = 0.0
+    choices = []
+    for part, above in zip(parts, extra, strict=True):
+        spent = np.ceil(above / unit).astype(np.int64)
+        best, choice = _add(best, spent, part.losses)
+        choices.append((spent, choice))
+    at, chosen = int(np.argmin(best)), []
+    for part, (spent, choice) in zip(reversed(parts), reversed(choices), strict=True):
+        level = int(choice[at])
+        chosen.append(part.levels[level])
+        at -= int(spent[level])
+    return chosen[::-1]
+
+
+def _unit(costs: Sequence[Floats], available: float) -> tuple[float, int]:
+    """Choose the unit of cost, and how many are available: the costs' own if they have one that is not too fine."""
+    values = np.concatenate(costs)
+    if np.array_equal(values, np.rint(values)):
+        common = int(np.gcd.reduce(values.astype(np.int64)))
+        if common and available / common <= BUCKETS:
+            return float(common), math.floor(available / common)
+    slightly_less = available * (1 - 1e-12)  # so that the rounding of floats cannot carry a sum over the budget
+    return (slightly_less / BUCKETS, BUCKETS) if available > 0 else (1.0, 0)
+
+
+def _add(best: Floats, spent: NDArray[np.int64], losses: Floats) -> tuple[Floats, NDArray[np.int16]]:
+    """Let one more part choose its level at every possible spending; also give which level it chose."""
+    found = np.full_like(best, np.inf)
+    choice = np.zeros(len(best), dtype=np.int16)
+    for level, (price, loss) in enumerate(zip(spent, losses, strict=True)):
+        if price >= len(best):
+            continue
+        candidate = best[: len(best) - price] + loss
+        better = candidate < found[price:]
+        found[price:][better] = candidate[better]
+        choice[price:][better] = level
+    return found, choice
+
+
+def _kept(heads: Sequence[Floats], neurons: Sequence[Floats], of_heads: list[int], of_neurons: list[int]) -> Kept:
+    return Kept(
+        [_most(importance, count) for importance, count in zip(heads, of_heads, strict=True)],
+        [_most(importance, count) for importance, count in zip(neurons, of_neurons, strict=True)],
+    )
+
+
+def _most(importance: Floats, count: int) -> list[int]:
+    """List the positions of the `count` most important units, ascending; of equal ones the first stay."""
+    order = np.argsort(-np.asarray(importance), kind="stable")
+    return sorted(int(each) for each in order[:count])
