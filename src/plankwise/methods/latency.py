@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import pydantic
 import torch
 from sklearn.isotonic import isotonic_regression
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ from transformers import PreTrainedModel
 from plankwise.core.errors import MethodError
 from plankwise.core.files import write_json
 from plankwise.core.progress import bar
+from plankwise.core.recipe import settings
 from plankwise.core.runtime import agree, environment, is_main_process, mix_seed
 from plankwise.data.corpus import built_once, cache_folder
 from plankwise.encoder.anatomy import layer_types, layers_of, set_layers
@@ -48,7 +50,7 @@ SECONDS = 20.0  # a measurement takes about as long, within these rounds
 _NO_MATTER = ("_name_or_path", "transformers_version", "problem_type")  # to time
 
 
-@dataclass(frozen=True)
+@settings
 class Timing:
     """What is measured on.
 
@@ -58,9 +60,9 @@ class Timing:
         threads: of torch, on a CPU; null takes those in use.
     """
 
-    batch_size: int = 8
-    tokens: int = 128
-    threads: int | None = None
+    batch_size: Annotated[int, pydantic.Field(ge=1)] = 8
+    tokens: Annotated[int, pydantic.Field(ge=1)] = 128
+    threads: Annotated[int, pydantic.Field(ge=1)] | None = None
 
 
 def latency_costs(model: PreTrainedModel, timing: Timing, cache: Path | None = None, progress: bool = False) -> Costs:
