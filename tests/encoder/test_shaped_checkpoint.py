@@ -187,8 +187,8 @@ DAMAGES: dict[str, tuple[dict[str, Any], str]] = {
     "other numbers hidden": ({"hidden": [5]}, "'plankwise' hides no pairs"),
     "depth in a word": ({"hidden": [["model_type", "bert"], ["num_hidden_layers", "x"]]}, "num_hidden_layers"),
     "unknown type": (
-        {"hidden": [["model_type", "bart"], ["num_hidden_layers", 4]]},
-        "'bart' is not a supported encoder",
+        {"hidden": [["model_type", "albert"], ["num_hidden_layers", 4]]},
+        "'albert' is not a supported encoder",
     ),
 }
 
