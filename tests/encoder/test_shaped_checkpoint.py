@@ -111,6 +111,7 @@ def test_a_cut_encoder_gets_a_new_head_and_keeps_every_weight(kind: str, tmp_pat
             torch.manual_seed(seed)
             made.append(load_classifier(str(folder), ("a", "b", "c"), "multi_label"))
         assert made[0].config.problem_type == "multi_label_classification"
+        assert not made[0].training
         assert logits(made[0]).shape == (4, 3)
         assert torch.equal(logits(made[0]), logits(made[1]))
         assert not torch.equal(logits(made[0]), logits(made[2]))
