@@ -57,7 +57,7 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 ARCHITECTURES = tuple(SIZES)
 FOUR_HEADS: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(ARCHITECTURES, {"num_attention_heads": 4}),
+    **{kind: {"num_attention_heads": 4} for kind in ARCHITECTURES},
     "distilbert": {"n_heads": 4},
     "eurobert": {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4},
 }
