@@ -24,12 +24,13 @@ from plankwise.encoder.cost import linear_flops_per_token
 from plankwise.encoder.low_rank import has_low_rank
 from plankwise.encoder.shapes import LayerShape, prune, shapes_of, with_shapes
 from plankwise.encoder.surgery import frozen_twin
+from plankwise.methods.costs import Costs, flops_costs, parameter_costs
 from plankwise.methods.importance import Importance, gate_importance, magnitude_importance, own_label_loss
 from plankwise.methods.latency import latency_costs
 from plankwise.methods.method import Job, train_on_task
 from plankwise.methods.repair import repair
 from plankwise.methods.sampling import sampled
-from plankwise.methods.selection import Costs, Kept, flops_costs, parameter_costs, select, select_uniform
+from plankwise.methods.selection import Kept, select, select_uniform
 from plankwise.training.fit import Training
 from plankwise.training.teacher import Teacher
 
