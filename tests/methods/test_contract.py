@@ -31,6 +31,7 @@ from plankwise.methods.layer_subset import LayerSubset
 from plankwise.methods.method import Job, Method
 from plankwise.methods.registry import METHODS, AnyMethod
 from plankwise.methods.theseus import Theseus
+from plankwise.methods.vocabulary import TrimmedVocabulary
 from plankwise.training.fit import Training
 from plankwise.training.losses import task_loss
 
@@ -69,8 +70,12 @@ SETTINGS: dict[str, Case] = {
     "theseus-blend": Case(Theseus(modules=2, mode="blend", train_embeddings=True, training=TRAINING)),
     "layer-subset": Case(LayerSubset(layers=2, training=TRAINING)),
     "checkpoint": Case(Checkpoint(source=str(OTHER), training=TRAINING)),
+    "vocabulary": Case(TrimmedVocabulary(minimum_count=16), seeded=False),
+    "vocabulary-trained": Case(TrimmedVocabulary(most=30, training=TRAINING), paired=False),
 }
-REFUSED: dict[tuple[str, str], str] = {}  # orders that cannot work: what `plan` says of them, as a regular expression
+REFUSED: dict[tuple[str, str], str] = {
+    ("vocabulary", "checkpoint"): "has a tokenizer of its own, and a step before trims it",
+}  # orders that cannot work: what `plan` says of them, as a regular expression
 PAIRED = [name for name, case in SETTINGS.items() if case.paired]
 each_method = pytest.mark.parametrize("name", SETTINGS)
 

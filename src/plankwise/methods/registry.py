@@ -9,7 +9,8 @@ import pydantic
 from plankwise.methods.checkpoint import Checkpoint
 from plankwise.methods.layer_subset import LayerSubset
 from plankwise.methods.theseus import Theseus
+from plankwise.methods.vocabulary import TrimmedVocabulary
 
-METHODS = (Theseus, LayerSubset, Checkpoint)
+METHODS = (Theseus, LayerSubset, Checkpoint, TrimmedVocabulary)
 
-AnyMethod = Annotated[Theseus | LayerSubset | Checkpoint, pydantic.Field(discriminator="method")]
+AnyMethod = Annotated[Theseus | LayerSubset | Checkpoint | TrimmedVocabulary, pydantic.Field(discriminator="method")]
