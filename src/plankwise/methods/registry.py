@@ -8,8 +8,12 @@ import pydantic
 
 from plankwise.methods.checkpoint import Checkpoint
 from plankwise.methods.layer_subset import LayerSubset
+from plankwise.methods.low_rank import LowRank
 from plankwise.methods.theseus import Theseus
+from plankwise.methods.unstructured import Unstructured
 
-METHODS = (Theseus, LayerSubset, Checkpoint)
+METHODS = (Theseus, LayerSubset, Checkpoint, Unstructured, LowRank)
 
-AnyMethod = Annotated[Theseus | LayerSubset | Checkpoint, pydantic.Field(discriminator="method")]
+AnyMethod = Annotated[
+    Theseus | LayerSubset | Checkpoint | Unstructured | LowRank, pydantic.Field(discriminator="method")
+]
