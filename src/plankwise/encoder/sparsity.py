@@ -6,7 +6,8 @@ killed finds the same ones again from its checkpoint, and an evaluation judges t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,6 @@ from torch.nn.utils import parametrize
 from transformers import PreTrainedModel
 
 from plankwise.encoder.anatomy import layers_of
-
-_DIGITS = ((20, 4096, 2048), (10, 1024, 0), (0, 1024, 0))  # shift, values and offset of the digits of 32 bits
 
 
 @dataclass(frozen=True)
@@ -58,42 +57,55 @@ def matrices_of(model: PreTrainedModel, embeddings: bool = False) -> list[Matrix
     return [Matrix(kind, tuple(holders[id(module.weight)])) for kind, module in found]
 
 
-def lowest(scores: Sequence[Tensor], count: int) -> list[Tensor]:
+def lowest(scores: Sequence[Tensor], count: int, absolute: bool = False) -> list[Tensor]:
     """Mark the `count` lowest of all scores together; of equal ones those that come first.
 
-    A radix selection on the bits of the numbers: it sorts nothing and is exact, on any device.
+    A radix selection on the bits of the numbers: it sorts nothing, is exact on any device, and holds next to nothing
+    beside the marks.
 
     Args:
         scores: fp32, of any shapes.
         count: how many to mark.
+        absolute: whether signs do not count.
 
     Returns:
         For each tensor of scores a boolean one of its shape.
     """
-    keys = [_ordered_bits(each) for each in scores]
     if count <= 0:
         return [torch.zeros_like(each, dtype=torch.bool) for each in scores]
-    left, candidates, threshold = count, keys, 0
-    for shift, values, offset in _DIGITS:
-        digits = [((each >> shift) & (values - 1)) if not offset else (each >> shift) + offset for each in candidates]
-        ends = sum(torch.bincount(each, minlength=values) for each in digits).cumsum(0).tolist()  # type: ignore[union-attr]
+    left, threshold, whole = count, 0, functools.partial(_ordered_bits, absolute=absolute)
+    candidates: list[Tensor] | None = None  # only those that the digits so far leave open
+    for digit_of, values, weight, offset in _DIGITS:
+        parts = candidates if candidates is not None else map(whole, scores)
+        ends = sum(torch.bincount(digit_of(each), minlength=values) for each in parts).cumsum(0).tolist()  # type: ignore[union-attr]
         digit = next(at for at, end in enumerate(ends) if end >= left)
         left -= ends[digit - 1] if digit else 0
-        threshold += (digit - offset) << shift
-        candidates = [key[each == digit] for key, each in zip(candidates, digits, strict=True)]
-    return _mark(scores, keys, threshold, left)
+        threshold += (digit - offset) * weight
+        parts = candidates if candidates is not None else map(whole, scores)
+        candidates = [each[digit_of(each) == digit] for each in parts]
+    return _mark(scores, whole, threshold, left)
 
 
-def _ordered_bits(values: Tensor) -> Tensor:
+def _ordered_bits(values: Tensor, absolute: bool) -> Tensor:
     """Read fp32 numbers as integers of the same order, [all numbers]."""
-    bits = (values.detach().float() + 0.0).reshape(-1).contiguous().view(torch.int32)  # + 0.0: -0 is no less than 0
-    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    bits = values.detach().float().reshape(-1).contiguous().view(torch.int32)
+    if absolute:
+        return bits & 0x7FFFFFFF
+    return bits.where(bits >= 0, -(bits & 0x7FFFFFFF))  # both zeros are 0
 
 
-def _mark(scores: Sequence[Tensor], keys: Sequence[Tensor], threshold: int, equal: int) -> list[Tensor]:
+_DIGITS: tuple[tuple[Callable[[Tensor], Tensor], int, int, int], ...] = (
+    (lambda key: (key >> 20) + 2048, 4096, 1 << 20, 2048),  # how to read it, its values, what one counts, what 0 is
+    (lambda key: (key >> 10) & 1023, 1024, 1 << 10, 0),
+    (lambda key: key & 1023, 1024, 1, 0),
+)
+
+
+def _mark(scores: Sequence[Tensor], whole: Callable[[Tensor], Tensor], threshold: int, equal: int) -> list[Tensor]:
     """Mark all below the threshold, and the first `equal` of those that stand on it."""
     marks = []
-    for each, key in zip(scores, keys, strict=True):
+    for each in scores:
+        key = whole(each)
         mark = key < threshold
         on_it = (key == threshold).nonzero()[:equal, 0]
         mark[on_it] = True
@@ -189,13 +201,13 @@ class Masks:
 
     def _drop(self, share: float) -> None:
         scores = [
-            weight.abs() if masked.scores is None else masked.scores
+            weight if masked.scores is None else masked.scores
             for weight, masked in zip(self._weights, self._masked, strict=True)
         ]
         for group in self._groups():
             numbers = [scores[at] for at in group]
             count = round(share * sum(each.numel() for each in numbers))
-            for at, dropped in zip(group, lowest(numbers, count), strict=True):
+            for at, dropped in zip(group, lowest(numbers, count, absolute=not self._learned), strict=True):
                 self._masked[at].dropped = dropped
 
     def _groups(self) -> Iterator[list[int]]:

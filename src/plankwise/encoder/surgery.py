@@ -62,7 +62,7 @@ def rebuild(model: PreTrainedModel, sources: Sequence[Source], types: Sequence[s
         types: attention type of each new layer; by default that of the first source.
 
     Raises:
-        MethodError: if a source is not a layer of `model`, or layers are averaged that have different sizes or low rank.
+        MethodError: if a source is not a layer of `model`, or layers of different sizes or low rank are to be averaged.
     """
     anatomy_of(model.config)
     depth = len(layers_of(model))

@@ -33,7 +33,7 @@ from plankwise.encoder.low_rank import (
 )
 from plankwise.encoder.shapes import new_model, shapes_of
 from plankwise.methods.method import Job, train_on_task
-from plankwise.methods.sample import sample_of
+from plankwise.methods.sampling import sampled
 from plankwise.training.fit import Training
 from plankwise.training.row_importance import row_importance
 
@@ -103,10 +103,10 @@ class LowRank:
     def _importance(self, model: PreTrainedModel, job: Job, names: list[str]) -> dict[str, Tensor]:
         if self.weighting == "none":
             return {}
-        with sample_of(model, job, self.examples, "low_rank") as sample:
+        with sampled(model, job, self.examples) as sample:
             job.note("examples", sample.examples)
             wanted = {name: model.get_submodule(name) for name in names}
-            return row_importance(model, wanted, sample.batches, sample.loss)
+            return row_importance(model, wanted, sample.batches(), sample.loss)
 
 
 TIED = "embeddings: a masked LM's head shares them, so they cannot be of low rank; allowed on a corpus: feed_forward"

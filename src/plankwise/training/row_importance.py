@@ -38,7 +38,7 @@ def row_importance(
             stack.callback(module.register_forward_hook(partial(_watch, sums[name])).remove)
         for batch in batches:
             outputs = model(**{name: value for name, value in batch.items() if name not in NOT_FOR_THE_MODEL})
-            loss(outputs, batch).backward()  # type: ignore[no-untyped-call]
+            (loss(outputs, batch) * _examples(batch)).backward()  # type: ignore[no-untyped-call]
     return sums
 
 
@@ -57,6 +57,11 @@ def _only_activations(model: PreTrainedModel) -> Iterator[None]:
             value.requires_grad_(want)
 
 
+def _examples(batch: Batch) -> int:
+    """Count what the loss is a mean over; masked tokens count by the text they are of."""
+    return int(batch["window_of"].max()) + 1 if "window_of" in batch else len(batch["input_ids"])
+
+
 def _rows(module: nn.Module) -> int:
     assert isinstance(module, (nn.Linear, nn.Embedding))
     return module.weight.shape[0]
@@ -72,15 +77,15 @@ def _watch(total: Tensor, module: nn.Module, inputs: tuple[Tensor, ...], output:
 
 
 def _add_linear(total: Tensor, values: Tensor, gradient: Tensor) -> None:
-    """Add the rows of one batch: values [examples, tokens, inputs], gradient of the mean [examples, tokens, rows]."""
-    each = gradient.float() * len(gradient)
+    """Add the rows of one batch: values [examples, tokens, inputs], gradient [examples, tokens, rows]."""
+    each = gradient.float()
     products = values.float() @ values.float().mT
     total += ((products @ each) * each).sum(dim=(0, 1)).double().cpu()
 
 
 def _add_embedding(total: Tensor, ids: Tensor, gradient: Tensor) -> None:
-    """Add the rows of one batch: ids [examples, tokens], gradient of the mean [examples, tokens, width]."""
-    each = gradient.float() * len(gradient)
+    """Add the rows of one batch: ids [examples, tokens], gradient [examples, tokens, width]."""
+    each = gradient.float()
     same = (ids[:, :, None] == ids[:, None, :]).float()  # a word that stands in a text twice has one gradient
     squares = (same @ each).square().sum(dim=-1) / same.sum(dim=-1)
     total.index_add_(0, ids.flatten().cpu(), squares.flatten().double().cpu())
