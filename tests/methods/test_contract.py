@@ -29,6 +29,7 @@ from plankwise.encoder.shapes import is_plain
 from plankwise.methods.checkpoint import Checkpoint
 from plankwise.methods.layer_subset import LayerSubset
 from plankwise.methods.method import Job, Method
+from plankwise.methods.pruning import Pruning
 from plankwise.methods.registry import METHODS, AnyMethod
 from plankwise.methods.theseus import Theseus
 from plankwise.methods.vocabulary import TrimmedVocabulary
@@ -70,6 +71,15 @@ SETTINGS: dict[str, Case] = {
     "theseus-blend": Case(Theseus(modules=2, mode="blend", train_embeddings=True, training=TRAINING)),
     "layer-subset": Case(LayerSubset(layers=2, training=TRAINING)),
     "checkpoint": Case(Checkpoint(source=str(OTHER), training=TRAINING)),
+    "pruning": Case(Pruning(target=2.0, neuron_step=4, examples=48), plain=False),
+    "pruning-recovered": Case(
+        Pruning(target=3.0, neuron_step=1, examples=48, teacher=Teacher(), training=TRAINING), plain=False, paired=False
+    ),
+    "pruning-plain": Case(
+        Pruning(target=1.3, measure="parameters", shape="plain", importance="magnitude", examples=48, neuron_step=1),
+        seeded=False,
+        paired=False,
+    ),
     "vocabulary": Case(TrimmedVocabulary(minimum_count=16), seeded=False),
     "vocabulary-trained": Case(TrimmedVocabulary(most=30, training=TRAINING), paired=False),
 }

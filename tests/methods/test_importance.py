@@ -128,7 +128,9 @@ def test_magnitude_adds_up_the_weights_of_a_unit(kind: str) -> None:
         residual_outputs_of(given, layer),
         strict=True,
     ):
-        every = sum(float(linear.weight.detach().double().square().sum()) for linear in (*(each for each, _ in inputs), output))
+        every = sum(
+            float(linear.weight.detach().double().square().sum()) for linear in (*(each for each, _ in inputs), output)
+        )
         assert found.sum() == pytest.approx(every)
     attention = residual_outputs_of(given, layer)[0]
     with torch.no_grad():

@@ -88,7 +88,7 @@ def test_what_is_left_comes_nearer_on_unseen_texts(kind: str) -> None:
 def test_the_fit_is_ridge_least_squares() -> None:
     """The first attention output, by the normal equations in NumPy on inputs taken by a hook of the test's own."""
     given, ridge = model(), 0.05
-    heads, neurons = counts(given)
+    neurons = counts(given)[1]
     smaller = prune(given, [[0, 2]] * 3, [range(neurons)] * 3)
     cut = copy.deepcopy(smaller)
     taken: dict[str, list[np.ndarray]] = {"x": [], "y": []}

@@ -33,4 +33,19 @@ def cosine(start: float, full_at: float) -> Schedule:
     return rate
 
 
+def cubic(value: float, start: float, end: float) -> Schedule:
+    """Stay at 0 until progress `start`, rise to `value` at progress `end`: fast at first, then ever more slowly.
+
+    The sparsity of gradual pruning, s = v − v · (1 − (p − start) / (end − start))³ (Zhu & Gupta 2017, arXiv
+    1710.01878, with an initial sparsity of 0), written over progress p.
+    """
+
+    def share(progress: float) -> float:
+        if progress >= end:
+            return value
+        return value - value * (1.0 - max(0.0, progress - start) / (end - start)) ** 3
+
+    return share
+
+
 SCHEDULES: dict[str, Callable[[float, float], Schedule]] = {"linear": linear, "constant": constant, "cosine": cosine}

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from plankwise.core.errors import ModelError, suggest
+from plankwise.core.errors import MethodError, ModelError, suggest
 
 
 @dataclass(frozen=True)
@@ -171,10 +171,8 @@ def layers_prefix(model: PreTrainedModel) -> str:
 
 def residual_outputs_of(model: PreTrainedModel, layer: nn.Module) -> tuple[nn.Linear, nn.Linear]:
     """Give the projections by which one layer writes into the residual stream: of attention, of feed-forward."""
-    attention, feed_forward = (layer.get_submodule(path) for path in anatomy_of(model.config).residual_outputs)
-    assert isinstance(attention, nn.Linear)
-    assert isinstance(feed_forward, nn.Linear)
-    return attention, feed_forward
+    attention, feed_forward = anatomy_of(model.config).residual_outputs
+    return _linear(layer, attention), _linear(layer, feed_forward)
 
 
 def head_inputs_of(model: PreTrainedModel, layer: nn.Module) -> list[tuple[nn.Linear, int]]:
@@ -199,12 +197,18 @@ def _projections(layer: nn.Module, wanted: tuple[Projection, ...]) -> list[tuple
     found = []
     for projection in wanted:
         try:
-            linear = layer.get_submodule(projection.path)
+            linear = _linear(layer, projection.path)
         except AttributeError:  # DeBERTa-v2 may share its position projections; a layer may have lost all its heads
             continue
-        assert isinstance(linear, nn.Linear)
         found.append((linear, projection.blocks))
     return found
+
+
+def _linear(layer: nn.Module, path: str) -> nn.Linear:
+    linear = layer.get_submodule(path)
+    if not isinstance(linear, nn.Linear):
+        raise MethodError(f"'{path}' is {type(linear).__name__}, no plain linear layer; prune and grow before low_rank")
+    return linear
 
 
 def embeddings_of(model: PreTrainedModel) -> Iterator[nn.Module]:

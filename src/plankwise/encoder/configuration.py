@@ -9,6 +9,8 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from plankwise.encoder.anatomy import ANATOMIES, anatomy_of
 
+OWN = "plankwise"  # the key of a configuration that holds what a plain one cannot
+
 
 def usable_positions(config: PreTrainedConfig) -> int:
     """Give the largest number of tokens that the position table of an architecture can take."""

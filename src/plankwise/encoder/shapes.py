@@ -20,9 +20,10 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from plankwise.core.errors import MethodError, ModelError
 from plankwise.encoder.anatomy import anatomy_of, head_inputs_of, layers_of, neuron_inputs_of, residual_outputs_of
-from plankwise.encoder.configuration import head_size, head_units, neurons_key
+from plankwise.encoder.configuration import OWN, head_size, head_units, neurons_key
+from plankwise.encoder.low_rank import install, ranks_of
 
-KEY = "plankwise"
+KEY = OWN
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ def new_model(kind: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrain
     if not is_plain(config):
         for layer, shape in zip(layers_of(model), shapes_of(config), strict=True):
             cut_layer(model, layer, shape.heads, range(shape.neurons))
+        install(model, ranks_of(config))
     return model
 
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from plankwise.core.errors import MethodError
 from plankwise.encoder.anatomy import anatomy_of, layer_types, layers_of, layers_prefix, residual_outputs_of
+from plankwise.encoder.low_rank import has_low_rank
 from plankwise.encoder.shapes import LayerShape, full_shape, new_model, shapes_of, with_shapes
 
 Source = tuple[int, ...]  # the layers that a new one is averaged from; empty means a random start
@@ -27,7 +28,7 @@ def with_depth(
         types: attention type of each new layer; by default that of the first source.
 
     Raises:
-        MethodError: if layers of different sizes were to be averaged.
+        MethodError: if layers of different sizes, or of low rank, were to be averaged.
     """
     if types is None:
         own = layer_types(config)
@@ -40,8 +41,10 @@ def with_depth(
 
 
 def _shapes(config: PreTrainedConfig, sources: Sequence[Source]) -> list[LayerShape]:
-    shapes = shapes_of(config)
+    shapes, factorized = shapes_of(config), has_low_rank(config, "feed_forward")
     for source in sources:
+        if factorized and len(source) > 1:
+            raise MethodError(f"layers {list(source)} cannot be averaged: their feed-forward parts are of low rank")
         if len({shapes[layer] for layer in source}) > 1:
             raise MethodError(f"layers {list(source)} cannot be averaged: they have different heads or neurons")
     return [shapes[source[0]] if source else full_shape(config) for source in sources]
@@ -59,7 +62,7 @@ def rebuild(model: PreTrainedModel, sources: Sequence[Source], types: Sequence[s
         types: attention type of each new layer; by default that of the first source.
 
     Raises:
-        MethodError: if a source is not a layer of `model`, or layers of different sizes were to be averaged.
+        MethodError: if a source is not a layer of `model`, or layers of different sizes or low rank are to be averaged.
     """
     anatomy_of(model.config)
     depth = len(layers_of(model))

@@ -26,12 +26,12 @@ from plankwise.encoder.shapes import LayerShape, prune, shapes_of, with_shapes
 from plankwise.encoder.surgery import frozen_twin
 from plankwise.methods.costs import Costs, flops_costs, parameter_costs
 from plankwise.methods.importance import Importance, gate_importance, magnitude_importance, own_label_loss
-from plankwise.methods.latency import Timing, latency_costs
+from plankwise.methods.latency import latency_costs
 from plankwise.methods.method import Job, train_on_task
 from plankwise.methods.repair import repair
 from plankwise.methods.sampling import sampled
 from plankwise.methods.selection import Kept, select, select_uniform
-from plankwise.training.fit import Training
+from plankwise.training.fit import Count, Training
 from plankwise.training.teacher import Teacher
 
 REPAIR_TOKENS = 65_536  # hidden states of so many tokens are held at a time, of both models
@@ -46,7 +46,7 @@ class Pruning:
         target: how many times smaller what is measured becomes.
         measure: what that is: operations of the linear layers of all Transformer layers, parameters of the whole model,
             or the time of a batch on this machine, after a table that is measured once.
-        timing: the batch that the table of times is measured on.
+        latency_shape: texts in a call, and tokens in each, that the table of times is measured for.
         importance: by which units are ranked; `magnitude` looks at weights alone.
         labels: whether gradients are taken at the task's labels, not at the model's own predictions.
         shape: `free` gives each layer its own sizes; `uniform` the same to all, heads and neurons; `plain` the same
@@ -62,7 +62,7 @@ class Pruning:
     method: Literal["pruning"] = "pruning"
     target: Annotated[float, pydantic.Field(gt=1)] = 2.0
     measure: Literal["flops", "parameters", "latency"] = "flops"
-    timing: Timing = Timing()
+    latency_shape: tuple[Count, Count] = (8, 128)
     importance: Literal["fisher", "taylor", "magnitude"] = "fisher"
     labels: bool = False
     shape: Literal["free", "uniform", "plain"] = "free"
@@ -130,7 +130,7 @@ class Pruning:
 
     def _costs(self, model: PreTrainedModel, job: Job) -> Costs:
         if self.measure == "latency":
-            return latency_costs(model, self.timing, progress=job.progress)
+            return latency_costs(model, *self.latency_shape, progress=job.progress)
         return MEASURES[self.measure](model)
 
     def _repair(self, smaller: PreTrainedModel, model: PreTrainedModel, job: Job, seconds: dict[str, float]) -> None:

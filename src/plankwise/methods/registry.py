@@ -8,9 +8,15 @@ import pydantic
 
 from plankwise.methods.checkpoint import Checkpoint
 from plankwise.methods.layer_subset import LayerSubset
+from plankwise.methods.low_rank import LowRank
+from plankwise.methods.pruning import Pruning
 from plankwise.methods.theseus import Theseus
+from plankwise.methods.unstructured import Unstructured
 from plankwise.methods.vocabulary import TrimmedVocabulary
 
-METHODS = (Theseus, LayerSubset, Checkpoint, TrimmedVocabulary)
+METHODS = (Theseus, LayerSubset, Checkpoint, Pruning, Unstructured, TrimmedVocabulary, LowRank)
 
-AnyMethod = Annotated[Theseus | LayerSubset | Checkpoint | TrimmedVocabulary, pydantic.Field(discriminator="method")]
+AnyMethod = Annotated[
+    Theseus | LayerSubset | Checkpoint | Pruning | Unstructured | TrimmedVocabulary | LowRank,
+    pydantic.Field(discriminator="method"),
+]

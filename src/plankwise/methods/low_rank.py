@@ -1,0 +1,153 @@
+"""Low rank: word embeddings and feed-forward projections as products of two thin matrices.
+
+Hsu, Hua, Chang, Lou, Shen & Jin 2022, "Language model compression with weighted low-rank factorization", arXiv
+2207.00112. A truncated SVD spends its rank on whatever is large. Here the error in each row of a matrix counts by how
+much the task's loss depends on it: by the squared gradients of that row, summed over examples (empirical Fisher).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Annotated, Literal
+
+import pydantic
+import torch
+from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from plankwise.core.errors import MethodError
+from plankwise.core.recipe import settings
+from plankwise.core.runtime import mix_seed
+from plankwise.encoder.low_rank import (
+    LowRankEmbedding,
+    LowRankLinear,
+    Sizes,
+    embedding_sizes,
+    factorize,
+    feed_forward_sizes,
+    has_low_rank,
+    rank_for,
+    ranks_of,
+    with_ranks,
+)
+from plankwise.encoder.shapes import new_model, shapes_of
+from plankwise.methods.method import Job, train_on_task
+from plankwise.methods.sampling import sampled
+from plankwise.training.fit import Training
+from plankwise.training.row_importance import row_importance
+
+Share = Annotated[float, pydantic.Field(gt=0, lt=1)]
+
+
+@settings
+class LowRank:
+    """Settings of low-rank factorization.
+
+    Attributes:
+        embeddings: share of the word embeddings' parameters to keep; null leaves them whole.
+        feed_forward: share of the feed-forward projections' parameters to keep; null leaves them whole.
+        weighting: `fisher` weighs rows by the task's loss, `none` is plain truncated SVD.
+        examples: of the training split, at most, that `fisher` measures rows on.
+        training: of the whole factorized model; null trains nothing.
+    """
+
+    method: Literal["low_rank"] = "low_rank"
+    embeddings: Share | None = None
+    feed_forward: Share | None = None
+    weighting: Literal["fisher", "none"] = "fisher"
+    examples: Annotated[int, pydantic.Field(ge=1)] = 2000
+    training: Training | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _does_something(self) -> LowRank:
+        if self.embeddings is None and self.feed_forward is None:
+            raise ValueError("give embeddings, feed_forward or both: the share of their parameters to keep")
+        return self
+
+    def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:
+        """Give the configuration of the factorized model; all layers have the same ranks.
+
+        Raises:
+            MethodError: if a part is factorized already, or no rank makes each of its matrices smaller.
+        """
+        ranks = ranks_of(config)
+        if self.embeddings is not None:
+            _refuse_twice(config, "embeddings")
+            rank = _rank("embeddings", self.embeddings, [embedding_sizes(config)])
+            ranks = dataclasses.replace(ranks, embeddings=rank)
+        if self.feed_forward is not None:
+            _refuse_twice(config, "feed_forward")
+            neurons, output = feed_forward_sizes(config, [shape.neurons for shape in shapes_of(config)])
+            both = [_rank("feed_forward", self.feed_forward, sizes) for sizes in (neurons, output)]
+            ranks = dataclasses.replace(ranks, neurons=both[0], output=both[1])
+        return with_ranks(config, ranks)
+
+    def compress(self, model: PreTrainedModel, job: Job) -> PreTrainedModel:
+        """Measure the rows, factorize the matrices, and train the result if asked to."""
+        if self.embeddings is not None and job.task.kind == "masked_lm":
+            raise MethodError(TIED)
+        planned = self.plan(model.config)
+        torch.manual_seed(mix_seed(job.seed, "low_rank", "construction"))
+        smaller = new_model(type(model), planned).to(model.device, model.dtype)
+        begun = time.perf_counter()
+        places = _factorized(model, smaller)
+        importance = self._importance(model, job, list(places))
+        fill(model, smaller, places, importance)
+        job.note("seconds", {"factorization": time.perf_counter() - begun})
+        job.note("ranks", {name: rank for name, rank in dataclasses.asdict(ranks_of(planned)).items() if rank})
+        if self.training is not None:
+            train_on_task(smaller, job, self.training, "low rank")
+        return smaller.eval()
+
+    def _importance(self, model: PreTrainedModel, job: Job, names: list[str]) -> dict[str, Tensor]:
+        if self.weighting == "none":
+            return {}
+        with sampled(model, job, self.examples) as sample:
+            job.note("examples", sample.examples)
+            wanted = {name: model.get_submodule(name) for name in names}
+            return row_importance(model, wanted, sample.batches(), sample.loss)
+
+
+TIED = "embeddings: a masked LM's head shares them, so they cannot be of low rank; allowed on a corpus: feed_forward"
+Places = dict[str, LowRankLinear | LowRankEmbedding]
+
+
+def fill(model: PreTrainedModel, smaller: PreTrainedModel, places: Places, importance: dict[str, Tensor]) -> None:
+    """Copy `model` into `smaller`, in place: as factors where these stand, by the importance of rows, else as it is."""
+    state, own = model.state_dict(), smaller.state_dict()
+    for name, target in places.items():
+        factorize(state.pop(f"{name}.weight"), target, importance.get(name))
+        bias = state.pop(f"{name}.bias", None)
+        if bias is not None:
+            state[f"{name}.up.bias"] = bias
+        for part in [each for each in own if each.startswith(f"{name}.")]:
+            state.setdefault(part, own[part])
+    smaller.load_state_dict(state)
+
+
+def _factorized(model: PreTrainedModel, smaller: PreTrainedModel) -> Places:
+    """Name the places where `smaller` has factors and `model` has none yet."""
+    kinds = (LowRankLinear, LowRankEmbedding)
+    found = {str(name): module for name, module in smaller.named_modules() if isinstance(module, kinds)}
+    return {name: module for name, module in found.items() if not isinstance(model.get_submodule(name), kinds)}
+
+
+def _refuse_twice(config: PreTrainedConfig, part: Literal["embeddings", "feed_forward"]) -> None:
+    if has_low_rank(config, part):
+        raise MethodError(f"{part}: they are of low rank already, and are not factorized twice")
+
+
+def _rank(part: str, share: float, sizes: list[Sizes]) -> int:
+    """Choose the rank that keeps this share of the matrices' parameters, and makes each of them smaller."""
+    rank = rank_for(share, sizes)
+    if rank < 1:
+        least = sum(map(sum, sizes)) / sum(rows * columns for rows, columns in sizes)
+        raise MethodError(f"{part} {share} leaves no rank; allowed here: {least:.4f} and more")
+    for rows, columns in sizes:
+        if rank * (rows + columns) >= rows * columns:
+            raise MethodError(
+                f"{part} {share} means rank {rank}, which makes a matrix of {rows} by {columns} no smaller; "
+                "its layer was pruned to fewer neurons than others"
+            )
+    return rank

@@ -1,0 +1,96 @@
+"""Unstructured pruning: set single weights to zero, a few more at a time, while the rest goes on learning.
+
+Zhu & Gupta 2017, "To prune, or not to prune", arXiv 1710.01878, for the gradual schedule and for magnitude as the
+measure of importance; Sanh, Wolf & Rush 2020, "Movement Pruning: Adaptive Sparsity by Fine-Tuning", arXiv 2005.07683,
+for scores that are learned: a weight goes that training moves towards zero, however large it was before.
+
+The result is a dense model with zeros in it. It takes up less space once its file is compressed, and nothing else.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Annotated, Literal
+
+import pydantic
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from plankwise.core.recipe import settings
+from plankwise.core.schedules import Schedule, cubic
+from plankwise.encoder.anatomy import anatomy_of
+from plankwise.encoder.sparsity import Masks, matrices_of, sparsity_of
+from plankwise.methods.method import Job, train_on_task
+from plankwise.training.fit import Training
+
+
+@settings
+class Unstructured:
+    """Settings of unstructured pruning.
+
+    Attributes:
+        sparsity: share of the weights that is zero at the end: of the linear layers in all Transformer layers.
+        importance: what decides: a weight's `magnitude`, or the `movement` that a learned score sums up.
+        scope: whether weights are ranked over all matrices together (`global`), or within each linear layer alone.
+        schedule: `cubic` raises the sparsity bit by bit, `one_shot` sets it before the first step.
+        start: share of the steps at which `cubic` begins.
+        end: share of the steps at which `cubic` has reached `sparsity`; the rest trains the weights that are left.
+        embeddings: whether the table of word embeddings is pruned along, ranked and counted like one more matrix.
+        training: of the whole model; null prunes in one shot and trains nothing.
+    """
+
+    method: Literal["unstructured"] = "unstructured"
+    sparsity: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.5
+    importance: Literal["magnitude", "movement"] = "magnitude"
+    scope: Literal["global", "layer"] = "global"
+    schedule: Literal["cubic", "one_shot"] = "cubic"
+    start: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.1
+    end: Annotated[float, pydantic.Field(gt=0, le=1)] = 0.7
+    embeddings: bool = False
+    training: Training | None = Training()
+
+    @pydantic.model_validator(mode="after")
+    def _can_be_done(self) -> Unstructured:
+        if self.start >= self.end:
+            raise ValueError(f"start {self.start} is not before end {self.end}")
+        if self.importance == "movement" and self.schedule == "one_shot":
+            raise ValueError("importance 'movement' is learned in training; allowed with it: schedule 'cubic'")
+        if self.training is None and self.schedule == "cubic":
+            raise ValueError("training null leaves no steps to a schedule 'cubic'; allowed with it: 'one_shot'")
+        return self
+
+    def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:
+        """Give the configuration of the sparse model, which is that of the dense one."""
+        anatomy_of(config)
+        return copy.deepcopy(config)
+
+    def compress(self, model: PreTrainedModel, job: Job) -> PreTrainedModel:
+        """Train a copy whose masks grow by the schedule, and write the zeros into its weights at the end."""
+        sparse = copy.deepcopy(model).requires_grad_(True)
+        matrices = matrices_of(sparse, self.embeddings)
+        masks = Masks(sparse, matrices, self.importance == "movement", self.scope == "global")
+        if self.training is not None:
+            # What counts is the model at its final sparsity: an earlier one is better because it is less sparse.
+            full_at = self.end if self.schedule == "cubic" else 0.0
+            sparsify = Sparsifying(masks, self._schedule(), self.sparsity, full_at)
+            train_on_task(sparse, job, self.training, "unstructured", sparsify, judge_from=full_at)
+        masks.remove(self.sparsity)
+        job.note("sparsity", sparsity_of(matrices))
+        return sparse.eval()
+
+    def _schedule(self) -> Schedule:
+        if self.schedule == "cubic":
+            return cubic(self.sparsity, self.start, self.end)
+        return lambda progress: self.sparsity
+
+
+class Sparsifying:
+    """Sets the masks before each step, from nothing but the step and the weights or scores that it finds."""
+
+    def __init__(self, masks: Masks, schedule: Schedule, sparsity: float, full_at: float) -> None:
+        self._masks, self._schedule, self._sparsity, self._full_at = masks, schedule, sparsity, full_at
+
+    def __call__(self, step: int, total: int) -> None:
+        """Set the masks of this step, and the sparsity at which the model is scored behind it."""
+        judged = step + 1 >= self._full_at * total
+        after = self._sparsity if judged else self._schedule((step + 1) / total)
+        self._masks.set(self._schedule(step / total), then=after)
