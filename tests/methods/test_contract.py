@@ -20,12 +20,14 @@ from plankwise.encoder.anatomy import layers_of
 from plankwise.encoder.checkpoint import save
 from plankwise.encoder.cost import count_parameters, weights_size_bytes
 from plankwise.methods.checkpoint import Checkpoint
+from plankwise.methods.distillation import Distillation, Sizes, Student
 from plankwise.methods.layer_subset import LayerSubset
 from plankwise.methods.method import Job, Method
 from plankwise.methods.registry import METHODS, AnyMethod
 from plankwise.methods.theseus import Theseus
 from plankwise.training.fit import Training
 from plankwise.training.losses import task_loss
+from plankwise.training.teacher import Teacher
 
 TRAINING = Training(epochs=2, batch_size=16, learning_rate=2e-3, precision="fp32", evaluations_per_epoch=2)
 OTHER = tiny.save_source(Path(tempfile.mkdtemp(prefix="plankwise-tests-")), layers=3)
@@ -35,6 +37,13 @@ SETTINGS: dict[str, Method] = {
     "theseus-blend": Theseus(modules=2, mode="blend", train_embeddings=True, training=TRAINING),
     "layer-subset": LayerSubset(layers=2, training=TRAINING),
     "checkpoint": Checkpoint(source=str(OTHER), training=TRAINING),
+    "distillation": Distillation(student=Student(layers=2), training=TRAINING),
+    "distillation-inside": Distillation(
+        student=Student(sizes=Sizes(hidden_size=8, num_hidden_layers=2, intermediate_size=16)),
+        teacher=Teacher(hidden=1.0, relations=1.0, cosine=0.5),
+        training=TRAINING,
+    ),
+    "theseus-teacher": Theseus(modules=2, teacher=Teacher(relations=0.5), training=TRAINING),
 }
 each_method = pytest.mark.parametrize("method", SETTINGS.values(), ids=SETTINGS.keys())
 
@@ -153,7 +162,8 @@ def test_the_test_split_is_out_of_reach(method: Method, tmp_path: Path) -> None:
 @each_method
 def test_settings_round_trip(method: Method) -> None:
     assert validate(to_plain(method), AnyMethod) == method
-    names = {"Training": Training, **{each.__name__: each for each in METHODS}}
+    parts = (Training, Teacher, Student, Sizes)
+    names = {**{each.__name__: each for each in parts}, **{each.__name__: each for each in METHODS}}
     assert eval(repr(method), names) == method
     with pytest.raises(dataclasses.FrozenInstanceError):
         method.training = Training()  # type: ignore[misc]

@@ -7,9 +7,10 @@ from typing import Annotated
 import pydantic
 
 from plankwise.methods.checkpoint import Checkpoint
+from plankwise.methods.distillation import Distillation
 from plankwise.methods.layer_subset import LayerSubset
 from plankwise.methods.theseus import Theseus
 
-METHODS = (Theseus, LayerSubset, Checkpoint)
+METHODS = (Theseus, LayerSubset, Checkpoint, Distillation)
 
-AnyMethod = Annotated[Theseus | LayerSubset | Checkpoint, pydantic.Field(discriminator="method")]
+AnyMethod = Annotated[Theseus | LayerSubset | Checkpoint | Distillation, pydantic.Field(discriminator="method")]
