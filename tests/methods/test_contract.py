@@ -27,6 +27,7 @@ from plankwise.encoder.checkpoint import load_tokenizer
 from plankwise.encoder.cost import compressed_size_bytes, count_nonzero, count_parameters, weights_size_bytes
 from plankwise.encoder.shapes import is_plain
 from plankwise.methods.checkpoint import Checkpoint
+from plankwise.methods.distillation import Distillation, Sizes, Student
 from plankwise.methods.layer_subset import LayerSubset
 from plankwise.methods.method import Job, Method
 from plankwise.methods.pruning import Pruning
@@ -35,6 +36,7 @@ from plankwise.methods.theseus import Theseus
 from plankwise.methods.vocabulary import TrimmedVocabulary
 from plankwise.training.fit import Training
 from plankwise.training.losses import task_loss
+from plankwise.training.teacher import Teacher
 
 TRAINING = Training(epochs=2, batch_size=16, learning_rate=2e-3, precision="fp32", evaluations_per_epoch=2)
 QUICK = dataclasses.replace(TRAINING, epochs=1, evaluations_per_epoch=1)  # for pairs, of which there are many
@@ -71,6 +73,16 @@ SETTINGS: dict[str, Case] = {
     "theseus-blend": Case(Theseus(modules=2, mode="blend", train_embeddings=True, training=TRAINING)),
     "layer-subset": Case(LayerSubset(layers=2, training=TRAINING)),
     "checkpoint": Case(Checkpoint(source=str(OTHER), training=TRAINING)),
+    "distillation": Case(Distillation(student=Student(layers=2), training=TRAINING)),
+    "distillation-inside": Case(
+        Distillation(
+            student=Student(sizes=Sizes(hidden_size=8, num_hidden_layers=2, intermediate_size=16)),
+            teacher=Teacher(hidden=1.0, relations=1.0, cosine=0.5),
+            training=TRAINING,
+        ),
+        paired=False,
+    ),
+    "theseus-teacher": Case(Theseus(modules=2, teacher=Teacher(relations=0.5), training=TRAINING), paired=False),
     "pruning": Case(Pruning(target=2.0, neuron_step=4, examples=48), plain=False),
     "pruning-recovered": Case(
         Pruning(target=3.0, neuron_step=1, examples=48, teacher=Teacher(), training=TRAINING), plain=False, paired=False

@@ -16,7 +16,7 @@ from plankwise.data.task import TRAIN, Task
 
 Batch = dict[str, Tensor]
 Example = dict[str, Any]
-NOT_FOR_THE_MODEL = frozenset({"labels", "window_of"})
+NOT_FOR_THE_MODEL = frozenset({"labels", "window_of", "example"})
 TEXTS_AT_ONCE = 1000
 
 
@@ -66,12 +66,12 @@ def _inputs(split: Dataset, tokenizer: PreTrainedTokenizerBase, reading: Reading
 
 
 def flatten(examples: Sequence[Example]) -> tuple[list[Example], list[int]]:
-    """List what the model sees of all examples, labels left out, and the number of the example behind each input."""
+    """List what the model sees of all examples, and the number of the example behind each input."""
     inputs: list[Example] = []
     window_of: list[int] = []
     for number, example in enumerate(examples):
         windows = example.get("windows", [example])
-        inputs += [{name: value for name, value in each.items() if name != "labels"} for each in windows]
+        inputs += [{name: value for name, value in each.items() if name not in NOT_FOR_THE_MODEL} for each in windows]
         window_of += [number] * len(windows)
     return inputs, window_of
 
@@ -105,6 +105,8 @@ class Collator:
     def __call__(self, examples: Sequence[Example]) -> Batch:
         """Make tensors [batch, longest] of the examples; labels become int64 indices or float32 flags.
 
+        A number that an example has in its split, `example`, comes along, [batch].
+
         Where examples have windows, the batch holds all of these, [windows, longest], and `window_of`, [windows].
         """
         inputs, window_of = flatten(examples)
@@ -113,6 +115,8 @@ class Collator:
         batch = dict(self._tokenizer.pad(inputs, return_tensors="pt"))
         if "windows" in examples[0]:
             batch["window_of"] = torch.tensor(window_of)
+        if "example" in examples[0]:
+            batch["example"] = torch.tensor([each["example"] for each in examples])
         if "labels" in examples[0]:
             batch["labels"] = torch.tensor([each["labels"] for each in examples])
         return batch

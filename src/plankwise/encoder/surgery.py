@@ -12,8 +12,10 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from plankwise.core.errors import MethodError
 from plankwise.encoder.anatomy import anatomy_of, layer_types, layers_of, layers_prefix, residual_outputs_of
 from plankwise.encoder.low_rank import has_low_rank
-from plankwise.encoder.shapes import LayerShape, full_shape, new_model, shapes_of, with_shapes
+from plankwise.encoder.shapes import KEY, LayerShape, full_shape, new_model, shapes_of, with_shapes
 
+# Keys that follow from sizes: of layers of their own, of one head, of the pooler.
+_DERIVED = (KEY, "head_dim", "attention_head_size", "pooler_hidden_size")
 Source = tuple[int, ...]  # the layers that a new one is averaged from; empty means a random start
 
 
@@ -48,6 +50,30 @@ def _shapes(config: PreTrainedConfig, sources: Sequence[Source]) -> list[LayerSh
         if len({shapes[layer] for layer in source}) > 1:
             raise MethodError(f"layers {list(source)} cannot be averaged: they have different heads or neurons")
     return [shapes[source[0]] if source else full_shape(config) for source in sources]
+
+
+def resized(config: PreTrainedConfig, **sizes: int) -> PreTrainedConfig:
+    """Copy `config` for a new model of other sizes, which has vocabulary, positions and labels in common with it.
+
+    Args:
+        config: of any supported encoder.
+        **sizes: by their common names, as in `new_config`.
+
+    Raises:
+        MethodError: if the heads do not divide the width.
+    """
+    anatomy, names = anatomy_of(config), type(config).attribute_map
+    stored = config.to_dict()
+    for derived in (*_DERIVED, *(["layer_types"] if "num_hidden_layers" in sizes else [])):
+        stored.pop(derived, None)
+    chosen = {names.get(name, name): value for name, value in sizes.items()}
+    chosen |= {own: sizes[common] for own, common in anatomy.also_sized.items() if common in sizes}
+    stored |= {name: value for name, value in chosen.items() if name in stored}
+    changed = type(config).from_dict(stored)
+    width, heads = int(changed.hidden_size), int(changed.num_attention_heads)
+    if width % heads:
+        raise MethodError(f"num_attention_heads {heads} do not divide hidden_size {width}")
+    return changed
 
 
 def rebuild(model: PreTrainedModel, sources: Sequence[Source], types: Sequence[str] | None = None) -> PreTrainedModel:

@@ -18,6 +18,7 @@ from plankwise.encoder.checkpoint import load_classifier, load_config, load_toke
 from plankwise.encoder.embeddings import tokens_are_unknown
 from plankwise.methods.method import Job, train_on_task
 from plankwise.training.fit import Training
+from plankwise.training.teacher import Teacher
 
 
 @settings
@@ -26,11 +27,13 @@ class Checkpoint:
 
     Attributes:
         source: a local folder or a Hub id; its tokenizer is that of the recipe's model.
+        teacher: what is learned from a larger model beside the task.
         training: of the whole model.
     """
 
     method: Literal["checkpoint"] = "checkpoint"
     source: str
+    teacher: Teacher | None = None
     training: Training = Training()
 
     def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:
@@ -59,5 +62,5 @@ class Checkpoint:
         labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
         torch.manual_seed(mix_seed(job.seed, "checkpoint", "head"))
         other = load_classifier(self.source, labels, job.task.kind).to(model.device)
-        train_on_task(other, job, self.training, "checkpoint")
+        train_on_task(other, job, self.training, "checkpoint", teacher=self.teacher, given=model)
         return other.eval()

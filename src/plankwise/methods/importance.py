@@ -74,7 +74,7 @@ def _ones(rows: int, units: int, device: torch.device) -> Tensor:
 
 
 def _backward(value: Tensor, gates: Sequence[Tensor]) -> None:
-    value.backward(inputs=[gate for gate in gates if gate.numel()])
+    torch.autograd.backward(value, inputs=[gate for gate in gates if gate.numel()])
 
 
 def _gradient(gate: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from plankwise.encoder.surgery import Source, rebuild, with_depth
 from plankwise.methods.method import Job, train_on_task
 from plankwise.methods.successors import Initialization, contiguous_modules, sources_of
 from plankwise.training.fit import Training
+from plankwise.training.teacher import Teacher, check_layers
 
 
 @settings
@@ -28,23 +29,27 @@ class LayerSubset:
     Attributes:
         layers: how many layers to keep.
         keep: which of them, by rule or by number.
+        teacher: what is learned from a larger model beside the task.
         training: of the whole smaller model.
     """
 
     method: Literal["layer_subset"] = "layer_subset"
     layers: Annotated[int, pydantic.Field(ge=1)] = 6
     keep: Initialization | list[int] = "bottom"
+    teacher: Teacher | None = None
     training: Training = Training()
 
     def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:
         """Give the configuration of the shallower model."""
+        if self.teacher is not None:
+            check_layers(self.teacher, self.layers)
         return with_depth(config, self._sources(int(config.num_hidden_layers)))
 
     def compress(self, model: PreTrainedModel, job: Job) -> PreTrainedModel:
         """Copy the kept layers into a plain, shallower model and fine-tune all of it."""
         torch.manual_seed(mix_seed(job.seed, "layer_subset", "initialization"))
         smaller = rebuild(model, self._sources(len(layers_of(model))))
-        train_on_task(smaller, job, self.training, "layer subset")
+        train_on_task(smaller, job, self.training, "layer subset", teacher=self.teacher, given=model)
         return smaller.eval()
 
     def _sources(self, depth: int) -> list[Source]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,18 +11,25 @@ from typing import Any, Protocol
 from datasets import Dataset
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from plankwise.core.errors import MethodError
 from plankwise.data.blocks import blocks_of
 from plankwise.data.corpus import cache_folder
-from plankwise.data.encoding import Collator, encode
+from plankwise.data.encoding import Collator, Example, encode
 from plankwise.data.reading import Reading
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
+from plankwise.training.distillation import Lesson, Subject, lesson
 from plankwise.training.evaluate import predict_logits
-from plankwise.training.fit import Fitted, Training, fit
+from plankwise.training.fit import Fitted, Training, fit, uses_bf16
+from plankwise.training.listening import Depth, depths_of
 from plankwise.training.losses import Loss, over_windows
 from plankwise.training.masking import Masking
 from plankwise.training.metrics import METRICS
 from plankwise.training.pretraining import masked_lm_material
+from plankwise.training.teacher import Teacher
+from plankwise.training.teacher_model import Expert, find_expert
 from plankwise.training.trainer import Material, OnStep
+
+Teach = Callable[[Sequence[Example] | None], AbstractContextManager[Lesson]]
 
 
 def _ignore(key: str, value: Any) -> None:
@@ -46,7 +53,7 @@ class Job:
         seed: source of all randomness.
         folder: for checkpoints; the method's own.
         progress: whether to show a progress bar.
-        cache: folder that keeps a corpus' tokens; that of the user by default.
+        cache: folder that keeps a corpus' tokens and what teachers say; that of the user by default.
         baseline: loads the run's baseline with its tokenizer, for methods that learn from it; where there is none, the
             model passed in is all there is to learn from.
         deliver_tokenizer: takes the tokenizer of the model returned, where it is not the job's own.
@@ -101,9 +108,32 @@ def train_on_task(
     title: str,
     on_step: OnStep | None = None,
     judge_from: float = 0.0,
+    *,
+    teacher: Teacher | None = None,
+    given: PreTrainedModel | None = None,
+    depths: Sequence[Depth] | None = None,
 ) -> Fitted:
-    """Train `model` in place on the job's task and note what was done; the development split selects the weights."""
-    with _material(model, job) as material:
+    """Train `model` in place on the job's task and note what was done; the development split selects the weights.
+
+    Args:
+        model: the network to train.
+        job: what it is trained on.
+        training: settings.
+        title: of the progress bar.
+        on_step: as in `fit`.
+        judge_from: as in `fit`.
+        teacher: what is learned beside the task's own loss; nothing without it.
+        given: the model passed to the method, to learn from where the teacher is that one or there is no baseline.
+        depths: where the layers of `model` are heard, if it is not a plain model.
+
+    Raises:
+        MethodError: if the teacher cannot teach this model, before anything is trained.
+    """
+
+    def teach(examples: Sequence[Example] | None) -> AbstractContextManager[Lesson]:
+        return _lesson(model, job, training, teacher, given, depths, examples)
+
+    with _material(model, job, teach) as material:
         fitted = fit(
             model,
             material,
@@ -135,21 +165,62 @@ def blocks_for(job: Job, split: str) -> Dataset:
 
 
 @contextmanager
-def _material(model: PreTrainedModel, job: Job) -> Iterator[Material]:
+def _material(model: PreTrainedModel, job: Job, teach: Teach) -> Iterator[Material]:
     """Make of the job's task what `fit` trains on."""
     if job.task.kind == "masked_lm":
         train, held_out = blocks_for(job, TRAIN), blocks_for(job, DEVELOPMENT)
-        with masked_lm_material(model, job.tokenizer, train, held_out, job.masking, job.loss) as material:
-            yield material
+        with teach(None) as taught:
+            loss, asked = taught.loss, taught.asked
+            with masked_lm_material(model, job.tokenizer, train, held_out, job.masking, loss, asked) as material:
+                yield material
         return
-    train = encode(job.task.splits[TRAIN], job.tokenizer, job.reading)
+    examples = encode(job.task.splits[TRAIN], job.tokenizer, job.reading)
     development = encode(job.task.splits[DEVELOPMENT], job.tokenizer, job.reading)
     labels = job.task.splits[DEVELOPMENT].with_format("numpy")["label"][:]
     metric = METRICS[job.task.metrics[0]]
     pooling = None if job.reading.windows is None else job.reading.windows.pooling
-    yield Material(
-        train,
-        Collator(job.tokenizer),
-        job.loss if pooling is None else over_windows(job.loss, pooling),
-        evaluate=lambda current: metric(labels, predict_logits(current, job.tokenizer, development, pooling)),
+    with teach(examples) as taught:
+        yield Material(
+            [{**each, "example": at} for at, each in enumerate(examples)] if taught.numbered else examples,
+            Collator(job.tokenizer),
+            taught.loss if pooling is None else over_windows(taught.loss, pooling),
+            evaluate=lambda current: metric(labels, predict_logits(current, job.tokenizer, development, pooling)),
+        )
+
+
+def _lesson(
+    model: PreTrainedModel,
+    job: Job,
+    training: Training,
+    teacher: Teacher | None,
+    given: PreTrainedModel | None,
+    depths: Sequence[Depth] | None,
+    examples: Sequence[Example] | None,
+) -> AbstractContextManager[Lesson]:
+    """Open the lesson of a teacher; without one, the job's own loss is all there is."""
+    if teacher is None:
+        return nullcontext(Lesson(job.loss))
+    if job.task.kind == "masked_lm" and teacher.cache == "hidden":
+        raise MethodError("teacher.cache 'hidden': on a corpus masks change, so nothing can be kept; allowed: none")
+    expert = find_expert(teacher, model, job.tokenizer, job.task.kind, given, job.baseline)
+    subject = Subject(
+        job.task.kind,
+        job.loss,
+        None if job.reading.windows is None else job.reading.windows.pooling,
+        examples if expert.reads_alike else _as_read_by(expert, job),
+        cache_folder() / "teachers" if job.cache is None else job.cache,
+        job.seed,
+        uses_bf16(training),
     )
+    return _noted(lesson(model, depths_of(model) if depths is None else depths, expert, teacher, subject), job)
+
+
+def _as_read_by(expert: Expert, job: Job) -> list[Example]:
+    return encode(job.task.splits[TRAIN], expert.tokenizer, job.reading)
+
+
+@contextmanager
+def _noted(opened: AbstractContextManager[Lesson], job: Job) -> Iterator[Lesson]:
+    with opened as taught:
+        job.note("teacher", taught.about)
+        yield taught

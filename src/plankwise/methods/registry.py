@@ -7,6 +7,7 @@ from typing import Annotated
 import pydantic
 
 from plankwise.methods.checkpoint import Checkpoint
+from plankwise.methods.distillation import Distillation
 from plankwise.methods.layer_subset import LayerSubset
 from plankwise.methods.low_rank import LowRank
 from plankwise.methods.pruning import Pruning
@@ -14,9 +15,9 @@ from plankwise.methods.theseus import Theseus
 from plankwise.methods.unstructured import Unstructured
 from plankwise.methods.vocabulary import TrimmedVocabulary
 
-METHODS = (Theseus, LayerSubset, Checkpoint, Pruning, Unstructured, TrimmedVocabulary, LowRank)
+METHODS = (Theseus, LayerSubset, Checkpoint, Distillation, Pruning, Unstructured, TrimmedVocabulary, LowRank)
 
 AnyMethod = Annotated[
-    Theseus | LayerSubset | Checkpoint | Pruning | Unstructured | TrimmedVocabulary | LowRank,
+    Theseus | LayerSubset | Checkpoint | Distillation | Pruning | Unstructured | TrimmedVocabulary | LowRank,
     pydantic.Field(discriminator="method"),
 ]

@@ -189,9 +189,9 @@ def _fit(student: _Climb, index: int, part: int, wanted: Sequence[Tensor], ridge
         target += given.T @ residual
         error += float(residual.double().square().sum())
     change = _ridge(gram, target, ridge)
-    projection.weight += change[: projection.in_features].T.to(projection.weight.dtype)
+    projection.weight.data += change[: projection.in_features].T.to(projection.weight.dtype)
     if projection.bias is not None:
-        projection.bias += change[-1].to(projection.bias.dtype)
+        projection.bias.data += change[-1].to(projection.bias.dtype)
     left = error - 2 * float((change * target).sum()) + float((change * (gram @ change)).sum())
     return 1.0 - left / error if error > 0 else 0.0
 
@@ -199,4 +199,6 @@ def _fit(student: _Climb, index: int, part: int, wanted: Sequence[Tensor], ridge
 def _ridge(gram: Tensor, target: Tensor, ridge: float) -> Tensor:
     """Solve (G + λI) change = target, [inputs, width], with λ relative to the mean of G's diagonal."""
     scale = max(float(gram.diagonal().mean()), torch.finfo(torch.float32).tiny)
-    return torch.linalg.solve(gram + ridge * scale * torch.eye(len(gram), dtype=gram.dtype, device=gram.device), target)
+    penalty = ridge * scale * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    solved: Tensor = torch.linalg.solve(gram + penalty, target)
+    return solved

@@ -58,3 +58,9 @@ def sources_of(modules: Modules, initialization: Initialization | list[int]) -> 
         "random": [() for _ in modules],
     }
     return choices[initialization]
+
+
+def standing_at(module: list[int], source: Source, types: list[str]) -> int:
+    """Choose where in its module a successor stands: at the first layer whose attention type is that of its source."""
+    wanted = types[source[0]] if source else types[module[0]]
+    return next((index for index in module if types[index] == wanted), module[0])

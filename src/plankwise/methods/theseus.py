@@ -37,8 +37,10 @@ from plankwise.encoder.anatomy import (
 )
 from plankwise.encoder.surgery import copy_outside_layers, frozen_twin, rebuild, thaw, with_depth
 from plankwise.methods.method import Job, train_on_task
-from plankwise.methods.successors import Initialization, contiguous_modules, sources_of
+from plankwise.methods.successors import Initialization, contiguous_modules, sources_of, standing_at
 from plankwise.training.fit import Training
+from plankwise.training.listening import Depth
+from plankwise.training.teacher import Teacher, check_layers
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
@@ -69,6 +71,7 @@ class Theseus:
         train_embeddings: whether embeddings learn along.
         train_head: whether the pooler, final norm and task head learn along.
         predecessor_dropout: keep dropout active in the frozen predecessor, as the reference does.
+        teacher: what is learned from a larger model beside the task; a layer of its settings is a module here.
         training: of the successors.
     """
 
@@ -83,6 +86,7 @@ class Theseus:
     train_embeddings: bool = False
     train_head: bool = True
     predecessor_dropout: bool = False
+    teacher: Teacher | None = None
     training: Training = Training()
 
     @pydantic.model_validator(mode="before")
@@ -100,14 +104,18 @@ class Theseus:
                 raise ValueError(
                     f"{key} {getattr(self, key)!r} contradicts the preset '{self.preset}', which has {value!r}"
                 )
+        if self.preset is not None and self.teacher is not None:
+            raise ValueError(f"a teacher contradicts the preset '{self.preset}', which learns from the task alone")
         return self
 
     def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:
         """Give the configuration of the successor model."""
         modules = contiguous_modules(int(config.num_hidden_layers), self.modules)
         sources = sources_of(modules, self.initialization)
+        if self.teacher is not None:
+            check_layers(self.teacher, len(modules))
         own = layer_types(config)
-        types = [own[_slot(module, source, own)] for module, source in zip(modules, sources, strict=True)]
+        types = [own[standing_at(module, source, own)] for module, source in zip(modules, sources, strict=True)]
         return with_depth(config, sources, types)
 
     def compress(self, model: PreTrainedModel, job: Job) -> PreTrainedModel:
@@ -119,7 +127,17 @@ class Theseus:
         network, gates = self.assemble(model, successor)
         replacing = Replacing(SCHEDULES[self.schedule](self.start, self.full_at), gates, job.seed, self.mode)
         # What counts is the model after both phases: one chosen while predecessors still ran was never trained alone.
-        fitted = train_on_task(network, job, self.training, "theseus", replacing, judge_from=self.full_at)
+        fitted = train_on_task(
+            network,
+            job,
+            self.training,
+            "theseus",
+            replacing,
+            judge_from=self.full_at,
+            teacher=self.teacher,
+            given=model,
+            depths=_depths(network, successor),
+        )
         agree(replacing.digest(), "the draws of Theseus")
         copy_outside_layers(network, successor)
         job.note("redraws", replacing.redraws_until(fitted.steps, fitted.planned_steps))
@@ -139,7 +157,7 @@ class Theseus:
         network = frozen_twin(model)
         slots, gates = [], []
         for module, source, layer in zip(modules, sources, layers_of(successor), strict=True):
-            gate, stand = Gate(), _slot(module, source, types)
+            gate, stand = Gate(), standing_at(module, source, types)
             gates.append(gate)
             for index in module:
                 place = Slot(layers_of(network)[index], gate, model.config, index == module[0], index == module[-1])
@@ -155,10 +173,10 @@ class Theseus:
         return network, gates
 
 
-def _slot(module: list[int], source: tuple[int, ...], types: list[str]) -> int:
-    """Choose where in its module a successor stands: at the first layer whose attention type is that of its source."""
-    wanted = types[source[0]] if source else types[module[0]]
-    return next((index for index in module if types[index] == wanted), module[0])
+def _depths(network: PreTrainedModel, successor: PreTrainedModel) -> list[Depth]:
+    """Say where each module is heard: behind its last slot, and inside the last layer of the branch that ran."""
+    ends = [slot for slot in layers_of(network) if isinstance(slot, Slot) and slot.closes]
+    return [Depth(end, (end.predecessor, layer)) for end, layer in zip(ends, layers_of(successor), strict=True)]
 
 
 class Gate:
@@ -175,7 +193,7 @@ class Slot(nn.Module):
     def __init__(self, predecessor: nn.Module, gate: Gate, config: PreTrainedConfig, opens: bool, closes: bool) -> None:
         super().__init__()
         self.predecessor, self.successor = predecessor, None
-        self.gate, self._config, self._opens, self._closes = gate, config, opens, closes
+        self.gate, self._config, self._opens, self.closes = gate, config, opens, closes
         self.keep_dropout = False
 
     successor: nn.Module | None
@@ -212,7 +230,7 @@ class Slot(nn.Module):
         if self.successor is not None:
             self.gate.replacement = hidden_of(self.successor(self.gate.entry, *args, **kwargs))
         output = self.predecessor(hidden, *args, **kwargs)
-        if not self._closes:
+        if not self.closes:
             return output
         mixed = (1.0 - share) * hidden_of(output) + share * self.gate.replacement
         del self.gate.entry, self.gate.replacement

@@ -145,7 +145,9 @@ def _step_row(
         row = _row(stage, model, examples, method.training, per_step)
     used = min(examples, getattr(method, "examples", examples))
     beside = sum(notes.get("seconds", {}).values()) * used / notes.get("examples", used)
-    return {**row, "seconds": row["seconds"] + beside}
+    taught = notes.get("teacher", {})
+    answered = taught.get("seconds", 0.0) * examples / taught.get("examples", 1)
+    return {**row, "seconds": row["seconds"] + beside + answered}
 
 
 def _few(job: Job, batch_size: int, name: str, examples: int) -> Job:

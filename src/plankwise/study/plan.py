@@ -114,6 +114,8 @@ class Recipe:
             )
         if any(isinstance(step, Checkpoint) for step in self.steps):
             raise ValueError("steps: checkpoint fine-tunes for a task with labels; a corpus has none")
+        if any(getattr(getattr(step, "teacher", None), "cache", None) == "hidden" for step in self.steps):
+            raise ValueError("steps: teacher.cache 'hidden' is for a task with labels; on a corpus masks change")
         if self.objective.class_weights != "none":
             raise ValueError("objective.class_weights is for a task with labels; a corpus has none")
         return self

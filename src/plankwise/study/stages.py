@@ -182,10 +182,10 @@ class Stages:
 
 
 def seconds_of(notes: dict[str, Any]) -> float:
-    """Add up what a step spent: its training steps, and what its method noted beside them."""
+    """Add up what a step spent: its training steps, what its method noted beside them, and a teacher's answers."""
     trained = float(notes.get("training", {}).get("train_seconds", 0.0))
     beside: dict[str, float] = notes.get("seconds", {})
-    return trained + sum(beside.values())
+    return trained + sum(beside.values()) + float(notes.get("teacher", {}).get("seconds", 0.0))
 
 
 def objective(recipe: Recipe, task: Task) -> Loss:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from plankwise.data.encoding import Collator, Example, encode, flatten, lengths_of, pool, token_budget_batches
+from plankwise.data.encoding import Batch, Collator, Example, encode, flatten, lengths_of, pool, token_budget_batches
 from plankwise.data.reading import Pooling, Reading
 from plankwise.data.task import Task
 from plankwise.training.metrics import METRICS, Array, Floats
@@ -46,6 +46,7 @@ def predict_logits(
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Example],
     pooling: Pooling | None = None,
+    look_at: Callable[[list[int], Batch], None] = lambda indices, batch: None,
 ) -> Floats:
     """Compute the logits of encoded examples, [examples, classes], in their order; the model's mode is restored.
 
@@ -57,6 +58,7 @@ def predict_logits(
         tokenizer: of the model.
         examples: by `encode`.
         pooling: of windows; needed where a text has several.
+        look_at: called after each batch with its inputs' numbers, windows counted one by one, and the batch itself.
     """
     inputs, window_of = flatten(examples)
     if pooling is None and len(inputs) > len(examples):
@@ -69,5 +71,6 @@ def predict_logits(
         batch = collate([inputs[index] for index in indices])
         placed = {name: value.to(model.device) for name, value in batch.items()}
         logits[indices] = model(**placed).logits.double().cpu()
+        look_at(indices, placed)
     model.train(was_training)
     return logits.numpy() if pooling is None else pool(logits, torch.tensor(window_of), pooling).numpy()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +90,17 @@ def masked_lm_material(
     held_out: Dataset | None,
     masking: Masking,
     loss: Loss = masked_lm_loss,
+    teacher: PreTrainedModel | None = None,
 ) -> Iterator[Material]:
-    """Make of token blocks what `fit` trains on; while the context lasts, the head sees masked tokens only."""
-    with MaskedPositions(tokenizer, masking).on(model) as positions:
+    """Make of token blocks what `fit` trains on; while the context lasts, the head sees masked tokens only.
+
+    So does that of a teacher, which has to be asked about the same tokens.
+    """
+    positions = MaskedPositions(tokenizer, masking)
+    with ExitStack() as stack:
+        for each in (model, teacher):
+            if each is not None:
+                stack.enter_context(positions.on(each))
         yield Material(
             blocks,
             as_batch,

@@ -1,0 +1,130 @@
+"""Distillation: a smaller student learns from a teacher's logits, hidden states and relations as well as from the task.
+
+Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network", arXiv 1503.02531; hidden states as in
+TinyBERT (Jiao et al. 2020, arXiv 1909.10351), relations as in MiniLMv2 (Wang et al. 2021, arXiv 2012.15828), cosine as
+in DistilBERT (Sanh et al. 2019, arXiv 1910.01108). The student is a subset of the model's layers, a smaller encoder of
+the same architecture with random weights, or the model itself, which recovers from what was done to it before.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Annotated, Literal
+
+import pydantic
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from plankwise.core.recipe import settings
+from plankwise.core.runtime import mix_seed
+from plankwise.encoder.shapes import new_model
+from plankwise.encoder.surgery import Source, rebuild, resized, with_depth
+from plankwise.methods.method import Job, train_on_task
+from plankwise.methods.successors import Initialization, contiguous_modules, sources_of
+from plankwise.training.fit import Training
+from plankwise.training.teacher import Teacher, check_layers
+
+Count = Annotated[int, pydantic.Field(ge=1)]
+
+
+@settings
+class Sizes:
+    """Sizes of a student with random weights, by their common names; what is left out is as in the model so far.
+
+    Attributes:
+        hidden_size: width of the hidden states.
+        num_hidden_layers: depth.
+        num_attention_heads: heads of each layer; they divide the width.
+        intermediate_size: neurons of each layer's feed-forward part.
+    """
+
+    hidden_size: Count | None = None
+    num_hidden_layers: Count | None = None
+    num_attention_heads: Count | None = None
+    intermediate_size: Count | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _one_at_least(self) -> Sizes:
+        if not self.given:
+            names = ", ".join(each.name for each in dataclasses.fields(self))
+            raise ValueError(f"give at least one of {names}")
+        return self
+
+    @property
+    def given(self) -> dict[str, int]:
+        """The sizes that were chosen."""
+        values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@settings
+class Student:
+    """What the student is before it learns; the model so far if nothing is said.
+
+    Attributes:
+        layers: how many layers of the model so far to keep.
+        keep: which of them, by rule or by number.
+        sizes: of a new encoder of the same architecture, vocabulary and labels, instead.
+    """
+
+    layers: Count | None = None
+    keep: Initialization | list[int] = "alternate"
+    sizes: Sizes | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _one_of_both(self) -> Student:
+        if self.layers is not None and self.sizes is not None:
+            raise ValueError("give layers or sizes, not both: a student of other sizes keeps no layer")
+        if self.layers is None and self.keep != "alternate":
+            raise ValueError("keep chooses among the layers that are kept; give layers, how many")
+        return self
+
+
+@settings
+class Distillation:
+    """Settings of distillation.
+
+    Attributes:
+        student: which model learns.
+        teacher: what it learns.
+        training: of the whole student.
+    """
+
+    method: Literal["distillation"] = "distillation"
+    student: Student = Student()
+    teacher: Teacher = Teacher()
+    training: Training = Training()
+
+    def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:
+        """Give the configuration of the student.
+
+        Raises:
+            MethodError: if sizes, or layers that are compared, do not fit.
+        """
+        planned = copy.deepcopy(config)
+        if self.student.layers is not None:
+            planned = with_depth(config, self._sources(int(config.num_hidden_layers)))
+        elif self.student.sizes is not None:
+            planned = resized(config, **self.student.sizes.given)
+        check_layers(self.teacher, int(planned.num_hidden_layers))
+        return planned
+
+    def compress(self, model: PreTrainedModel, job: Job) -> PreTrainedModel:
+        """Make the student and train all of it."""
+        torch.manual_seed(mix_seed(job.seed, "distillation", "initialization"))
+        student = self._student(model)
+        train_on_task(student, job, self.training, "distillation", teacher=self.teacher, given=model)
+        return student.eval()
+
+    def _student(self, model: PreTrainedModel) -> PreTrainedModel:
+        planned = self.plan(model.config)
+        if self.student.layers is not None:
+            return rebuild(model, self._sources(int(model.config.num_hidden_layers)))
+        if self.student.sizes is not None:
+            return new_model(type(model), planned).to(model.device, model.dtype)
+        return copy.deepcopy(model).requires_grad_(True)
+
+    def _sources(self, depth: int) -> list[Source]:
+        assert self.student.layers is not None
+        return sources_of(contiguous_modules(depth, self.student.layers), self.student.keep)
