@@ -28,9 +28,11 @@ from plankwise.encoder.cost import compressed_size_bytes, count_nonzero, count_p
 from plankwise.encoder.shapes import is_plain
 from plankwise.methods.checkpoint import Checkpoint
 from plankwise.methods.layer_subset import LayerSubset
+from plankwise.methods.low_rank import LowRank
 from plankwise.methods.method import Job, Method
 from plankwise.methods.registry import METHODS, AnyMethod
 from plankwise.methods.theseus import Theseus
+from plankwise.methods.unstructured import Unstructured
 from plankwise.training.fit import Training
 from plankwise.training.losses import task_loss
 
@@ -69,8 +71,21 @@ SETTINGS: dict[str, Case] = {
     "theseus-blend": Case(Theseus(modules=2, mode="blend", train_embeddings=True, training=TRAINING)),
     "layer-subset": Case(LayerSubset(layers=2, training=TRAINING)),
     "checkpoint": Case(Checkpoint(source=str(OTHER), training=TRAINING)),
+    "unstructured": Case(Unstructured(sparsity=0.6, training=TRAINING), smaller="nonzero"),
+    "unstructured-movement": Case(
+        Unstructured(sparsity=0.6, importance="movement", scope="layer", end=0.5, training=TRAINING),
+        smaller="nonzero",
+        paired=False,
+    ),
+    "unstructured-one-shot": Case(
+        Unstructured(sparsity=0.6, schedule="one_shot", training=None), smaller="nonzero", seeded=False, paired=False
+    ),
+    "low-rank": Case(LowRank(embeddings=0.5, feed_forward=0.5, training=TRAINING), plain=False),
+    "low-rank-svd": Case(LowRank(feed_forward=0.5, weighting="none"), plain=False, seeded=False, paired=False),
 }
-REFUSED: dict[tuple[str, str], str] = {}  # orders that cannot work: what `plan` says of them, as a regular expression
+REFUSED: dict[tuple[str, str], str] = {  # orders that cannot work: what `plan` says of them, as a regular expression
+    ("low-rank", "low-rank"): "low rank already",
+}
 PAIRED = [name for name, case in SETTINGS.items() if case.paired]
 each_method = pytest.mark.parametrize("name", SETTINGS)
 

@@ -30,6 +30,7 @@ def estimate_study(plan: Plan) -> dict[str, Any]:
         sum(
             each * planned_steps(examples, step.training)
             for each, step in zip(steps_seconds, recipe.steps, strict=False)
+            if step.training is not None
         )
         for recipe in recipes
     ]
