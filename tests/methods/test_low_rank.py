@@ -61,7 +61,7 @@ def test_importance_of_rows_equals_a_backward_pass_for_each_text(kind: str) -> N
     batches = [{**tiny.batch(3, seed=seed), "labels": torch.tensor([0, 1, 1])} for seed in (1, 2)]
     batches[0]["input_ids"][2, 3:6] = 7  # a word that stands in a text three times
     loss = task_loss("single_label")
-    expected = {name: 0.0 for name in places(model)}
+    expected: dict[str, Any] = dict.fromkeys(places(model), 0.0)
     for batch in batches:
         for row in range(3):
             model.zero_grad()
