@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from plankwise.core.schedules import SCHEDULES
+from plankwise.core.schedules import SCHEDULES, cubic
 
 PROGRESS = [step / 40 for step in range(41)]
 FORMULAS = {
@@ -51,3 +51,17 @@ def test_cosine_is_slow_fast_slow():
     early, middle, late = (rate(at + 0.1) - rate(at) for at in (0.0, 0.45, 0.9))
     assert early == pytest.approx(late)
     assert middle > 5 * early
+
+
+@pytest.mark.parametrize(("value", "start", "end"), [(0.9, 0.1, 0.7), (0.5, 0.0, 1.0), (0.97, 0.3, 0.35)])
+def test_cubic_equals_the_formula_of_gradual_pruning(value, start, end):
+    schedule = cubic(value, start, end)
+    expected = [value + (0 - value) * (1 - (min(max(at, start), end) - start) / (end - start)) ** 3 for at in PROGRESS]
+    assert [schedule(at) for at in PROGRESS] == pytest.approx(expected, abs=1e-12)
+    assert [schedule(at) for at in PROGRESS] == sorted(schedule(at) for at in PROGRESS)
+    assert {schedule(at) for at in (0.0, start)} == {0.0}
+    assert {schedule(at) for at in (end, 1.0)} == {value}
+
+
+def test_cubic_by_hand():
+    assert cubic(0.8, 0.2, 0.6)(0.4) == pytest.approx(0.8 * 7 / 8)

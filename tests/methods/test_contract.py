@@ -29,10 +29,12 @@ from plankwise.encoder.shapes import is_plain
 from plankwise.methods.checkpoint import Checkpoint
 from plankwise.methods.distillation import Distillation, Sizes, Student
 from plankwise.methods.layer_subset import LayerSubset
+from plankwise.methods.low_rank import LowRank
 from plankwise.methods.method import Job, Method
 from plankwise.methods.pruning import Pruning
 from plankwise.methods.registry import METHODS, AnyMethod
 from plankwise.methods.theseus import Theseus
+from plankwise.methods.unstructured import Unstructured
 from plankwise.methods.vocabulary import TrimmedVocabulary
 from plankwise.training.fit import Training
 from plankwise.training.losses import task_loss
@@ -94,10 +96,23 @@ SETTINGS: dict[str, Case] = {
     ),
     "vocabulary": Case(TrimmedVocabulary(minimum_count=16), seeded=False),
     "vocabulary-trained": Case(TrimmedVocabulary(most=30, training=TRAINING), paired=False),
+    "unstructured": Case(Unstructured(sparsity=0.6, training=TRAINING), smaller="nonzero"),
+    "unstructured-movement": Case(
+        Unstructured(sparsity=0.6, importance="movement", scope="layer", end=0.5, training=TRAINING),
+        smaller="nonzero",
+        paired=False,
+    ),
+    "unstructured-one-shot": Case(
+        Unstructured(sparsity=0.6, schedule="one_shot", training=None), smaller="nonzero", seeded=False, paired=False
+    ),
+    "low-rank": Case(LowRank(embeddings=0.5, feed_forward=0.5, training=TRAINING), plain=False),
+    "low-rank-svd": Case(LowRank(feed_forward=0.5, weighting="none"), plain=False, seeded=False, paired=False),
 }
-REFUSED: dict[tuple[str, str], str] = {
+REFUSED: dict[tuple[str, str], str] = {  # orders that cannot work: what `plan` says of them, as a regular expression
     ("vocabulary", "checkpoint"): "has a tokenizer of its own, and a step before trims it",
-}  # orders that cannot work: what `plan` says of them, as a regular expression
+    ("low-rank", "low-rank"): "low rank already",
+    ("low-rank", "pruning"): "low-rank",
+}
 PAIRED = [name for name, case in SETTINGS.items() if case.paired]
 each_method = pytest.mark.parametrize("name", SETTINGS)
 

@@ -83,8 +83,8 @@ def test_a_unit_that_writes_nothing_matters_nothing(measure: Any) -> None:
         attention.weight[:, 4:8] = 0  # the second of four heads
         feed_forward.weight[:, 5] = 0
     heads, neurons = gate_importance(frozen_twin(given).eval(), sample(task_loss("single_label")), measure)
-    assert heads[1][1] == 0 and neurons[1][5] == 0
-    assert np.count_nonzero(heads[1]) == 3 and np.count_nonzero(neurons[1]) == 31
+    assert heads[1][1] == neurons[1][5] == 0
+    assert (np.count_nonzero(heads[1]), np.count_nonzero(neurons[1])) == (3, 31)
 
 
 def test_without_labels_fisher_is_the_curvature_of_the_divergence() -> None:

@@ -61,7 +61,7 @@ def test_importance_of_rows_equals_a_backward_pass_for_each_text(kind: str) -> N
     batches = [{**tiny.batch(3, seed=seed), "labels": torch.tensor([0, 1, 1])} for seed in (1, 2)]
     batches[0]["input_ids"][2, 3:6] = 7  # a word that stands in a text three times
     loss = task_loss("single_label")
-    expected = dict.fromkeys(places(model), 0.0)
+    expected: dict[str, Any] = dict.fromkeys(places(model), 0.0)
     for batch in batches:
         for row in range(3):
             model.zero_grad()
@@ -131,7 +131,9 @@ def test_recovery_trains_the_factors(tmp_path: Path) -> None:
 
 def test_several_labels_and_windows(tmp_path: Path) -> None:
     rows = [{**row, "label": [str(row["label"])]} for row in tiny.rows(40)]
-    task = build_task("tiny", {"train": rows[:30], "development": rows[30:], "test": rows[30:]}, ("macro_f1",))
+    task = build_task(
+        "tiny", {"train": rows[:30], "development": rows[30:], "test": rows[30:]}, ("macro_f1",), "multi_label"
+    )
     work = job(tmp_path, task=task.without_test(), loss=task_loss("multi_label"))
     assert torch.isfinite(LowRank(embeddings=0.5).compress(tiny.model(), work)(**tiny.batch()).logits).all()
     windows = job(tmp_path, reading=Reading(max_length=6, windows=Windows(stride=2)))
@@ -139,9 +141,8 @@ def test_several_labels_and_windows(tmp_path: Path) -> None:
 
 
 def test_a_masked_lm_keeps_its_embeddings_and_may_factorize_the_rest(tmp_path: Path) -> None:
-    texts = [{"id": str(at), "text": row["text"]} for at, row in enumerate(tiny.rows(200))]
-    task = build_task("tiny", {"train": texts[:160], "development": texts[160:], "test": texts[160:]}, ())
-    work = job(tmp_path, task=task.without_test(), loss=masked_lm_loss, cache=tmp_path / "blocks")
+    task = dataclasses.replace(tiny.task(160, 40).without_test(), kind="masked_lm")
+    work = job(tmp_path, task=task, loss=masked_lm_loss, cache=tmp_path / "blocks")
     config = tiny.model(layers=2).config
     torch.manual_seed(0)
     model = new_model(AutoModelForMaskedLM._model_mapping[type(config)], config)

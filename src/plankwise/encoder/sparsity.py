@@ -189,6 +189,8 @@ class Masks:
         for matrix in self._matrices:
             for holder in matrix.holders:
                 parametrize.remove_parametrizations(holder, "weight", leave_parametrized=False)
+                if "bias" in holder._parameters:  # weights come first in a plain module, and in its optimizer
+                    holder._parameters["bias"] = holder._parameters.pop("bias")
         for weight, masked in zip(self._weights, self._masked, strict=True):
             weight.masked_fill_(masked.dropped, 0.0)
 
