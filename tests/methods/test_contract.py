@@ -33,6 +33,7 @@ from plankwise.methods.method import Job, Method
 from plankwise.methods.registry import METHODS, AnyMethod
 from plankwise.methods.theseus import Theseus
 from plankwise.methods.unstructured import Unstructured
+from plankwise.methods.vocabulary import TrimmedVocabulary
 from plankwise.training.fit import Training
 from plankwise.training.losses import task_loss
 
@@ -82,10 +83,14 @@ SETTINGS: dict[str, Case] = {
     ),
     "low-rank": Case(LowRank(embeddings=0.5, feed_forward=0.5, training=TRAINING), plain=False),
     "low-rank-svd": Case(LowRank(feed_forward=0.5, weighting="none"), plain=False, seeded=False, paired=False),
+    "vocabulary": Case(TrimmedVocabulary(minimum_count=16), seeded=False),
+    "vocabulary-trained": Case(TrimmedVocabulary(most=30, training=TRAINING), paired=False),
 }
-REFUSED: dict[tuple[str, str], str] = {  # orders that cannot work: what `plan` says of them, as a regular expression
+REFUSED: dict[tuple[str, str], str] = {
+    ("vocabulary", "checkpoint"): "has a tokenizer of its own, and a step before trims it",
     ("low-rank", "low-rank"): "low rank already",
-}
+    ("low-rank", "vocabulary"): "low rank",
+}  # orders that cannot work: what `plan` says of them, as a regular expression
 PAIRED = [name for name, case in SETTINGS.items() if case.paired]
 each_method = pytest.mark.parametrize("name", SETTINGS)
 

@@ -31,7 +31,7 @@ def full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def model(kind: str = "bert") -> PreTrainedModel:
-    return tiny.model(kind, layers=2, **tiny.four_heads(kind))
+    return tiny.model(kind, layers=2, **tiny.FOUR_HEADS[kind])
 
 
 def labelled(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -91,7 +91,7 @@ def test_without_labels_fisher_is_the_curvature_of_the_divergence() -> None:
     """Twice KL(unpruned ‖ one gate moved by ε) / ε² is what labels drawn from the model must give on average."""
     network = frozen_twin(model()).eval()
     loss = own_label_loss("single_label", torch.Generator().manual_seed(0))
-    heads, _ = gate_importance(network, sample(loss, repeats=400), "fisher")
+    heads, _ = gate_importance(network, sample(loss, repeats=200), "fisher")
     network, step = network.double(), 1e-3
     expected = np.zeros(4)
     with torch.no_grad():
@@ -128,7 +128,7 @@ def test_magnitude_adds_up_the_weights_of_a_unit(kind: str) -> None:
         residual_outputs_of(given, layer),
         strict=True,
     ):
-        every = sum(float(linear.weight.double().square().sum()) for linear in (*(each for each, _ in inputs), output))
+        every = sum(float(linear.weight.detach().double().square().sum()) for linear in (*(each for each, _ in inputs), output))
         assert found.sum() == pytest.approx(every)
     attention = residual_outputs_of(given, layer)[0]
     with torch.no_grad():

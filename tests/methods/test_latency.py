@@ -16,10 +16,10 @@ import tiny
 from plankwise.core.errors import MethodError
 from plankwise.encoder.shapes import prune
 from plankwise.methods import latency
-from plankwise.methods.latency import Timing, latency_costs
+from plankwise.methods.latency import latency_costs
 from plankwise.methods.selection import select
 
-TIMING = Timing(batch_size=2, tokens=8)
+CALL: dict[str, Any] = {"batch_size": 2, "tokens": 8}
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,7 @@ def measurements(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_every_architecture_has_a_rising_table_and_is_left_alone(kind: str, tmp_path: Path) -> None:
     model = tiny.model(kind)
     before, outputs = copy.deepcopy(model.state_dict()), model(**tiny.batch()).logits
-    costs = latency_costs(model, TIMING, tmp_path)
+    costs = latency_costs(model, **CALL, cache=tmp_path)
     units = 1 if kind == "eurobert" else 2
     assert [len(table) for table in costs.attention] == [units + 1] * 4
     assert [len(table) for table in costs.feed_forward] == [33] * 4
@@ -58,14 +58,14 @@ def test_every_architecture_has_a_rising_table_and_is_left_alone(kind: str, tmp_
 
 
 def test_it_measures_once(measurements: list[int], tmp_path: Path) -> None:
-    first = latency_costs(tiny.model(), TIMING, tmp_path)
-    second = latency_costs(tiny.model(seed=1), TIMING, tmp_path)
+    first = latency_costs(tiny.model(), **CALL, cache=tmp_path)
+    second = latency_costs(tiny.model(seed=1), **CALL, cache=tmp_path)
     assert len(measurements) == 1
     for one, other in zip(
         (*first.attention, *first.feed_forward), (*second.attention, *second.feed_forward), strict=True
     ):
         assert np.array_equal(one, other)
-    deeper = latency_costs(tiny.model(layers=6), TIMING, tmp_path)
+    deeper = latency_costs(tiny.model(layers=6), **CALL, cache=tmp_path)
     assert len(measurements) == 1
     assert len(deeper.attention) == 6
     assert deeper.fixed >= first.fixed
@@ -74,8 +74,8 @@ def test_it_measures_once(measurements: list[int], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"timing": Timing(batch_size=3, tokens=8)},
-        {"timing": Timing(batch_size=2, tokens=9)},
+        {"batch_size": 3},
+        {"tokens": 9},
         {"model": tiny.model(intermediate_size=24)},
         {"model": tiny.model(num_attention_heads=4)},
         {"model": tiny.model("roberta")},
@@ -86,12 +86,12 @@ def test_it_measures_once(measurements: list[int], tmp_path: Path) -> None:
 def test_whatever_a_time_depends_on_is_measured_anew(
     changes: dict[str, Any], measurements: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    latency_costs(tiny.model(), TIMING, tmp_path)
+    latency_costs(tiny.model(), **CALL, cache=tmp_path)
     if "cpu" in changes:
         monkeypatch.setattr("plankwise.core.runtime._cpu_model", lambda: changes["cpu"])
-    timing = Timing(2, 8, threads=changes["threads"]) if "threads" in changes else changes.get("timing", TIMING)
     threads = torch.get_num_threads()
-    latency_costs(changes.get("model", tiny.model()), timing, tmp_path)
+    call = {name: value for name, value in changes.items() if name not in ("cpu", "model")}
+    latency_costs(changes.get("model", tiny.model()), **{**CALL, **call}, cache=tmp_path)
     assert len(measurements) == 2
     assert torch.get_num_threads() == threads
 
@@ -101,25 +101,25 @@ def test_whatever_a_time_depends_on_is_measured_anew(
 def test_a_damaged_table_is_measured_anew(
     damage: str, same_size: bool, measurements: list[int], tmp_path: Path
 ) -> None:
-    latency_costs(tiny.model(), TIMING, tmp_path)
+    latency_costs(tiny.model(), **CALL, cache=tmp_path)
     (path,) = tmp_path.rglob(latency.TABLE)
     path.write_text(damage.ljust(path.stat().st_size) if same_size else damage)
-    latency_costs(tiny.model(), TIMING, tmp_path)
-    latency_costs(tiny.model(), TIMING, tmp_path)
+    latency_costs(tiny.model(), **CALL, cache=tmp_path)
+    latency_costs(tiny.model(), **CALL, cache=tmp_path)
     assert len(measurements) == 2
     assert json.loads(path.read_text())["types"]
 
 
 def test_it_takes_layers_of_their_own_sizes(tmp_path: Path) -> None:
     model = prune(tiny.model(), [[], [0], [0, 1], [1]], [[], list(range(16)), [0], list(range(30))])
-    costs = latency_costs(model, TIMING, tmp_path)
+    costs = latency_costs(model, **CALL, cache=tmp_path)
     assert [len(table) - 1 for table in costs.attention] == [0, 1, 2, 1]
     assert [len(table) - 1 for table in costs.feed_forward] == [0, 16, 1, 30]
     importance = [[np.ones(len(table) - 1) for table in part] for part in (costs.attention, costs.feed_forward)]
     budget = costs.fixed + 0.5 * (costs.full() - costs.fixed)
     assert select(*importance, costs, budget).cost(costs) <= budget
     nothing = prune(tiny.model(), [[]] * 4, [[]] * 4)
-    left = latency_costs(nothing, TIMING, tmp_path)
+    left = latency_costs(nothing, **CALL, cache=tmp_path)
     assert left.full() == left.fixed
 
 
@@ -142,10 +142,10 @@ def test_noise_is_smoothed_into_a_table_that_never_falls() -> None:
 
 def test_more_tokens_than_positions_are_refused_in_words(tmp_path: Path) -> None:
     with pytest.raises(MethodError, match="cannot measure at 100 tokens: the model has 72 positions"):
-        latency_costs(tiny.model(), Timing(2, 100), tmp_path)
+        latency_costs(tiny.model(), 2, 100, cache=tmp_path)
 
 
 def test_it_says_what_it_measures(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "plankwise"):
-        latency_costs(tiny.model(), TIMING, tmp_path)
+        latency_costs(tiny.model(), **CALL, cache=tmp_path)
     assert "latency: timing 16 sizes of a layer on cpu, " in caplog.text

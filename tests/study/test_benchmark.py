@@ -9,7 +9,7 @@ import torch
 import tiny
 from plankwise.data.encoding import encode
 from plankwise.data.reading import Reading
-from plankwise.study.benchmark import benchmark, fixed_threads, ratio, take_turns
+from plankwise.study.benchmark import Variant, benchmark, fixed_threads, ratio, take_turns
 
 
 class TestTurns:
@@ -54,7 +54,7 @@ def test_both_models_are_measured_on_what_they_can_read():
     tokenizer, rows = tiny.tokenizer(), tiny.task(8, 12).splits["test"]
     examples = encode(rows, tokenizer, Reading(max_length=16))
     old, new = tiny.model(layers=2).train(), tiny.model(layers=1)
-    told = benchmark(old, new, tokenizer, examples, rounds=3, threads=1)
+    told = benchmark(Variant(old, tokenizer, examples), Variant(new, tokenizer, examples), rounds=3, threads=1)
     assert set(told["latency"]) == {"32"}  # the tiny models have 72 positions
     assert set(told["latency"]["32"]) == {"baseline", "compressed", "speedup", "spread"}
     assert set(told["latency"]["32"]["baseline"]) == {"p50_ms", "p95_ms"}

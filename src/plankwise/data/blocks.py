@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ def blocks_of(texts: Dataset, content: str, tokenizer: PreTrainedTokenizerBase, 
     Raises:
         DataError: if the texts do not fill one block.
     """
-    key = hashlib.sha256(f"{content}/{_serialized(tokenizer)}/{block}".encode()).hexdigest()[:32]
+    key = hashlib.sha256(f"{content}/{serialized(tokenizer)}/{block}".encode()).hexdigest()[:32]
     folder = cache / key
     built_once(folder, lambda target: _build(texts, tokenizer, block, target / "blocks.arrow"))
     return Dataset.from_file(str(folder / "blocks.arrow")).with_format("numpy")
@@ -94,7 +94,8 @@ def _bare(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     return bare
 
 
-def _serialized(tokenizer: PreTrainedTokenizerBase) -> str:
+def serialized(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Write out everything that decides how a text is tokenized."""
     return f"{_bare(tokenizer).to_str()}/{tokenizer.cls_token_id}/{tokenizer.sep_token_id}"
 
 
@@ -128,24 +129,31 @@ def _packed(texts: Dataset, tokenizer: PreTrainedTokenizerBase, block: int) -> I
 def _streams(texts: Dataset, tokenizer: PreTrainedTokenizerBase, enough: int) -> Iterator[Ids]:
     """Yield token ids, each text closed by the separator, in pieces of about `enough` tokens."""
     waiting: list[Ids] = []
-    bare, tokens = _bare(tokenizer), 0
-    with _all_cores():
-        for some in _batches(texts):
-            for encoding in bare.encode_batch_fast(some, add_special_tokens=False):
-                waiting.append(np.array([*encoding.ids, tokenizer.sep_token_id], dtype=np.int32))
-                tokens += len(waiting[-1])
-            if tokens >= enough:
-                yield np.concatenate(waiting)
-                waiting, tokens = [], 0
+    tokens = 0
+    for some in tokenized(texts_of(texts), tokenizer):
+        for ids in some:
+            waiting.append(np.array([*ids, tokenizer.sep_token_id], dtype=np.int32))
+            tokens += len(waiting[-1])
+        if tokens >= enough:
+            yield np.concatenate(waiting)
+            waiting, tokens = [], 0
     if waiting:
         yield np.concatenate(waiting)
 
 
-def _batches(texts: Dataset) -> Iterator[list[str]]:
+def tokenized(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[list[list[int]]]:
+    """Tokenize whole texts on all cores, without special tokens; yield the ids of many texts at a time."""
+    bare = _bare(tokenizer)
+    with _all_cores():
+        for some in _batches(texts):
+            yield [encoding.ids for encoding in bare.encode_batch_fast(some, add_special_tokens=False)]
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
     """Group texts by their characters, of which one may have any number."""
     waiting: list[str] = []
     characters = 0
-    for text in texts_of(texts):
+    for text in texts:
         waiting.append(text)
         characters += len(text)
         if characters >= CHARACTERS_PER_CALL:

@@ -97,7 +97,7 @@ class Corpus:
         how = [FORMAT, self.text, self.deduplicate, self.held_out, self.split_seed]
         if self.files is not None:
             files = find_files(self.files)
-            return _key(how, [_identity(path) for path in files]), lambda: documents_of(files, self.text)
+            return _key(how, [identity_of(path) for path in files]), lambda: documents_of(files, self.text)
         data = _load_dataset(self)
         return _key(how, [data._fingerprint]), lambda: _rows(data, self.text)
 
@@ -231,7 +231,7 @@ def _share_of(text: str, seed: int) -> float:
     return hash_line(f"{seed}/{text}") / 2.0**64
 
 
-def _identity(path: Path) -> str:
+def identity_of(path: Path) -> str:
     """Tell a file by what is in it and how it is packed."""
     packed = path.suffix.lower() if path.suffix.lower() in COMPRESSED else ""
     try:

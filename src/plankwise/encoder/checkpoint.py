@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import (
@@ -32,13 +33,13 @@ from plankwise.core.errors import ModelError
 from plankwise.core.files import whole_folder, write_json
 from plankwise.encoder.anatomy import KIND, anatomy_of
 from plankwise.encoder.configuration import depth_key
-from plankwise.encoder.shapes import KEY, is_plain, new_model
+from plankwise.encoder.shapes import KEY, check_shapes, is_plain, new_model
 
 PROBLEM_TYPES = {"single_label": "single_label_classification", "multi_label": "multi_label_classification"}
 GUARD = "layers of their own sizes: load this folder by plankwise.load"
 WEIGHTS = "model.safetensors"
 _GUARDED = (KIND, "layer_types")  # the second is checked against the depth, by tokenizers' loading too
-_FAULTS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
+_FAULTS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError)
 
 
 def load_config(source: str) -> PreTrainedConfig:
@@ -52,9 +53,10 @@ def load_config(source: str) -> PreTrainedConfig:
     try:
         stored, _ = PreTrainedConfig.get_config_dict(source)
         config = _unguarded(stored) if stored.get(KEY) else AutoConfig.from_pretrained(source)
-    except (*_FAULTS, TypeError) as error:
+    except (*_FAULTS, TypeError, AttributeError) as error:
         raise ModelError(f"cannot read a model configuration from {source}: {_first_line(error)}") from None
     anatomy_of(config)
+    check_shapes(config)
     return config
 
 
@@ -68,9 +70,10 @@ def load(source: str | Path) -> PreTrainedModel:
         ModelError: if the checkpoint is unreadable, incomplete or of an unsupported architecture.
     """
     config = load_config(str(source))
-    kind = getattr(transformers, str((config.architectures or [""])[0]), None)
-    if kind is None:
-        raise ModelError(f"the configuration of {source} does not name the class of its model")
+    named = config.architectures if isinstance(config.architectures, list) else []
+    kind = getattr(transformers, str(named[0]), None) if named else None
+    if not isinstance(kind, type) or getattr(kind, "config_class", None) is not type(config):
+        raise ModelError(f"the configuration of {source} does not name the class of its model under architectures")
     return _load(kind, str(source), config, head_is_new=False).eval()
 
 
@@ -147,8 +150,16 @@ def _guard(path: Path, config: PreTrainedConfig) -> None:
 
 
 def _unguarded(stored: dict[str, Any]) -> PreTrainedConfig:
+    if not isinstance(stored[KEY], dict):
+        raise ValueError(f"'{KEY}' is no mapping: {str(stored[KEY])[:60]}")
     own = dict(stored[KEY])
-    restored = {**stored, **dict(own.pop("hidden", [])), KEY: own}
+    hidden = own.pop("hidden", [])
+    if not isinstance(hidden, list) or not all(isinstance(each, list) and len(each) == 2 for each in hidden):
+        raise ValueError(f"'{KEY}' hides no pairs of key and value: {str(hidden)[:60]}")
+    restored = {**stored, **dict(hidden), KEY: own}
+    lost = [name for name, value in restored.items() if value == GUARD]
+    if lost:
+        raise ValueError(f"'{KEY}' does not say what {lost[0]} was before it was guarded")
     return type(AutoConfig.for_model(restored[KIND])).from_dict(restored)
 
 
@@ -183,10 +194,13 @@ def _load_shaped(
     model = new_model(kind, config).float()
     own = model.state_dict()
     stored = load_file(str(cached_file(source, WEIGHTS)))
+    prefix = model.base_model_prefix + "."
+    if kind is not type(model.base_model) and not any(name.startswith(prefix) for name in stored):
+        stored = {prefix + name: value for name, value in stored.items()}  # an encoder that was saved without a head
     fitting = {name: value for name, value in stored.items() if name in own and own[name].shape == value.shape}
     model.load_state_dict(fitting, strict=False)
     loaded = {own[name].data_ptr() for name in fitting if own[name].numel()}
-    return model, [name for name in own if name not in fitting and own[name].data_ptr() not in loaded]
+    return model.eval(), [name for name in own if name not in fitting and own[name].data_ptr() not in loaded]
 
 
 def _looks_like_path(source: str) -> bool:
@@ -195,4 +209,6 @@ def _looks_like_path(source: str) -> bool:
 
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].endswith(":"):
+        lines[0] += f" {lines[1]}"
     return lines[0][:200] if lines else type(error).__name__

@@ -54,5 +54,5 @@ def _apply(values: Tensor, factors: Tensor) -> Tensor:
     if units == 0:
         return values
     spread = factors if factors.dim() == 1 else factors[:, None]  # the same for every token of a text
-    shaped = values.view(*values.shape[:-1], units, -1) * spread[..., None].to(values.dtype)
-    return shaped.view(values.shape)
+    shaped = values.reshape(*values.shape[:-1], units, -1) * spread[..., None].to(values.dtype)
+    return shaped.reshape(values.shape)

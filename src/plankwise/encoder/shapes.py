@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from plankwise.core.errors import MethodError, ModelError
 from plankwise.encoder.anatomy import anatomy_of, head_inputs_of, layers_of, neuron_inputs_of, residual_outputs_of
 from plankwise.encoder.configuration import OWN, head_size, head_units, neurons_key
 from plankwise.encoder.low_rank import install, ranks_of
@@ -48,6 +50,37 @@ def shapes_of(config: PreTrainedConfig) -> tuple[LayerShape, ...]:
     if stored is None:
         return (full_shape(config),) * int(config.num_hidden_layers)
     return tuple(LayerShape(tuple(each["heads"]), each["neurons"]) for each in stored)
+
+
+def check_shapes(config: PreTrainedConfig) -> None:
+    """Make sure that layer sizes which were read from a file can be those of a model of this configuration.
+
+    Raises:
+        ModelError: if they cannot.
+    """
+    own = getattr(config, KEY, None) or {}
+    if "layers" not in own:
+        return
+    stored, depth, full = own["layers"], int(config.num_hidden_layers), full_shape(config)
+    if not isinstance(stored, list) or len(stored) != depth:
+        has = len(stored) if isinstance(stored, list) else f"'{stored}'"
+        raise ModelError(f"'{KEY}' in the configuration: layers: the model has {depth}, sizes are given for {has}")
+    for index, each in enumerate(stored):
+        fault = _fault(each, full)
+        if fault:
+            raise ModelError(f"'{KEY}' in the configuration: layer {index}: {fault}")
+
+
+def _fault(stored: Any, full: LayerShape) -> str | None:
+    """Say what is wrong with the stored sizes of one layer."""
+    if not isinstance(stored, dict) or not {"heads", "neurons"} <= stored.keys():
+        return f"needs heads and neurons, not {str(stored)[:60]}"
+    heads, neurons, units = stored["heads"], stored["neurons"], len(full.heads)
+    if not isinstance(heads, list) or any(type(each) is not int for each in heads) or not _ascends(heads, units):
+        return f"heads {str(heads)[:60]}; allowed: numbers from 0 to {units - 1}, in ascending order"
+    if type(neurons) is not int or not 0 <= neurons <= full.neurons:
+        return f"neurons {str(neurons)[:60]}; allowed: 0 to {full.neurons}"
+    return None
 
 
 def is_plain(config: PreTrainedConfig) -> bool:
@@ -103,14 +136,30 @@ def prune(model: PreTrainedModel, heads: Sequence[Sequence[int]], neurons: Seque
         model: any supported encoder.
         heads: for each layer, positions among the heads that it has now, in ascending order.
         neurons: the same for neurons.
+
+    Raises:
+        MethodError: if a layer does not have what it should keep.
     """
     smaller = copy.deepcopy(model)
-    before, after = shapes_of(model.config), []
+    before, after = shapes_of(model.config), list[LayerShape]()
     for layer, shape, kept, stay in zip(layers_of(smaller), before, heads, neurons, strict=True):
+        _check_kept(len(after), "heads", kept, len(shape.heads))
+        _check_kept(len(after), "neurons", stay, shape.neurons)
         cut_layer(smaller, layer, kept, stay)
         after.append(LayerShape(tuple(shape.heads[each] for each in kept), len(stay)))
     _adopt(smaller, with_shapes(model.config, after))
     return smaller
+
+
+def _check_kept(layer: int, what: str, kept: Sequence[int], count: int) -> None:
+    if not _ascends(kept, count):
+        allowed = f"name positions from 0 to {count - 1}, in ascending order" if count else "it has none"
+        raise MethodError(f"layer {layer} cannot keep {what} {str(list(kept))[:60]}: {allowed}")
+
+
+def _ascends(numbers: Sequence[int], count: int) -> bool:
+    """Tell whether numbers below `count` stand in ascending order, none twice."""
+    return all(low < high for low, high in itertools.pairwise((-1, *numbers, count)))
 
 
 def _adopt(model: PreTrainedModel, config: PreTrainedConfig) -> None:
@@ -195,6 +244,7 @@ class NoHeads(nn.Module):
         self._output = output_path.removeprefix(f"{path}.") if output_path.startswith(f"{path}.") else None
         if self._output is not None:
             self.add_module(self._output, attention.get_submodule(self._output))
+        self.train(attention.training)
 
     def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
         """Give nothing for each token, [batch, tokens, 0], or where the output belongs here, its bias."""

@@ -49,21 +49,22 @@ _NO_MATTER = ("_name_or_path", "transformers_version", "problem_type")  # to tim
 
 
 @dataclass(frozen=True)
-class Timing:
-    """What is measured on.
+class _Call:
+    """What is timed: a batch of so many texts of so many tokens, by so many threads."""
 
-    Attributes:
-        batch_size: texts in a call.
-        tokens: in each text.
-        threads: of torch, on a CPU; null takes those in use.
-    """
-
-    batch_size: int = 8
-    tokens: int = 128
-    threads: int | None = None
+    batch_size: int
+    tokens: int
+    threads: int
 
 
-def latency_costs(model: PreTrainedModel, timing: Timing, cache: Path | None = None, progress: bool = False) -> Costs:
+def latency_costs(
+    model: PreTrainedModel,
+    batch_size: int = 8,
+    tokens: int = 128,
+    threads: int | None = None,
+    cache: Path | None = None,
+    progress: bool = False,
+) -> Costs:
     """Measure what heads and neurons cost in milliseconds of one call, torch eager, on this machine and device.
 
     A measurement is made once for an architecture, geometry, machine, device, number of threads and shape of the call,
@@ -71,7 +72,9 @@ def latency_costs(model: PreTrainedModel, timing: Timing, cache: Path | None = N
 
     Args:
         model: on the device and in the precision that are to be measured; it is left as it is.
-        timing: what is measured on.
+        batch_size: texts in the call.
+        tokens: in each text.
+        threads: of torch, on a CPU; null takes those in use.
         cache: folder that keeps measurements; that of the user by default.
         progress: whether to show a progress bar.
 
@@ -80,13 +83,14 @@ def latency_costs(model: PreTrainedModel, timing: Timing, cache: Path | None = N
         OutputError: if the cache cannot be written to.
     """
     positions = usable_positions(model.config)
-    if timing.tokens > positions:
-        raise MethodError(f"cannot measure at {timing.tokens} tokens: the model has {positions} positions")
-    with _threads(timing.threads) as threads:
-        key = _key(model, timing, threads)
+    if tokens > positions:
+        raise MethodError(f"cannot measure at {tokens} tokens: the model has {positions} positions")
+    with _fixed_threads(threads) as used:
+        call = _Call(batch_size, tokens, used)
+        key = _key(model, call)
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
         folder = (cache_folder() / "latency" if cache is None else cache) / name
-        table = _stored(folder, lambda: {"measured_on": key, "types": _measure(model, timing, threads, progress)})
+        table = _stored(folder, lambda: {"measured_on": key, "types": _measure(model, call, progress)})
     agree(json.dumps(table, sort_keys=True), "the measured latencies")
     return _costs(model, table["types"])
 
@@ -107,7 +111,7 @@ def _spread(measured: dict[str, list[float]], units: int) -> Floats:
     return np.interp(np.arange(units + 1), measured["units"], measured["ms"])
 
 
-def _key(model: PreTrainedModel, timing: Timing, threads: int) -> dict[str, Any]:
+def _key(model: PreTrainedModel, call: _Call) -> dict[str, Any]:
     """Collect everything that a time depends on."""
     config, described = model.config, environment()
     scalars = {name: value for name, value in config.to_dict().items() if isinstance(value, int | float | str)}
@@ -119,9 +123,9 @@ def _key(model: PreTrainedModel, timing: Timing, threads: int) -> dict[str, Any]
         "gpu": described["gpu"] if model.device.type == "cuda" else None,
         "device": str(model.device),
         "precision": str(model.dtype),
-        "threads": threads,
-        "batch_size": timing.batch_size,
-        "tokens": timing.tokens,
+        "threads": call.threads,
+        "batch_size": call.batch_size,
+        "tokens": call.tokens,
         "geometry": geometry,
         "attention": config._attn_implementation,
         "layers": {kind: [layer.heads, layer.neurons] for kind, layer in _largest(model).items()},
@@ -171,7 +175,7 @@ def _read(folder: Path) -> dict[str, Any] | None:
     return dict(table) if sound else None
 
 
-def _measure(model: PreTrainedModel, timing: Timing, threads: int, progress: bool) -> dict[str, Any]:
+def _measure(model: PreTrainedModel, call: _Call, progress: bool) -> dict[str, Any]:
     """Time every size of a layer, for each attention type: milliseconds above those of an empty layer."""
     runs: dict[tuple[str, str, int], nn.ModuleList] = {}
     for kind, largest in _largest(model).items():
@@ -181,7 +185,7 @@ def _measure(model: PreTrainedModel, timing: Timing, threads: int, progress: boo
             runs[kind, "attention", count] = nn.ModuleList([_cut(model, largest.most_heads, count, 0)])
         for count in _levels(largest.neurons, NEURON_LEVELS):
             runs[kind, "feed_forward", count] = nn.ModuleList([_cut(model, largest.most_neurons, 0, count)])
-    times = _take_turns(model, list(runs.values()), timing, threads, progress)
+    times = _take_turns(model, list(runs.values()), call, progress)
     milliseconds = dict(zip(runs, times, strict=True))
     return {kind: _table(milliseconds, kind) for kind in _largest(model)}
 
@@ -210,17 +214,15 @@ def _cut(model: PreTrainedModel, index: int, heads: int, neurons: int) -> nn.Mod
     return layer.eval()
 
 
-def _take_turns(
-    model: PreTrainedModel, stacks: Sequence[nn.ModuleList], timing: Timing, threads: int, progress: bool
-) -> list[float]:
+def _take_turns(model: PreTrainedModel, stacks: Sequence[nn.ModuleList], call: _Call, progress: bool) -> list[float]:
     """Run the encoder with each stack of layers, in rounds of alternating order; give median milliseconds."""
     encoder = frozen_twin(model.base_model).eval()
-    batch = _batch(model, timing)
+    batch = _batch(model, call)
     with torch.inference_mode():
         for _ in range(2):  # the first run of a shape allocates and chooses kernels
             one_round = sum(_seconds(encoder, stack, batch) for stack in stacks)
         rounds = int(np.clip(SECONDS / one_round, *ROUNDS))
-        where = f"{model.device}, {threads} threads, {timing.batch_size} × {timing.tokens} tokens"
+        where = f"{model.device}, {call.threads} threads, {call.batch_size} × {call.tokens} tokens"
         logger.info("latency: timing %d sizes of a layer on %s, about %.0f s", len(stacks), where, rounds * one_round)
         seconds: list[list[float]] = [[] for _ in stacks]
         with bar("measuring latency", rounds, progress) as done:
@@ -246,15 +248,15 @@ def _finish(encoder: PreTrainedModel) -> None:
         torch.cuda.synchronize(encoder.device)
 
 
-def _batch(model: PreTrainedModel, timing: Timing) -> dict[str, Tensor]:
+def _batch(model: PreTrainedModel, call: _Call) -> dict[str, Tensor]:
     words = int(model.config.vocab_size)
     generator = torch.Generator().manual_seed(mix_seed("latency"))
-    ids = torch.randint(min(5, words - 1), words, (timing.batch_size, timing.tokens), generator=generator)
+    ids = torch.randint(min(5, words - 1), words, (call.batch_size, call.tokens), generator=generator)
     return {"input_ids": ids.to(model.device), "attention_mask": torch.ones_like(ids).to(model.device)}
 
 
 @contextmanager
-def _threads(wanted: int | None) -> Iterator[int]:
+def _fixed_threads(wanted: int | None) -> Iterator[int]:
     """Fix torch's threads for a while and give their number."""
     before = torch.get_num_threads()
     torch.set_num_threads(wanted or before)

@@ -24,12 +24,13 @@ from plankwise.encoder.cost import linear_flops_per_token
 from plankwise.encoder.low_rank import has_low_rank
 from plankwise.encoder.shapes import LayerShape, prune, shapes_of, with_shapes
 from plankwise.encoder.surgery import frozen_twin
+from plankwise.methods.costs import Costs, flops_costs, parameter_costs
 from plankwise.methods.importance import Importance, gate_importance, magnitude_importance, own_label_loss
-from plankwise.methods.latency import latency_costs
+from plankwise.methods.latency import Timing, latency_costs
 from plankwise.methods.method import Job, train_on_task
 from plankwise.methods.repair import repair
 from plankwise.methods.sampling import sampled
-from plankwise.methods.selection import Costs, Kept, flops_costs, parameter_costs, select, select_uniform
+from plankwise.methods.selection import Kept, select, select_uniform
 from plankwise.training.fit import Training
 from plankwise.training.teacher import Teacher
 
@@ -45,7 +46,7 @@ class Pruning:
         target: how many times smaller what is measured becomes.
         measure: what that is: operations of the linear layers of all Transformer layers, parameters of the whole model,
             or the time of a batch on this machine, after a table that is measured once.
-        latency_shape: texts and tokens of the batch that the table is measured on.
+        timing: the batch that the table of times is measured on.
         importance: by which units are ranked; `magnitude` looks at weights alone.
         labels: whether gradients are taken at the task's labels, not at the model's own predictions.
         shape: `free` gives each layer its own sizes; `uniform` the same to all, heads and neurons; `plain` the same
@@ -61,7 +62,7 @@ class Pruning:
     method: Literal["pruning"] = "pruning"
     target: Annotated[float, pydantic.Field(gt=1)] = 2.0
     measure: Literal["flops", "parameters", "latency"] = "flops"
-    latency_shape: tuple[Annotated[int, pydantic.Field(ge=1)], Annotated[int, pydantic.Field(ge=1)]] = (8, 64)
+    timing: Timing = Timing()
     importance: Literal["fisher", "taylor", "magnitude"] = "fisher"
     labels: bool = False
     shape: Literal["free", "uniform", "plain"] = "free"
@@ -107,7 +108,7 @@ class Pruning:
         start = time.perf_counter()
         heads, neurons = self._importance(model, job)
         seconds["importance"] = time.perf_counter() - start
-        costs = self._costs(model)
+        costs = self._costs(model, job)
         budget = costs.full() / self.target
         if self.shape == "free":
             kept = select(heads, neurons, costs, budget, self.neuron_step)
@@ -127,9 +128,9 @@ class Pruning:
             with bar("importance", sample.examples, job.progress) as shown:
                 return gate_importance(network, sample, self.importance, shown)
 
-    def _costs(self, model: PreTrainedModel) -> Costs:
+    def _costs(self, model: PreTrainedModel, job: Job) -> Costs:
         if self.measure == "latency":
-            return latency_costs(model, *self.latency_shape)
+            return latency_costs(model, self.timing, progress=job.progress)
         return MEASURES[self.measure](model)
 
     def _repair(self, smaller: PreTrainedModel, model: PreTrainedModel, job: Job, seconds: dict[str, float]) -> None:

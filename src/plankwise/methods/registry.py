@@ -11,9 +11,11 @@ from plankwise.methods.layer_subset import LayerSubset
 from plankwise.methods.low_rank import LowRank
 from plankwise.methods.theseus import Theseus
 from plankwise.methods.unstructured import Unstructured
+from plankwise.methods.vocabulary import TrimmedVocabulary
 
-METHODS = (Theseus, LayerSubset, Checkpoint, Unstructured, LowRank)
+METHODS = (Theseus, LayerSubset, Checkpoint, TrimmedVocabulary, Unstructured, LowRank)
 
 AnyMethod = Annotated[
-    Theseus | LayerSubset | Checkpoint | Unstructured | LowRank, pydantic.Field(discriminator="method")
+    Theseus | LayerSubset | Checkpoint | TrimmedVocabulary | Unstructured | LowRank,
+    pydantic.Field(discriminator="method"),
 ]

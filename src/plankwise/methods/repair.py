@@ -147,8 +147,8 @@ def repair(
     Args:
         pruned: by `shapes.prune` from `original`.
         original: unpruned; not changed.
-        batches: inputs on the models' device, `input_ids` and `attention_mask` among them. Both models' hidden states of
-            one layer are held for all of them.
+        batches: inputs on the models' device, `input_ids` and `attention_mask` among them. Hidden states of one layer
+            are held for all of them, of both models.
         ridge: λ, as a share of the mean of XᵀX's diagonal.
         on_layer: called with how many layers are done.
 

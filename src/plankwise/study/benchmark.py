@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,32 +24,47 @@ TOKENS_PER_BATCH = 2048
 BASELINE, COMPRESSED = "baseline", "compressed"
 
 
-def benchmark(
-    baseline: PreTrainedModel,
-    compressed: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    examples: Sequence[dict[str, Any]],
-    rounds: int,
-    threads: int | None = None,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Variant:
+    """One of the two models to time.
+
+    Attributes:
+        model: with its head.
+        tokenizer: its own; the two may have different ones.
+        examples: the texts, tokenized by it.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    examples: Sequence[dict[str, Any]]
+
+
+def benchmark(baseline: Variant, compressed: Variant, rounds: int, threads: int | None = None) -> dict[str, Any]:
     """Time both models in torch, eager fp32, taking turns.
 
     Latency is that of one text of 32, 128 and 512 tokens (as far as the model has positions), p50 and p95 in
     milliseconds. Throughput is over up to 256 of the given texts with their own lengths, sorted into batches of at
     most 2,048 padded tokens; a text in windows is one text, and takes the time of them all. A speed-up is the median
     over rounds of baseline time / compressed time in that round; `spread` gives the smallest and largest round.
+
+    Args:
+        baseline: the model before.
+        compressed: the model after, with the same texts in the same order.
+        rounds: how often both are timed.
+        threads: of torch; as many as it has, by default.
     """
-    models = {BASELINE: baseline.eval(), COMPRESSED: compressed.eval()}
+    variants = {BASELINE: baseline, COMPRESSED: compressed}
+    models = {name: variant.model.eval() for name, variant in variants.items()}
     with torch.inference_mode(), fixed_threads(threads) as used:
         latency = {
             str(tokens): _latency(models, tokens, rounds)
             for tokens in LATENCY_TOKENS
             if tokens <= min(usable_positions(model.config) for model in models.values())
         }
-        throughput = _throughput(models, tokenizer, examples, rounds)
+        throughput = _throughput(variants, rounds)
     return {
         "runtime": "torch eager fp32",
-        "device": str(baseline.device),
+        "device": str(baseline.model.device),
         "threads": used,
         "rounds": rounds,
         "latency": latency,
@@ -100,24 +116,22 @@ def _latency(models: dict[str, PreTrainedModel], tokens: int, rounds: int) -> di
     return {**percentiles, **ratio(seconds[BASELINE], seconds[COMPRESSED])}
 
 
-def _throughput(
-    models: dict[str, PreTrainedModel],
-    tokenizer: PreTrainedTokenizerBase,
-    examples: Sequence[dict[str, Any]],
-    rounds: int,
-) -> dict[str, Any]:
-    chosen = [
-        examples[index] for index in np.linspace(0, len(examples) - 1, min(THROUGHPUT_TEXTS, len(examples)), dtype=int)
-    ]
-    inputs, _ = flatten(chosen)  # with windows all those of a text, as they are predicted
-    collate = Collator(tokenizer)
-    groups = token_budget_batches(lengths_of(inputs), TOKENS_PER_BATCH)
-    batches = [collate([inputs[index] for index in group]) for group in groups]
-    seconds = take_turns({name: _runner(model, batches) for name, model in models.items()}, rounds)
+def _throughput(variants: dict[str, Variant], rounds: int) -> dict[str, Any]:
+    total = len(variants[BASELINE].examples)
+    chosen = np.linspace(0, total - 1, min(THROUGHPUT_TEXTS, total), dtype=int).tolist()
+    runs = {name: _runner(variant.model, _batches(variant, chosen)) for name, variant in variants.items()}
+    seconds = take_turns(runs, rounds)
     per_text = {
         name: {"ms_per_text": 1000 * statistics.median(values) / len(chosen)} for name, values in seconds.items()
     }
     return {**per_text, **ratio(seconds[BASELINE], seconds[COMPRESSED]), "texts": len(chosen)}
+
+
+def _batches(variant: Variant, chosen: Sequence[int]) -> list[dict[str, Tensor]]:
+    inputs, _ = flatten([variant.examples[index] for index in chosen])  # all windows of a text, as it is predicted
+    collate = Collator(variant.tokenizer)
+    groups = token_budget_batches(lengths_of(inputs), TOKENS_PER_BATCH)
+    return [collate([inputs[index] for index in group]) for group in groups]
 
 
 def _runner(model: PreTrainedModel, batches: Sequence[dict[str, Tensor]]) -> Callable[[], None]:

@@ -23,6 +23,7 @@ from plankwise.data.reading import Reading
 from plankwise.data.task import Task
 from plankwise.encoder.checkpoint import load_tokenizer
 from plankwise.encoder.configuration import usable_positions
+from plankwise.encoder.embeddings import tokens_are_unknown
 from plankwise.methods.checkpoint import Checkpoint
 from plankwise.study.domain_table import markdown, summarize
 from plankwise.study.estimate import rehearse, rehearse_fine_tuning
@@ -116,6 +117,8 @@ def check_domain(path: Path, domain: Domain, overrides: Sequence[str] = ()) -> P
     if not recipe.steps:
         raise RecipeError(f"{recipe_path}: steps is empty; the experiment needs a compressed language model")
     checked = check(recipe)
+    if tokens_are_unknown(checked.configs[-1]):
+        raise RecipeError(f"{recipe_path}: steps: both language models have to share a tokenizer; leave out vocabulary")
     return Plan(domain, checked, tuple(_checked_task(path, each, checked) for each in domain.tasks))
 
 

@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from plankwise.core.runtime import default_device
+from plankwise.data.blocks import ids_of
 from plankwise.data.reading import Reading
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
 from plankwise.encoder.checkpoint import load_tokenizer
@@ -100,9 +101,17 @@ def _rehearse(checked: Checked) -> tuple[list[dict[str, Any]], PreTrainedTokeniz
             notes: dict[str, Any] = {}
             batch_size = BATCH_SIZE if step.training is None else step.training.batch_size
             few = dataclasses.replace(_few(job, batch_size, str(number), examples), note=notes.__setitem__)
-            _squeezed(step).compress(_random_model(checked.configs[number - 1], task), few)
+            before = _readable(checked.configs[number - 1], tokenizer)
+            _squeezed(step).compress(_random_model(before, task), few)
             rows.append(_step_row(f"{number:02d}-{step.method}", _random_model(config, task), examples, step, notes))
     return rows, tokenizer
+
+
+def _readable(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
+    """Give a plan of fewer tokens room for all those of the old tokenizer, which is what a rehearsal reads with."""
+    config = copy.deepcopy(config)
+    config.vocab_size = max(config.vocab_size, ids_of(tokenizer))
+    return config
 
 
 def _examples(job: Job) -> int:

@@ -11,9 +11,10 @@ from plankwise.core.errors import CheckpointError
 from plankwise.core.records import Cost, Entry, Final, Record
 from plankwise.core.runtime import default_device
 from plankwise.data.encoding import encode
+from plankwise.data.reading import Reading
 from plankwise.data.task import TEST, TRAIN, Task
 from plankwise.encoder.checkpoint import load_tokenizer, load_trained
-from plankwise.study.benchmark import benchmark
+from plankwise.study.benchmark import Variant, benchmark
 from plankwise.study.compare import Pair, behaviour, chance_corrected, retained_performance, score_interval
 from plankwise.study.plan import Recipe
 from plankwise.study.run_folder import cost_of
@@ -26,19 +27,23 @@ PREDICTIONS = "predictions.npz"
 def measure_final(record: Record, task: Task, recipe: Recipe, baseline: Path, model: Path, predictions: Path) -> Record:
     """Fill in the test scores of a record and everything that follows from them; save logits and ids, never text."""
     assert record.baseline is not None
-    old_model, new_model = (load_trained(str(folder)).to(default_device()) for folder in (baseline, model))
-    tokenizer = load_tokenizer(str(model))
-    old = predict(old_model, load_tokenizer(str(baseline)), task, TEST, recipe.model.reading)
-    new = predict(new_model, tokenizer, task, TEST, recipe.model.reading)
+    before, after = (read_variant(folder, task, recipe.model.reading) for folder in (baseline, model))
+    old, new = (predict(each.model, each.tokenizer, task, TEST, recipe.model.reading) for each in (before, after))
     np.savez_compressed(
         predictions, ids=np.array(old.ids), labels=old.labels, baseline=old.logits, compressed=new.logits
     )
-    examples = encode(task.splits[TEST], tokenizer, recipe.model.reading)
-    timing = benchmark(old_model, new_model, tokenizer, examples, recipe.evaluation.rounds, recipe.evaluation.threads)
-    cost = cost_of(new_model, model, sum(step.train_seconds for step in record.steps))
+    timing = benchmark(before, after, recipe.evaluation.rounds, recipe.evaluation.threads)
+    cost = cost_of(after.model, model, sum(step.train_seconds for step in record.steps))
     tested = record.baseline.model_copy(update={"scores": old.scores(task.metrics), "scores_split": TEST})
     final = _compare(tested, task, recipe, old, new, cost, timing)
     return record.model_copy(update={"baseline": tested, "final": final})
+
+
+def read_variant(folder: Path, task: Task, reading: Reading) -> Variant:
+    """Load a model with its own tokenizer, and tokenize the test texts for it."""
+    tokenizer = load_tokenizer(str(folder))
+    examples = encode(task.splits[TEST], tokenizer, reading)
+    return Variant(load_trained(str(folder)).to(default_device()), tokenizer, examples)
 
 
 def _compare(

@@ -7,11 +7,10 @@ from typing import Any
 
 from plankwise.core.errors import DataError, suggest
 from plankwise.core.runtime import default_device
-from plankwise.data.encoding import encode
-from plankwise.data.task import TEST
 from plankwise.encoder.checkpoint import load_tokenizer, load_trained
 from plankwise.study.benchmark import benchmark
 from plankwise.study.compare import score_interval
+from plankwise.study.final import read_variant
 from plankwise.study.plan import Recipe
 from plankwise.training.evaluate import predict
 
@@ -41,8 +40,7 @@ def evaluate(model: Path, recipe: Recipe, split: str) -> dict[str, Any]:
 
 
 def bench(baseline: Path, model: Path, recipe: Recipe, rounds: int, threads: int | None) -> dict[str, Any]:
-    """Time two models in folders against each other on the lengths of the task's test texts."""
-    tokenizer = load_tokenizer(str(model))
-    old, new = (load_trained(str(folder)).to(default_device()) for folder in (baseline, model))
-    examples = encode(recipe.task.load().splits[TEST], tokenizer, recipe.model.reading)
-    return benchmark(old, new, tokenizer, examples, rounds, threads)
+    """Time two models in folders against each other on the task's test texts, each as its own tokenizer reads them."""
+    task = recipe.task.load()
+    old, new = (read_variant(folder, task, recipe.model.reading) for folder in (baseline, model))
+    return benchmark(old, new, rounds, threads)

@@ -19,6 +19,7 @@ from plankwise.data.encoding import check_fits
 from plankwise.data.task import Task
 from plankwise.encoder.checkpoint import load_config, load_tokenizer
 from plankwise.encoder.configuration import usable_positions
+from plankwise.methods.vocabulary import TrimmedVocabulary
 from plankwise.study.final import PREDICTIONS, measure_final
 from plankwise.study.plan import Recipe
 from plankwise.study.report import write_report
@@ -78,6 +79,8 @@ def check(recipe: Recipe, task: Task | None = None) -> Checked:
     check_fits(recipe.model.reading, task, tokenizer)
     if task.access == "credentialed" and scratch is not None:
         logger.warning("the new tokenizer will hold words of the credentialed text, in every model folder of the run")
+    if task.access == "credentialed" and any(isinstance(step, TrimmedVocabulary) for step in recipe.steps):
+        logger.warning("the trimmed tokenizer will tell which words occur in the text that is counted")
     return Checked(recipe, task, configs)
 
 

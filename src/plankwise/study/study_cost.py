@@ -8,6 +8,7 @@ from typing import Any
 
 from plankwise.core.recipe import to_plain
 from plankwise.data.task import TRAIN
+from plankwise.methods.method import Method
 from plankwise.study.estimate import estimate
 from plankwise.study.hyperparameters import Plan, Setting
 from plankwise.study.plan import Recipe
@@ -23,19 +24,14 @@ def estimate_study(plan: Plan) -> dict[str, Any]:
     """
     settings = plan.grid or (_first(plan),) * plan.settings_count
     rows = estimate(plan.checked(settings[0], plan.study.seeds[0]))
-    steps_seconds = [row["seconds_per_step"] for row in rows[-len(plan.recipe(settings[0], 0).steps) :]]
+    steps = rows[-len(plan.recipe(settings[0], 0).steps) :]
     recipes = [plan.recipe(setting, seed) for setting in settings for seed in plan.study.seeds]
     examples = len(plan.task.splits[TRAIN])
     trials = [
-        sum(
-            each * planned_steps(examples, step.training)
-            for each, step in zip(steps_seconds, recipe.steps, strict=False)
-            if step.training is not None
-        )
-        for recipe in recipes
+        sum(_seconds(row, step, examples) for row, step in zip(steps, recipe.steps, strict=False)) for recipe in recipes
     ]
     baselines = {json.dumps(to_plain(_without_steps(recipe)), sort_keys=True) for recipe in recipes}
-    before = sum(row["seconds"] for row in rows[: len(rows) - len(steps_seconds)])
+    before = sum(row["seconds"] for row in rows[: len(rows) - len(steps)])
     return {
         "name": plan.study.name,
         "settings": plan.settings_count,
@@ -46,6 +42,12 @@ def estimate_study(plan: Plan) -> dict[str, Any]:
         "seconds_per_trial": sum(trials) / len(trials),
         "seconds": before * len(baselines) + sum(trials),
     }
+
+
+def _seconds(row: dict[str, Any], step: Method, examples: int) -> float:
+    if step.training is None:
+        return float(row["seconds"])
+    return float(row["seconds_per_step"]) * planned_steps(examples, step.training)
 
 
 def _first(plan: Plan) -> Setting:

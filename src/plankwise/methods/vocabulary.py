@@ -1,0 +1,143 @@
+"""Vocabulary trimming: drop the tokens that the task's texts, or those of a domain, never use, with their embeddings.
+
+Abdaoui, Pradel, Sigel 2020, "Load What You Need: Smaller Versions of Multilingual BERT", arXiv 2010.05609. Layers and
+heads stay as they are, and a text whose tokens are all kept gets the very logits that it got before. What is saved is
+memory and, in a language model, the time of the decoder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import pydantic
+from datasets import Dataset
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from plankwise.core.errors import DataError, MethodError
+from plankwise.core.recipe import settings
+from plankwise.data.blocks import ids_of, serialized, tokenized
+from plankwise.data.corpus import built_once, cache_folder, identity_of
+from plankwise.data.streams import documents_of, find_files, texts_of
+from plankwise.data.task import DEVELOPMENT, TRAIN
+from plankwise.data.trimming import Counts, always_kept, choose_tokens, count_tokens, trim
+from plankwise.encoder.checkpoint import load_tokenizer
+from plankwise.encoder.embeddings import fixed_rows, keep_tokens, plan_fewer_tokens, tokens_are_unknown
+from plankwise.encoder.low_rank import has_low_rank
+from plankwise.methods.method import Job, blocks_for, train_on_task
+from plankwise.training.fit import Training
+
+TASK = "task"
+COMPARED_TEXTS = 2000
+
+
+@settings
+class TrimmedVocabulary:
+    """Settings of vocabulary trimming.
+
+    Attributes:
+        minimum_count: how often a token has to occur to stay. Special tokens, single characters and bytes always do.
+        source: the texts to count: `task` for the training split, else files, folders or globs as in a corpus.
+        text: key or column that holds the text, in files that have such.
+        most: the largest vocabulary; the most frequent tokens fill it.
+        training: of the whole model afterwards; none by default.
+    """
+
+    method: Literal["vocabulary"] = "vocabulary"
+    minimum_count: Annotated[int, pydantic.Field(ge=1)] = 1
+    source: str | Annotated[tuple[str, ...], pydantic.Field(min_length=1)] = TASK
+    text: str = "text"
+    most: Annotated[int, pydantic.Field(ge=1)] | None = None
+    training: Training | None = None
+
+    def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:
+        """Give the configuration of the model, as far as it can be known: with `most` tokens, or as many as before.
+
+        Raises:
+            MethodError: if there are no such files, the tokenizer cannot be trimmed, or `most` is too few.
+        """
+        if has_low_rank(config, "embeddings"):
+            raise MethodError("the embeddings are of low rank; trim the vocabulary before low_rank")
+        self._files()
+        known_at = str(getattr(config, "name_or_path", "") or "")
+        if known_at and not tokens_are_unknown(config):
+            stay = len(always_kept(load_tokenizer(known_at)) | fixed_rows(config))
+            if self.most is not None and self.most < stay:
+                raise MethodError(f"most {self.most} is too few: {stay} tokens always stay; allowed: from {stay} on")
+        return plan_fewer_tokens(config, self.most)
+
+    def compress(self, model: PreTrainedModel, job: Job) -> PreTrainedModel:
+        """Count tokens, keep those that occur, and cut the tokenizer and the embeddings down to them."""
+        begun = time.perf_counter()
+        counts = self._counts(job)
+        kept = choose_tokens(job.tokenizer, counts, self.minimum_count, self.most, fixed_rows(model.config))
+        trimmed = trim(job.tokenizer, kept)
+        smaller = keep_tokens(model, kept)
+        job.note("tokens", {"before": int(model.config.vocab_size), "kept": len(kept)})
+        job.note("development_texts_unchanged", _share_unchanged(job, trimmed, kept))
+        job.note("seconds", {"counting": time.perf_counter() - begun})
+        job.deliver_tokenizer(trimmed)
+        if self.training is not None:
+            train_on_task(smaller, dataclasses.replace(job, tokenizer=trimmed), self.training, "vocabulary")
+        return smaller.eval()
+
+    def _counts(self, job: Job) -> Counts:
+        files = self._files()
+        if files:
+            return _count_files(files, self.text, job.tokenizer)
+        split = job.task.splits[TRAIN]
+        if job.task.kind == "masked_lm":  # tokenized already, or about to be, and kept
+            blocks = blocks_for(job, TRAIN)
+            job.note("examples", len(blocks))
+            return _count_blocks(blocks, ids_of(job.tokenizer))
+        job.note("examples", len(split))
+        return count_tokens(_texts(split), job.tokenizer)
+
+    def _files(self) -> list[Path]:
+        if self.source == TASK:
+            return []
+        try:
+            return find_files([self.source] if isinstance(self.source, str) else self.source)
+        except DataError as error:
+            raise MethodError(f"source: {error}") from None
+
+
+def _texts(split: Dataset) -> Iterator[str]:
+    for column in ("text", "text_pair"):
+        if column in split.column_names:
+            yield from texts_of(split, column)
+
+
+def _count_blocks(blocks: Dataset, ids: int) -> Counts:
+    counts = np.zeros(ids, dtype=np.int64)
+    for part in blocks.with_format("numpy").iter(1000):
+        counts += np.bincount(np.asarray(part["input_ids"]).ravel(), minlength=ids)
+    return counts
+
+
+def _count_files(files: list[Path], text: str, tokenizer: PreTrainedTokenizerBase) -> Counts:
+    """Count the tokens of files once; the counts are kept under the hash of their content and the tokenizer."""
+    what = [text, serialized(tokenizer), *(identity_of(path) for path in files)]
+    folder = cache_folder() / "token-counts" / hashlib.sha256(repr(what).encode()).hexdigest()[:32]
+
+    def build(target: Path) -> None:
+        lines: Iterable[str] = ("\n".join(document) for document in documents_of(files, text))
+        np.save(target / "counts.npy", count_tokens(lines, tokenizer))
+
+    built_once(folder, build)
+    counts: Counts = np.load(folder / "counts.npy", allow_pickle=False)
+    return counts
+
+
+def _share_unchanged(job: Job, trimmed: PreTrainedTokenizerBase, kept: list[int]) -> float:
+    """Measure the share of development texts, of at most a few thousand, that both tokenizers read alike."""
+    split = job.task.splits[DEVELOPMENT]
+    some = split.select(range(min(len(split), COMPARED_TEXTS)))
+    old = (ids for part in tokenized(_texts(some), job.tokenizer) for ids in part)
+    new = (ids for part in tokenized(_texts(some), trimmed) for ids in part)
+    return float(np.mean([one == [kept[each] for each in other] for one, other in zip(old, new, strict=True)]))
