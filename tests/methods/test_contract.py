@@ -94,8 +94,6 @@ SETTINGS: dict[str, Case] = {
         seeded=False,
         paired=False,
     ),
-    "vocabulary": Case(TrimmedVocabulary(minimum_count=16), seeded=False),
-    "vocabulary-trained": Case(TrimmedVocabulary(most=30, training=TRAINING), paired=False),
     "unstructured": Case(Unstructured(sparsity=0.6, training=TRAINING), smaller="nonzero"),
     "unstructured-movement": Case(
         Unstructured(sparsity=0.6, importance="movement", scope="layer", end=0.5, training=TRAINING),
@@ -107,11 +105,14 @@ SETTINGS: dict[str, Case] = {
     ),
     "low-rank": Case(LowRank(embeddings=0.5, feed_forward=0.5, training=TRAINING), plain=False),
     "low-rank-svd": Case(LowRank(feed_forward=0.5, weighting="none"), plain=False, seeded=False, paired=False),
+    "vocabulary": Case(TrimmedVocabulary(minimum_count=16), seeded=False),
+    "vocabulary-trained": Case(TrimmedVocabulary(most=30, training=TRAINING), paired=False),
 }
 REFUSED: dict[tuple[str, str], str] = {  # orders that cannot work: what `plan` says of them, as a regular expression
     ("vocabulary", "checkpoint"): "has a tokenizer of its own, and a step before trims it",
     ("low-rank", "low-rank"): "low rank already",
     ("low-rank", "pruning"): "low-rank",
+    ("low-rank", "vocabulary"): "low rank",
 }
 PAIRED = [name for name, case in SETTINGS.items() if case.paired]
 each_method = pytest.mark.parametrize("name", SETTINGS)

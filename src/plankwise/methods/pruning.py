@@ -85,7 +85,7 @@ class Pruning:
         Raises:
             MethodError: if the model's feed-forward layers are low-rank.
         """
-        if has_low_rank(config):
+        if has_low_rank(config, "feed_forward"):
             raise MethodError("pruning cannot cut low-rank layers; put low_rank behind pruning")
         share = 1 / self.target
         return with_shapes(config, [_shrunk(each, share, self.shape == "plain") for each in shapes_of(config)])

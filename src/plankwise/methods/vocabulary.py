@@ -28,6 +28,7 @@ from plankwise.data.task import DEVELOPMENT, TRAIN
 from plankwise.data.trimming import Counts, always_kept, choose_tokens, count_tokens, trim
 from plankwise.encoder.checkpoint import load_tokenizer
 from plankwise.encoder.embeddings import fixed_rows, keep_tokens, plan_fewer_tokens, tokens_are_unknown
+from plankwise.encoder.low_rank import has_low_rank
 from plankwise.methods.method import Job, blocks_for, train_on_task
 from plankwise.training.fit import Training
 
@@ -60,6 +61,8 @@ class TrimmedVocabulary:
         Raises:
             MethodError: if there are no such files, the tokenizer cannot be trimmed, or `most` is too few.
         """
+        if has_low_rank(config, "embeddings"):
+            raise MethodError("the embeddings are of low rank; trim the vocabulary before low_rank")
         self._files()
         known_at = str(getattr(config, "name_or_path", "") or "")
         if known_at and not tokens_are_unknown(config):
