@@ -57,7 +57,7 @@ def _students(budget: Budget) -> dict[str, Steps]:
     training = budget.training(budget.student_rate)
     theseus = {"method": "theseus", "modules": LAYERS, "initialization": "bottom", "train_embeddings": True}
     subset = {"method": "layer_subset", "layers": LAYERS, "keep": "bottom"}
-    distilled = {"method": "distillation", "layers": LAYERS, "keep": "bottom"}
+    distilled = {"method": "distillation", "student": {"layers": LAYERS, "keep": "bottom"}}
     return {
         "layer-subset": [{**subset, "training": training}],
         "distillation-logits": [{**distilled, "teacher": LOGITS, "training": training}],

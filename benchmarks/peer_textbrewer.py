@@ -45,7 +45,7 @@ from plankwise.data.task import TEST, TRAIN, Task
 from plankwise.encoder.anatomy import layers_of
 from plankwise.encoder.checkpoint import load_tokenizer, load_trained
 from plankwise.encoder.surgery import rebuild
-from plankwise.methods.distillation import Distillation
+from plankwise.methods.distillation import Distillation, Student
 from plankwise.methods.method import Job
 from plankwise.study.benchmark import fixed_threads
 from plankwise.study.compare import Pair, retained_performance, score_interval
@@ -107,7 +107,7 @@ def by_plankwise(side: Side, clock: Clock) -> PreTrainedModel:
         clock.append(time.perf_counter())
         return own(outputs, batch)
 
-    settings = Distillation(layers=LAYERS, keep="bottom", teacher=TEACHER, training=side.training)
+    settings = Distillation(student=Student(layers=LAYERS, keep="bottom"), teacher=TEACHER, training=side.training)
     with tempfile.TemporaryDirectory() as folder:
         job = Job(
             task=side.task.without_test(),
