@@ -27,7 +27,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ def by_plankwise(side: Side, clock: Clock) -> PreTrainedModel:
     """Distil by plankwise, as a run would; the clock is read at each loss."""
     own = task_loss(side.task.kind)
 
-    def loss(outputs: Any, batch: Batch) -> Tensor:
+    def loss(outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
         clock.append(time.perf_counter())
         return own(outputs, batch)
 
