@@ -1,0 +1,112 @@
+"""Puts finished runs of several methods and seeds together: scores, what was kept, what it costs, how fast it is."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+from bag_of_words import bag_of_words
+from plankwise.core.records import Cost, Entry, Final
+from plankwise.data.task import Task
+from plankwise.encoder.checkpoint import load_trained
+from plankwise.study.compare import behaviour, retained_performance, score_interval
+from plankwise.study.final import read_pair
+from plankwise.study.report import finished
+from plankwise.study.run_folder import cost_of, read_entry
+from plankwise.training.metrics import METRICS
+
+RESAMPLES = 4000
+Runs = dict[int, Path]  # by seed
+
+
+def collected(task: Task, baselines: Runs, variants: dict[str, Runs], timing: dict[str, Any]) -> dict[str, Any]:
+    """Compare the variants' runs with their baselines.
+
+    Args:
+        task: that all were scored on.
+        baselines: stages of the uncompressed models.
+        variants: finished runs of each variant.
+        timing: of `method_timing`, with its `variants`.
+    """
+    metric = task.metrics[0]
+    costs = {seed: _baseline_cost(folder) for seed, folder in baselines.items() if folder.exists()}
+    some = next(iter(variants.values()), {})
+    result: dict[str, Any] = {
+        "metric": metric,
+        "rows": dict(task.splits.num_rows),
+        "bag_of_words": bag_of_words(task),
+        "baseline": _baseline(list(costs.values()), variants, metric),
+        "timing": {key: value for key, value in timing.items() if key != "variants"},
+        "variants": {
+            name: {**_variant(runs, costs, metric), "timing": timing["variants"].get(name)}
+            for name, runs in variants.items()
+        },
+    }
+    if some:
+        record = finished(next(iter(some.values())))
+        assert record.final is not None
+        result |= {"majority": record.final.majority_scores, "environment": record.environment}
+    return result
+
+
+def _baseline_cost(stage: Path) -> Cost:
+    """Read what a baseline costs; one that an older version made is measured again."""
+    entry: Entry = read_entry(stage)
+    if entry.cost.linear_flops_per_token is None or entry.cost.compressed_bytes is None:
+        return cost_of(load_trained(str(stage)), stage, entry.train_seconds)
+    return entry.cost
+
+
+def _baseline(costs: list[Cost], variants: dict[str, Runs], metric: str) -> dict[str, Any]:
+    """Score the baselines of all seeds for which any run is finished; each run has saved its baseline's logits."""
+    by_seed = {seed: run for runs in variants.values() for seed, run in runs.items()}
+    pairs = [read_pair(by_seed[seed])[1] for seed in sorted(by_seed)]
+    labels, logits = [pair.labels for pair in pairs], [pair.baseline for pair in pairs]
+    return {
+        "score": score_interval(labels, logits, metric, RESAMPLES).model_dump() if pairs else None,
+        "scores": {seed: METRICS[metric](*each) for seed, *each in zip(sorted(by_seed), labels, logits, strict=True)},
+        **_cost(costs),
+        "minutes": statistics.median(cost.train_seconds for cost in costs) / 60,
+    }
+
+
+def _variant(runs: Runs, baselines: dict[int, Cost], metric: str) -> dict[str, Any]:
+    pairs = {seed: read_pair(run)[1] for seed, run in runs.items()}
+    finals = {seed: _final(run) for seed, run in runs.items()}
+    labels, logits = [each.labels for each in pairs.values()], [each.compressed for each in pairs.values()]
+    retained = retained_performance(list(pairs.values()), metric, RESAMPLES)
+    speedups = sorted(final.speedup for final in finals.values())
+    return {
+        "seeds": sorted(runs),
+        "score": score_interval(labels, logits, metric, RESAMPLES).model_dump(),
+        "retained": None if retained is None else retained.model_dump(),
+        "scores": {seed: METRICS[metric](pair.labels, pair.compressed) for seed, pair in pairs.items()},
+        "behaviour": _mean([behaviour(pair) for pair in pairs.values()]),
+        **_cost([final.cost for final in finals.values()]),
+        "fewer_flops": statistics.median(_fewer(baselines[seed], final.cost) for seed, final in finals.items()),
+        "minutes": statistics.median(final.cost.train_seconds for final in finals.values()) / 60,
+        "own_speedups": {"median": statistics.median(speedups), "spread": [speedups[0], speedups[-1]]},
+    }
+
+
+def _cost(costs: list[Cost]) -> dict[str, Any]:
+    """Give the medians over seeds: pruning cuts a little differently in each."""
+    names = ("parameters", "size_bytes", "compressed_bytes", "linear_flops_per_token")
+    return {name: statistics.median_low([getattr(cost, name) or 0 for cost in costs]) for name in names}
+
+
+def _fewer(baseline: Cost, cost: Cost) -> float:
+    assert baseline.linear_flops_per_token is not None
+    assert cost.linear_flops_per_token is not None
+    return baseline.linear_flops_per_token / cost.linear_flops_per_token
+
+
+def _final(run: Path) -> Final:
+    final = finished(run).final
+    assert final is not None
+    return final
+
+
+def _mean(each: list[dict[str, float]]) -> dict[str, float]:
+    return {name: statistics.mean(one[name] for one in each) for name in each[0] if name != "mcnemar_p"}

@@ -1,0 +1,78 @@
+"""Times saved models against their baseline: all in one process, each next to a baseline run of its own, in turns."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from plankwise.data.encoding import Collator, encode, flatten, lengths_of, token_budget_batches
+from plankwise.data.reading import Reading
+from plankwise.encoder.checkpoint import load_tokenizer, load_trained
+from plankwise.study.benchmark import fixed_threads, ratio, take_turns
+
+TEXTS, TOKENS_PER_BATCH = 256, 2048
+BESIDE = "baseline beside "
+
+
+def time_models(
+    baseline: Path, models: dict[str, Path], texts: Dataset, reading: Reading, rounds: int, threads: int
+) -> dict[str, Any]:
+    """Measure how many times as many of a task's own texts each model predicts in the time of the baseline.
+
+    A round runs the baseline and one model right after each other, then the next pair; every other round goes
+    backwards, so that neither comes first more often. What else the machine does then hits both of a pair alike.
+
+    Args:
+        baseline: folder of the uncompressed model.
+        models: folders of the others, by name.
+        texts: of the task; 256 of them are read, evenly chosen.
+        reading: how much of a text is read.
+        rounds: that are timed.
+        threads: of torch.
+
+    Returns:
+        For each name the median of the rounds' ratios, the smallest and the largest, and the median time of a text.
+    """
+    chosen = texts.select(np.linspace(0, len(texts) - 1, min(TEXTS, len(texts)), dtype=int).tolist())
+    with torch.inference_mode(), fixed_threads(threads):
+        runs: dict[str, Callable[[], None]] = {}
+        for name, folder in models.items():
+            runs[BESIDE + name] = predicting(baseline, chosen, reading)
+            runs[name] = predicting(folder, chosen, reading)
+        seconds = take_turns(runs, rounds)
+    return {
+        name: {
+            **ratio(seconds[BESIDE + name], seconds[name]),
+            "ms_per_text": 1000 * statistics.median(seconds[name]) / len(chosen),
+            "baseline_ms_per_text": 1000 * statistics.median(seconds[BESIDE + name]) / len(chosen),
+        }
+        for name in models
+    }
+
+
+def predicting(folder: Path, texts: Dataset, reading: Reading) -> Callable[[], None]:
+    """Load a model and make what predicts all texts once, by its own tokenizer."""
+    return predicting_by(load_trained(str(folder)), load_tokenizer(str(folder)), texts, reading)
+
+
+def predicting_by(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Dataset, reading: Reading
+) -> Callable[[], None]:
+    """Make what predicts all texts once, sorted by length into batches of at most 2,048 padded tokens."""
+    inputs, _ = flatten(encode(texts, tokenizer, reading))
+    collate = Collator(tokenizer)
+    groups = token_budget_batches(lengths_of(inputs), TOKENS_PER_BATCH)
+    batches = [collate([inputs[index] for index in group]) for group in groups]
+
+    def run() -> None:
+        for batch in batches:
+            model(**batch)
+
+    return run

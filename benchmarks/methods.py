@@ -1,0 +1,254 @@
+"""Methods of compression side by side: one baseline a seed, the same training for each, one table for each task.
+
+Runs every variant of `method_variants.py` through the command line into runs/methods/TASK/, going on where an earlier
+call stopped; one that fails is reported and the others go on. Then all saved models are timed against their baseline in
+one process (`method_timing.py`), since timings of runs that shared the machine prove little. From both comes
+results/methods_TASK.json and from that a table of the README (`make tables`). The last line printed is one JSON object.
+
+Usage: python benchmarks/methods.py TASK [--seeds 1 2 3] [--only NAME ...] [--epochs 3] [--threads 1]
+         [--do run time collect] [--data PATH] [--model FOLDER] [--baselines FOLDER] [--list]
+
+`--baselines` names a folder with baseline-SEED/baseline made by `plankwise finetune` of the same recipe, data and
+model; without it they are trained first. For davidson2017 without `--model` a small encoder is pretrained before that.
+Two processes may share the work by `--do run` and different seeds; `--do time collect` then comes alone, at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from method_collect import collected
+from method_timing import time_models
+from method_variants import RECOVERY_RATE, STUDENT_RATE, Budget, Steps, variants
+from plankwise.core.files import write_json
+from plankwise.core.recipe import read_recipe
+from plankwise.core.records import FILE_NAME, read_record
+from plankwise.data.task import TEST
+from plankwise.study.plan import Recipe
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+ROUNDS_OF_RUNS = 3  # of each run's own timing, which is not reported
+TIMING = "timing.json"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One task of the comparison.
+
+    Attributes:
+        task: its name.
+        data_key: key of the recipe that names the data.
+        data: what that is by default.
+        model: a checkpoint to start from; none means one is pretrained.
+        max_length: of the model's input.
+    """
+
+    task: str
+    data_key: str
+    data: Path
+    model: Path | None
+    max_length: int
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe whose steps are replaced."""
+        return ROOT / "recipes" / f"{self.task}.yaml"
+
+    @property
+    def runs(self) -> Path:
+        """The folder of all its runs."""
+        return ROOT / "runs" / "methods" / self.task
+
+
+BENCHES = {
+    bench.task: bench
+    for bench in (
+        Bench("germeval2018", "task.path", SHARED / "data/germeval2018", SHARED / "models/german-mini-12x128", 128),
+        Bench("davidson2017", "task.train", SHARED / "data/davidson2017/labeled_data.csv", None, 96),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a comparison reads and writes, and how many threads it takes."""
+
+    bench: Bench
+    data: Path
+    model: Path
+    baselines: Path
+    threads: int
+
+    def common(self, seed: int) -> list[str]:
+        """What every verb is told."""
+        model = json.dumps({"source": str(self.model), "max_length": self.bench.max_length})
+        sets = [f"{self.bench.data_key}={self.data}", f"model={model}"]
+        return ["--seed", str(seed), "--resume", *(part for each in sets for part in ("--set", each))]
+
+    def baseline(self, seed: int) -> Path:
+        """The stage of a seed's uncompressed model."""
+        return self.baselines / f"baseline-{seed}" / "baseline"
+
+    def run(self, name: str, seed: int) -> Path:
+        """The run of one variant."""
+        return self.bench.runs / f"{name}-{seed}"
+
+
+def plankwise(arguments: list[str], log: Path, threads: int) -> bool:
+    """Run one verb, its output into a file; tell whether it came to its end."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    with log.open("w", encoding="utf-8") as file:
+        command = [sys.executable, "-m", "plankwise", *arguments]
+        return subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment).returncode == 0
+
+
+def place_of(bench: Bench, arguments: argparse.Namespace) -> Place:
+    """Settle where things are; pretrain the encoder where the task has none."""
+    data = (arguments.data or bench.data).resolve()
+    model = arguments.model or bench.model or bench.runs / "language-model" / "pretrained"
+    place = Place(bench, data, model.resolve(), (arguments.baselines or bench.runs).resolve(), arguments.threads)
+    if not model.exists() and "run" in arguments.do:
+        sets = [f"{bench.data_key}={data}", "baseline.epochs=0.05", "baseline.evaluations_per_epoch=1"]
+        said = [part for each in sets for part in ("--set", each)]
+        whole = ["finetune", str(bench.recipe), "--out", str(model.parent), "--seed", "0", "--resume", *said]
+        if not plankwise(whole, model.parent.with_suffix(".log"), arguments.threads):
+            sys.exit(f"pretraining failed: {last_line(model.parent.with_suffix('.log'))}")
+    return place
+
+
+def run_all(place: Place, seeds: list[int], chosen: dict[str, Steps]) -> None:
+    for seed in seeds:
+        if not train_baseline(place, seed):
+            continue
+        for name, steps in chosen.items():
+            out = place.run(name, seed)
+            sets = [f"name={name}", f"steps={json.dumps(steps)}"]
+            sets += [f"evaluation.rounds={ROUNDS_OF_RUNS}", f"evaluation.threads={place.threads}"]
+            said = [*place.common(seed), *(part for each in sets for part in ("--set", each))]
+            whole = ["compress", str(place.bench.recipe), "--baseline", str(place.baseline(seed)), "--out", str(out)]
+            done = plankwise([*whole, *said], log_of(out), place.threads)
+            print(f"{out.name}: {scores_of(out) if done else 'failed: ' + last_line(log_of(out))}", flush=True)
+
+
+def train_baseline(place: Place, seed: int) -> bool:
+    if place.baseline(seed).exists():
+        return True
+    out = place.baseline(seed).parent
+    done = plankwise(
+        ["finetune", str(place.bench.recipe), "--out", str(out), *place.common(seed)], log_of(out), place.threads
+    )
+    print(f"{out.name}: {'trained' if done else 'failed: ' + last_line(log_of(out))}", flush=True)
+    return done
+
+
+def log_of(run: Path) -> Path:
+    return run.with_name(f"{run.name}.log")
+
+
+def last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8").strip().splitlines() if log.exists() else []
+    return lines[-1] if lines else "no output"
+
+
+def scores_of(run: Path) -> str:
+    final = read_record(run).final
+    return ", ".join(f"{name} {value:.3f}" for name, value in final.scores.items()) if final else "unfinished"
+
+
+def is_finished(run: Path) -> bool:
+    return (run / FILE_NAME).exists() and read_record(run).final is not None
+
+
+def time_all(place: Place, seed: int, names: list[str], rounds: int) -> None:
+    """Time all finished models of one seed and keep what was measured beside the runs."""
+    folders = {name: place.run(name, seed) / "model" for name in names if is_finished(place.run(name, seed))}
+    if not folders:
+        sys.exit(f"nothing to time: no run of seed {seed} is finished in {place.bench.runs}")
+    recipe = recipe_of(place)
+    texts = recipe.task.load().splits[TEST]
+    measured = time_models(place.baseline(seed), folders, texts, recipe.model.reading, rounds, place.threads)
+    about = {"seed": seed, "rounds": rounds, "threads": place.threads, "runtime": "torch eager fp32"}
+    write_json(place.bench.runs / TIMING, {**about, "variants": measured})
+
+
+def recipe_of(place: Place) -> Recipe:
+    sets = [part for part in place.common(0) if "=" in part]
+    return read_recipe(place.bench.recipe, Recipe, sets)
+
+
+def collect(place: Place, seeds: list[int], chosen: dict[str, Steps], budget: Budget) -> dict[str, Any]:
+    finished = {name: [seed for seed in seeds if is_finished(place.run(name, seed))] for name in chosen}
+    timing = place.bench.runs / TIMING
+    return {
+        "task": place.bench.task,
+        "seeds": seeds,
+        "training": {
+            "student": budget.training(budget.student_rate),
+            "recovery": budget.training(budget.recovery_rate),
+        },
+        **collected(
+            recipe_of(place).task.load(),
+            {seed: place.baseline(seed) for seed in seeds},
+            {name: {seed: place.run(name, seed) for seed in found} for name, found in finished.items() if found},
+            json.loads(timing.read_text()) if timing.exists() else {"variants": {}},
+        ),
+        "not_finished": {
+            f"{name}-{seed}": last_line(log_of(place.run(name, seed)))
+            for name, found in finished.items()
+            for seed in seeds
+            if seed not in found
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("task", choices=BENCHES)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="some of the variants")
+    parser.add_argument("--list", action="store_true", help="print the variants' names, do nothing")
+    parser.add_argument("--do", nargs="+", choices=["run", "time", "collect"], default=["run", "time", "collect"])
+    parser.add_argument("--epochs", type=float, default=3.0)
+    parser.add_argument("--learning-rate", type=float, default=STUDENT_RATE, help="of 6-layer students")
+    parser.add_argument("--recovery-learning-rate", type=float, default=RECOVERY_RATE, help="of 12-layer recoveries")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=11, help="of the timing")
+    parser.add_argument("--timed-seed", type=int, help="whose models are timed; the first by default")
+    for name in ("--data", "--model", "--baselines"):
+        parser.add_argument(name, type=Path)
+    arguments = parser.parse_args()
+    budget = Budget(arguments.epochs, arguments.learning_rate, arguments.recovery_learning_rate)
+    every = variants(budget)
+    if unknown := [name for name in arguments.only or [] if name not in every]:
+        parser.error(f"no variant '{unknown[0]}'; allowed: {', '.join(every)}")
+    chosen = {name: steps for name, steps in every.items() if name in (arguments.only or every)}
+    if arguments.list:
+        print(json.dumps(list(chosen)))
+        return
+    place = place_of(BENCHES[arguments.task], arguments)
+    if "run" in arguments.do:
+        run_all(place, arguments.seeds, chosen)
+    if "time" in arguments.do:
+        time_all(place, arguments.timed_seed or arguments.seeds[0], list(chosen), arguments.rounds)
+    if "collect" in arguments.do:
+        write_result(collect(place, arguments.seeds, every if arguments.only is None else chosen, budget))
+
+
+def write_result(result: dict[str, Any]) -> None:
+    (ROOT / "results").mkdir(exist_ok=True)
+    write_json(ROOT / "results" / f"methods_{result['task']}.json", result)
+    short = {name: {key: each[key] for key in ("score", "retained")} for name, each in result["variants"].items()}
+    print(json.dumps({"baseline": result["baseline"]["score"], **short, "not_finished": result["not_finished"]}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""What structured pruning without labels costs at BERT-base size: half the operations, repaired and saved.
+
+BERT-base geometry with random weights, German tweets of GermEval 2018, 2,000 of them without their labels. Which heads
+and neurons such a model can spare means nothing; how long it takes to find out does not depend on the weights. The
+aim is at most 10 minutes on two cores. The last line is one JSON object:
+
+- seconds: of each phase: importance, selection, repair, save, and their total with all that lies between
+- linear_flops_per_token: before and after, and fewer_flops, their ratio
+- speedup: of predicting the task's own texts, both models in turns, median of the rounds' ratios and their spread
+- peak_bytes: most memory of the whole process
+
+Usage: python benchmarks/pruning_cost.py [--target 2.0] [--examples 2000] [--threads 2] [--rounds 7] [--data FOLDER]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForSequenceClassification, BertConfig, PreTrainedModel
+
+from method_timing import predicting_by
+from plankwise.core.runtime import environment
+from plankwise.data.germeval import GermEval2018
+from plankwise.data.reading import Reading
+from plankwise.data.task import TEST, Task
+from plankwise.encoder.checkpoint import load_tokenizer, load_trained, save
+from plankwise.encoder.cost import count_parameters, linear_flops_per_token
+from plankwise.methods.method import Job
+from plankwise.methods.pruning import Pruning
+from plankwise.study.benchmark import fixed_threads, ratio, take_turns
+from plankwise.training.losses import task_loss
+from theseus_step import high_water_mark
+
+SHARED = Path(__file__).parents[1].parent / "shared"
+TEXTS = 64
+
+
+def bert_base(vocabulary: int, labels: int) -> PreTrainedModel:
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=vocabulary, num_labels=labels, problem_type="single_label_classification")
+    model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
+    return model.eval()
+
+
+def prune_and_save(model: PreTrainedModel, settings: Pruning, job: Job, folder: Path) -> dict[str, float]:
+    """Prune `model` into `folder`; seconds of the phases."""
+    start = time.perf_counter()
+    smaller = settings.compress(model, job)
+    compressed = time.perf_counter()
+    save(smaller, job.tokenizer, folder)
+    return {"save": time.perf_counter() - compressed, "total": time.perf_counter() - start}
+
+
+def measure(arguments: argparse.Namespace, task: Task) -> dict[str, Any]:
+    tokenizer, reading = load_tokenizer(str(arguments.tokenizer)), Reading(max_length=128)
+    model, notes = bert_base(len(tokenizer), len(task.labels)), dict[str, Any]()
+    settings = Pruning(target=arguments.target, examples=arguments.examples, labels=False, repair=True, training=None)
+    with tempfile.TemporaryDirectory() as scratch, fixed_threads(arguments.threads):
+        job = Job(
+            task=task.without_test(),
+            tokenizer=tokenizer,
+            reading=reading,
+            loss=task_loss(task.kind),
+            seed=0,
+            folder=Path(scratch) / "work",
+            note=notes.__setitem__,
+        )
+        seconds = prune_and_save(model, settings, job, Path(scratch) / "pruned")
+        pruned = load_trained(str(Path(scratch) / "pruned"))
+        texts = task.splits[TEST].select(range(TEXTS))
+        with torch.inference_mode():
+            runs = {
+                name: predicting_by(each, tokenizer, texts, reading)
+                for name, each in {"before": model, "after": pruned}.items()
+            }
+            timed = take_turns(runs, arguments.rounds)
+    flops = {"before": linear_flops_per_token(model), "after": linear_flops_per_token(pruned)}
+    return {
+        "seconds": {**notes["seconds"], **seconds},
+        "minutes": seconds["total"] / 60,
+        "linear_flops_per_token": flops,
+        "fewer_flops": flops["before"] / flops["after"],
+        "parameters": {"before": count_parameters(model), "after": count_parameters(pruned)},
+        **ratio(timed["before"], timed["after"]),
+        "examples": notes["examples"],
+        "threads": arguments.threads,
+        "peak_bytes": high_water_mark(),
+        "environment": environment(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--target", type=float, default=2.0)
+    parser.add_argument("--examples", type=int, default=2000)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--data", type=Path, default=SHARED / "data/germeval2018")
+    parser.add_argument("--tokenizer", type=Path, default=SHARED / "models/german-mini-12x128")
+    arguments = parser.parse_args()
+    result = measure(arguments, GermEval2018(path=arguments.data).load())
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
