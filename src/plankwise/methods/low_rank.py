@@ -36,6 +36,7 @@ from plankwise.methods.method import Job, train_on_task
 from plankwise.methods.sampling import sampled
 from plankwise.training.fit import Training
 from plankwise.training.row_importance import row_importance
+from plankwise.training.teacher import Teacher, check_taught
 
 Share = Annotated[float, pydantic.Field(gt=0, lt=1)]
 
@@ -49,6 +50,7 @@ class LowRank:
         feed_forward: share of the feed-forward projections' parameters to keep; null leaves them whole.
         weighting: `fisher` weighs rows by the task's loss, `none` is plain truncated SVD.
         examples: of the training split, at most, that `fisher` measures rows on.
+        teacher: what training learns beside the task.
         training: of the whole factorized model; null trains nothing.
     """
 
@@ -57,12 +59,14 @@ class LowRank:
     feed_forward: Share | None = None
     weighting: Literal["fisher", "none"] = "fisher"
     examples: Annotated[int, pydantic.Field(ge=1)] = 2000
+    teacher: Teacher | None = None
     training: Training | None = None
 
     @pydantic.model_validator(mode="after")
     def _does_something(self) -> LowRank:
         if self.embeddings is None and self.feed_forward is None:
             raise ValueError("give embeddings, feed_forward or both: the share of their parameters to keep")
+        check_taught(self.teacher, self.training)
         return self
 
     def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:
@@ -97,7 +101,7 @@ class LowRank:
         job.note("seconds", {"factorization": time.perf_counter() - begun})
         job.note("ranks", {name: rank for name, rank in dataclasses.asdict(ranks_of(planned)).items() if rank})
         if self.training is not None:
-            train_on_task(smaller, job, self.training, "low rank")
+            train_on_task(smaller, job, self.training, "low rank", teacher=self.teacher, given=model)
         return smaller.eval()
 
     def _importance(self, model: PreTrainedModel, job: Job, names: list[str]) -> dict[str, Tensor]:

@@ -32,7 +32,7 @@ from plankwise.methods.repair import repair
 from plankwise.methods.sampling import sampled
 from plankwise.methods.selection import Kept, select, select_uniform
 from plankwise.training.fit import Count, Training
-from plankwise.training.teacher import Teacher
+from plankwise.training.teacher import Teacher, check_taught
 
 REPAIR_TOKENS = 65_536  # hidden states of so many tokens are held at a time, of both models
 MEASURES = {"flops": flops_costs, "parameters": parameter_costs}
@@ -75,8 +75,7 @@ class Pruning:
 
     @pydantic.model_validator(mode="after")
     def _teacher_needs_training(self) -> Pruning:
-        if self.teacher is not None and self.training is None:
-            raise ValueError("teacher is what training afterwards learns from; give training too, or leave teacher out")
+        check_taught(self.teacher, self.training)
         return self
 
     def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:

@@ -21,6 +21,7 @@ from plankwise.encoder.anatomy import anatomy_of
 from plankwise.encoder.sparsity import Masks, matrices_of, sparsity_of
 from plankwise.methods.method import Job, train_on_task
 from plankwise.training.fit import Training
+from plankwise.training.teacher import Teacher, check_taught
 
 
 @settings
@@ -35,6 +36,7 @@ class Unstructured:
         start: share of the steps at which `cubic` begins.
         end: share of the steps at which `cubic` has reached `sparsity`; the rest trains the weights that are left.
         embeddings: whether the table of word embeddings is pruned along, ranked and counted like one more matrix.
+        teacher: what training learns beside the task.
         training: of the whole model; null prunes in one shot and trains nothing.
     """
 
@@ -46,6 +48,7 @@ class Unstructured:
     start: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.1
     end: Annotated[float, pydantic.Field(gt=0, le=1)] = 0.7
     embeddings: bool = False
+    teacher: Teacher | None = None
     training: Training | None = Training()
 
     @pydantic.model_validator(mode="after")
@@ -56,6 +59,7 @@ class Unstructured:
             raise ValueError("importance 'movement' is learned in training; allowed with it: schedule 'cubic'")
         if self.training is None and self.schedule == "cubic":
             raise ValueError("training null leaves no steps to a schedule 'cubic'; allowed with it: 'one_shot'")
+        check_taught(self.teacher, self.training)
         return self
 
     def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:
@@ -72,7 +76,9 @@ class Unstructured:
             # What counts is the model at its final sparsity: an earlier one is better because it is less sparse.
             full_at = self.end if self.schedule == "cubic" else 0.0
             sparsify = Sparsifying(masks, self._schedule(), self.sparsity, full_at)
-            train_on_task(sparse, job, self.training, "unstructured", sparsify, judge_from=full_at)
+            train_on_task(
+                sparse, job, self.training, "unstructured", sparsify, full_at, teacher=self.teacher, given=model
+            )
         masks.remove(self.sparsity)
         job.note("sparsity", sparsity_of(matrices))
         return sparse.eval()

@@ -7,6 +7,7 @@ memory and, in a language model, the time of the decoder.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import time
@@ -31,6 +32,7 @@ from plankwise.encoder.embeddings import fixed_rows, keep_tokens, plan_fewer_tok
 from plankwise.encoder.low_rank import has_low_rank
 from plankwise.methods.method import Job, blocks_for, train_on_task
 from plankwise.training.fit import Training
+from plankwise.training.teacher import Teacher, check_taught
 
 TASK = "task"
 COMPARED_TEXTS = 2000
@@ -45,6 +47,7 @@ class TrimmedVocabulary:
         source: the texts to count: `task` for the training split, else files, folders or globs as in a corpus.
         text: key or column that holds the text, in files that have such.
         most: the largest vocabulary; the most frequent tokens fill it.
+        teacher: what training afterwards learns beside the task.
         training: of the whole model afterwards; none by default.
     """
 
@@ -53,7 +56,13 @@ class TrimmedVocabulary:
     source: str | Annotated[tuple[str, ...], pydantic.Field(min_length=1)] = TASK
     text: str = "text"
     most: Annotated[int, pydantic.Field(ge=1)] | None = None
+    teacher: Teacher | None = None
     training: Training | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _teacher_needs_training(self) -> TrimmedVocabulary:
+        check_taught(self.teacher, self.training)
+        return self
 
     def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:
         """Give the configuration of the model, as far as it can be known: with `most` tokens, or as many as before.
@@ -83,7 +92,10 @@ class TrimmedVocabulary:
         job.note("seconds", {"counting": time.perf_counter() - begun})
         job.deliver_tokenizer(trimmed)
         if self.training is not None:
-            train_on_task(smaller, dataclasses.replace(job, tokenizer=trimmed), self.training, "vocabulary")
+            after = dataclasses.replace(job, tokenizer=trimmed)
+            train_on_task(
+                smaller, after, self.training, "vocabulary", teacher=self.teacher, given=copy.deepcopy(smaller)
+            )
         return smaller.eval()
 
     def _counts(self, job: Job) -> Counts:

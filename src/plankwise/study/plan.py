@@ -13,6 +13,7 @@ from plankwise.data.germeval import GermEval2018, GermEval2019
 from plankwise.data.reading import Reading
 from plankwise.data.tables import HubDataset, Table
 from plankwise.methods.checkpoint import Checkpoint
+from plankwise.methods.low_rank import TIED, LowRank
 from plankwise.methods.registry import AnyMethod
 from plankwise.training.fit import Training
 from plankwise.training.masking import Masking
@@ -116,6 +117,8 @@ class Recipe:
             raise ValueError("steps: checkpoint fine-tunes for a task with labels; a corpus has none")
         if any(getattr(getattr(step, "teacher", None), "cache", None) == "hidden" for step in self.steps):
             raise ValueError("steps: teacher.cache 'hidden' is for a task with labels; on a corpus masks change")
+        if any(isinstance(step, LowRank) and step.embeddings is not None for step in self.steps):
+            raise ValueError(f"steps: low_rank: {TIED}")
         if self.objective.class_weights != "none":
             raise ValueError("objective.class_weights is for a task with labels; a corpus has none")
         return self

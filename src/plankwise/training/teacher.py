@@ -89,6 +89,16 @@ class Teacher:
         return self.cache != "none" and not self.relations
 
 
+def check_taught(teacher: Teacher | None, training: object | None) -> None:
+    """Refuse a teacher without a training that could learn from it, as a validator of settings does.
+
+    Raises:
+        ValueError: saying what is allowed.
+    """
+    if teacher is not None and training is None:
+        raise ValueError("teacher is what training afterwards learns from; give training too, or leave teacher out")
+
+
 def check_layers(teacher: Teacher, student_depth: int, teacher_depth: int | None = None) -> None:
     """Refuse layers that a student, or a teacher if its depth is known, does not have.
 
