@@ -29,6 +29,7 @@ from plankwise.encoder.shapes import is_plain
 from plankwise.methods.checkpoint import Checkpoint
 from plankwise.methods.distillation import Distillation, Sizes, Student
 from plankwise.methods.layer_subset import LayerSubset
+from plankwise.methods.learned_pruning import LearnedPruning
 from plankwise.methods.low_rank import LowRank
 from plankwise.methods.method import Job, Method
 from plankwise.methods.pruning import Pruning
@@ -41,6 +42,7 @@ from plankwise.training.losses import task_loss
 from plankwise.training.teacher import Teacher
 
 TRAINING = Training(epochs=2, batch_size=16, learning_rate=2e-3, precision="fp32", evaluations_per_epoch=2)
+LONGER = dataclasses.replace(TRAINING, epochs=4)  # for trainings of two parts, as long as TRAINING each
 QUICK = dataclasses.replace(TRAINING, epochs=1, evaluations_per_epoch=1)  # for pairs, of which there are many
 SCRATCH = Path(tempfile.mkdtemp(prefix="plankwise-tests-"))
 OTHER = tiny.save_source(SCRATCH / "other", layers=3)
@@ -75,6 +77,10 @@ SETTINGS: dict[str, Case] = {
     "theseus-blend": Case(Theseus(modules=2, mode="blend", train_embeddings=True, training=TRAINING)),
     "layer-subset": Case(LayerSubset(layers=2, training=TRAINING)),
     "checkpoint": Case(Checkpoint(source=str(OTHER), training=TRAINING)),
+    "learned-pruning": Case(LearnedPruning(search=0.5, training=LONGER), plain=False),
+    "learned-pruning-movement": Case(
+        LearnedPruning(gates="movement", search=0.5, training=LONGER), plain=False, paired=False
+    ),
     "distillation": Case(Distillation(student=Student(layers=2), training=TRAINING)),
     "distillation-inside": Case(
         Distillation(

@@ -22,7 +22,7 @@ from plankwise.core.runtime import mix_seed
 from plankwise.encoder.anatomy import layers_of
 from plankwise.encoder.cost import linear_flops_per_token
 from plankwise.encoder.low_rank import has_low_rank
-from plankwise.encoder.shapes import LayerShape, prune, shapes_of, with_shapes
+from plankwise.encoder.shapes import prune, shapes_of
 from plankwise.encoder.surgery import frozen_twin
 from plankwise.methods.costs import Costs, flops_costs, parameter_costs
 from plankwise.methods.importance import Importance, gate_importance, magnitude_importance, own_label_loss
@@ -30,7 +30,7 @@ from plankwise.methods.latency import latency_costs
 from plankwise.methods.method import Job, train_on_task
 from plankwise.methods.repair import repair
 from plankwise.methods.sampling import sampled
-from plankwise.methods.selection import Kept, select, select_uniform
+from plankwise.methods.selection import Kept, cut_evenly, select, select_uniform
 from plankwise.training.fit import Count, Training
 from plankwise.training.teacher import Teacher, check_taught
 
@@ -86,8 +86,7 @@ class Pruning:
         """
         if has_low_rank(config, "feed_forward"):
             raise MethodError("pruning cannot cut low-rank layers; put low_rank behind pruning")
-        share = 1 / self.target
-        return with_shapes(config, [_shrunk(each, share, self.shape == "plain") for each in shapes_of(config)])
+        return cut_evenly(config, 1 / self.target, whole_heads=self.shape == "plain")
 
     def compress(self, model: PreTrainedModel, job: Job) -> PreTrainedModel:
         """Rank units, choose what stays, cut, repair, and train on if asked."""
@@ -145,8 +144,3 @@ class Pruning:
         flops = [linear_flops_per_token(each) for each in (model, smaller)]
         shapes = [[len(shape.heads), shape.neurons] for shape in shapes_of(smaller.config)]
         job.note("pruning", {"linear_flops_per_token": flops, "heads_and_neurons": shapes})
-
-
-def _shrunk(shape: LayerShape, share: float, whole_heads: bool) -> LayerShape:
-    heads = shape.heads if whole_heads else shape.heads[: max(1, round(len(shape.heads) * share))]
-    return LayerShape(heads, max(1, round(shape.neurons * share)))

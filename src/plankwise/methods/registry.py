@@ -9,15 +9,34 @@ import pydantic
 from plankwise.methods.checkpoint import Checkpoint
 from plankwise.methods.distillation import Distillation
 from plankwise.methods.layer_subset import LayerSubset
+from plankwise.methods.learned_pruning import LearnedPruning
 from plankwise.methods.low_rank import LowRank
 from plankwise.methods.pruning import Pruning
 from plankwise.methods.theseus import Theseus
 from plankwise.methods.unstructured import Unstructured
 from plankwise.methods.vocabulary import TrimmedVocabulary
 
-METHODS = (Theseus, LayerSubset, Checkpoint, Distillation, Pruning, Unstructured, TrimmedVocabulary, LowRank)
+METHODS = (
+    Theseus,
+    LayerSubset,
+    Checkpoint,
+    Distillation,
+    Pruning,
+    LearnedPruning,
+    Unstructured,
+    TrimmedVocabulary,
+    LowRank,
+)
 
 AnyMethod = Annotated[
-    Theseus | LayerSubset | Checkpoint | Distillation | Pruning | Unstructured | TrimmedVocabulary | LowRank,
+    Theseus
+    | LayerSubset
+    | Checkpoint
+    | Distillation
+    | Pruning
+    | LearnedPruning
+    | Unstructured
+    | TrimmedVocabulary
+    | LowRank,
     pydantic.Field(discriminator="method"),
 ]

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from transformers import PreTrainedConfig
 
 from plankwise.core.errors import MethodError
+from plankwise.encoder.shapes import LayerShape, shapes_of, with_shapes
 from plankwise.methods.costs import Costs, Floats
 
 BUCKETS = 20_000  # whole units that a budget is cut into where its costs have no common unit of their own
@@ -114,6 +116,16 @@ def select_uniform(
     at_heads, at_neurons = np.unravel_index(best, losses.shape)
     depth = len(heads)
     return _kept(heads, neurons, [head_levels[at_heads]] * depth, [neuron_levels[at_neurons]] * depth)
+
+
+def cut_evenly(config: PreTrainedConfig, share: float, whole_heads: bool = False) -> PreTrainedConfig:
+    """Copy `config` for a model that keeps this share of every layer's heads and neurons, and at least one of each."""
+
+    def left(shape: LayerShape) -> LayerShape:
+        heads = shape.heads if whole_heads else shape.heads[: max(1, round(len(shape.heads) * share))]
+        return LayerShape(heads, max(1, round(shape.neurons * share)))
+
+    return with_shapes(config, [left(shape) for shape in shapes_of(config)])
 
 
 def _require(smallest: float, budget: float, unit: str) -> None:

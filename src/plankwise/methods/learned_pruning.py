@@ -1,0 +1,155 @@
+"""Learned pruning: gates on heads, neurons and whole sublayers learn together with the weights, then are cut for real.
+
+Xia, Zhong, Chen 2022, "Structured Pruning Learns Compact and Accurate Models" (CoFi), arXiv 2204.00408. A price on the
+expected number of operations, set by two multipliers that learn too, drives the model to its target, which rises over
+the first steps. What stays is then chosen under the exact budget, cut out, and fine-tuned for the other steps. Where
+`pruning` decides once, from gradients, here weights and gates adapt to each other while the decision is made.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Annotated, Any, Literal
+
+import pydantic
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from plankwise.core.errors import MethodError
+from plankwise.core.recipe import settings
+from plankwise.core.runtime import mix_seed
+from plankwise.encoder.cost import linear_flops_per_token
+from plankwise.encoder.gates import fold, gated_anew
+from plankwise.encoder.low_rank import has_low_rank
+from plankwise.encoder.shapes import prune, shapes_of
+from plankwise.methods.costs import flops_costs
+from plankwise.methods.learned_gates import Kind, LearnedGates
+from plankwise.methods.method import Job, train_on_task
+from plankwise.methods.selection import cut_evenly
+from plankwise.training.fit import Fitted, Training
+from plankwise.training.teacher import Teacher, check_layers
+
+GATES = "learned_gates"  # name of the gates' module in the network while it trains
+
+
+@settings
+class LearnedPruning:
+    """Settings of learned pruning.
+
+    Attributes:
+        target: how many times fewer operations the linear layers of all Transformer layers need in the end.
+        gates: which kind learns what stays.
+        search: share of the steps in which gates learn; the rest fine-tunes what they left.
+        warmup: share of all steps over which the target rises to the full one; part of the search.
+        gate_learning_rate: peak rate of the gates; it follows the training's schedule.
+        neuron_step: neurons stay in multiples of this, or all of a layer's.
+        teacher: what is learned from a larger model beside the task, in both parts.
+        training: of both parts; each warms up and cools down by itself.
+    """
+
+    method: Literal["learned_pruning"] = "learned_pruning"
+    target: Annotated[float, pydantic.Field(gt=1)] = 2.0
+    gates: Kind = "hard_concrete"
+    search: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.6
+    warmup: Annotated[float, pydantic.Field(ge=0)] = 0.3
+    gate_learning_rate: Annotated[float, pydantic.Field(gt=0)] = 0.05
+    neuron_step: Annotated[int, pydantic.Field(ge=1)] = 8
+    teacher: Teacher | None = None
+    training: Training = Training()
+
+    @pydantic.model_validator(mode="after")
+    def _target_is_full_before_the_end(self) -> LearnedPruning:
+        if self.warmup > self.search:
+            raise ValueError(f"warmup {self.warmup} ends behind the search; allowed: up to {self.search}")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _heads_may_go(self) -> LearnedPruning:
+        if self.teacher is not None and self.teacher.relations:
+            raise ValueError("relations need heads in the last layer, and gates may shut all; allowed: 0")
+        return self
+
+    def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:
+        """Give the configuration of a model cut evenly; which layers lose how much, only training can say.
+
+        Raises:
+            MethodError: if the model's feed-forward layers are low-rank, or a teacher's layer map does not fit.
+        """
+        if has_low_rank(config, "feed_forward"):
+            raise MethodError("learned_pruning cannot cut low-rank layers; put low_rank behind it")
+        if self.teacher is not None:
+            check_layers(self.teacher, int(config.num_hidden_layers))
+        return cut_evenly(config, 1 / self.target)
+
+    def compress(self, model: PreTrainedModel, job: Job) -> PreTrainedModel:
+        """Train weights and gates, cut out what they left shut, and fine-tune the rest."""
+        self.plan(model.config)
+        costs = flops_costs(model)
+        budget = costs.full() / self.target
+        if costs.fixed >= budget:
+            raise MethodError(f"target {self.target:g} cannot be met: too much of the model is no head and no neuron")
+        network = copy.deepcopy(model).requires_grad_(True)
+        gates = LearnedGates(costs, self.gates, self.gate_learning_rate / self.training.learning_rate)
+        network.add_module(GATES, gates.to(model.device))
+        searched = self._search(network, gates, model, job)
+        kept = gates.choose(costs, budget, self.neuron_step)
+        delattr(network, GATES)
+        smaller = prune(network, kept.heads, kept.neurons)
+        fold(smaller, gates.settled(kept))
+        self._note(model, smaller, gates, job)
+        self._tune(smaller, searched, model, job)
+        return smaller.eval()
+
+    def _search(self, network: PreTrainedModel, gates: LearnedGates, model: PreTrainedModel, job: Job) -> Fitted:
+        """Train weights and gates; the last weights count, since earlier ones never cost as little."""
+        part = dataclasses.replace(
+            self.training, epochs=self.training.epochs * self.search, keep="last", early_stopping_patience=None
+        )
+
+        def add_price(step: int, total: int) -> None:
+            """Put the price's gradient where that of the step's batches will be added."""
+            torch.autograd.backward(gates.price(self.goal(self.search * step / total, gates.first_share)))
+
+        with gated_anew(network, gates.factors):
+            return train_on_task(
+                network, _renamed(job, "search"), part, "search", add_price, teacher=self.teacher, given=model
+            )
+
+    def goal(self, progress: float, first_share: float = 1.0) -> float:
+        """Give the share of the operations that may be left after a share of all steps: from the first to 1/target."""
+        risen = 1.0 if progress >= self.warmup else progress / self.warmup
+        return first_share - risen * (first_share - 1.0 / self.target)
+
+    def _tune(self, smaller: PreTrainedModel, searched: Fitted, model: PreTrainedModel, job: Job) -> None:
+        part = dataclasses.replace(self.training, epochs=self.training.epochs * (1 - self.search))
+        seed = mix_seed(job.seed, "learned_pruning", "tuning")
+        notes: dict[str, Any] = {}
+        own = dataclasses.replace(job, folder=job.folder / "tuning", seed=seed, note=notes.__setitem__)
+        train_on_task(smaller, own, part, "tuning", teacher=self.teacher, given=model)
+        for key, value in notes.items():
+            job.note(key, _both(searched, value) if key == "training" else value)
+
+    def _note(self, model: PreTrainedModel, smaller: PreTrainedModel, gates: LearnedGates, job: Job) -> None:
+        flops = [linear_flops_per_token(each) for each in (model, smaller)]
+        with torch.no_grad():
+            expected = float(gates.expected_share())
+        shapes = [[len(shape.heads), shape.neurons] for shape in shapes_of(smaller.config)]
+        job.note("pruning", {"linear_flops_per_token": flops, "expected_share": expected, "heads_and_neurons": shapes})
+
+
+def _renamed(job: Job, name: str) -> Job:
+    """Let what is noted of a training stand under another name."""
+    return dataclasses.replace(job, note=lambda key, value: job.note(name if key == "training" else key, value))
+
+
+def _both(searched: Fitted, tuning: dict[str, Any]) -> dict[str, Any]:
+    """Add the search's steps and seconds to the note of the training that followed; scores are of the cut model."""
+    return {
+        **tuning,
+        "steps": searched.steps + tuning["steps"],
+        "planned_steps": searched.planned_steps + tuning["planned_steps"],
+        "best_step": searched.steps + tuning["best_step"],
+        "history": [{**each, "step": searched.steps + each["step"]} for each in tuning["history"]],
+        "train_seconds": searched.train_seconds + tuning["train_seconds"],
+    }
