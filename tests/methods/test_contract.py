@@ -77,7 +77,7 @@ SETTINGS: dict[str, Case] = {
     "theseus-blend": Case(Theseus(modules=2, mode="blend", train_embeddings=True, training=TRAINING)),
     "layer-subset": Case(LayerSubset(layers=2, training=TRAINING)),
     "checkpoint": Case(Checkpoint(source=str(OTHER), training=TRAINING)),
-    "learned-pruning": Case(LearnedPruning(search=0.5, training=LONGER), plain=False),
+    "learned-pruning": Case(LearnedPruning(target=1.3, search=0.5, training=LONGER), plain=False),
     "learned-pruning-movement": Case(
         LearnedPruning(gates="movement", search=0.5, training=LONGER), plain=False, paired=False
     ),
@@ -118,6 +118,7 @@ REFUSED: dict[tuple[str, str], str] = {  # orders that cannot work: what `plan` 
     ("vocabulary", "checkpoint"): "has a tokenizer of its own, and a step before trims it",
     ("low-rank", "low-rank"): "low rank already",
     ("low-rank", "pruning"): "low-rank",
+    ("low-rank", "learned-pruning"): "low-rank",
     ("low-rank", "vocabulary"): "low rank",
 }
 PAIRED = [name for name, case in SETTINGS.items() if case.paired]
