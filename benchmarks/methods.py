@@ -36,7 +36,7 @@ from plankwise.study.plan import Recipe
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 ROUNDS_OF_RUNS = 3  # of each run's own timing, which is not reported
-TIMING = "timing.json"
+TIMING, ITSELF = "timing.json", "baseline"
 
 
 @dataclass(frozen=True)
@@ -175,8 +175,10 @@ def time_all(place: Place, seed: int, names: list[str], rounds: int) -> None:
         sys.exit(f"nothing to time: no run of seed {seed} is finished in {place.bench.runs}")
     recipe = recipe_of(place)
     texts = recipe.task.load().splits[TEST]
+    folders[ITSELF] = place.baseline(seed)  # what comes out beside 1.0 is what this machine's noise is worth
     measured = time_models(place.baseline(seed), folders, texts, recipe.model.reading, rounds, place.threads)
-    about = {"seed": seed, "rounds": rounds, "threads": place.threads, "runtime": "torch eager fp32"}
+    about = {"itself": measured.pop(ITSELF)}
+    about |= {"seed": seed, "rounds": rounds, "threads": place.threads, "runtime": "torch eager fp32"}
     write_json(place.bench.runs / TIMING, {**about, "variants": measured})
 
 
@@ -221,7 +223,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=STUDENT_RATE, help="of 6-layer students")
     parser.add_argument("--recovery-learning-rate", type=float, default=RECOVERY_RATE, help="of 12-layer recoveries")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=11, help="of the timing")
+    parser.add_argument("--rounds", type=int, default=15, help="of the timing")
     parser.add_argument("--timed-seed", type=int, help="whose models are timed; the first by default")
     for name in ("--data", "--model", "--baselines"):
         parser.add_argument(name, type=Path)

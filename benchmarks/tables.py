@@ -160,9 +160,11 @@ def methods(result: dict[str, Any]) -> str:
     ]
     if result["timing"]:
         timing = result["timing"]
+        low, high = timing["itself"]["spread"]
         closing.append(
             f"Faster: {timing['runtime']}, {timing['threads']} thread(s), models of seed {timing['seed']}, median of "
-            f"{timing['rounds']} rounds and in brackets the smallest and largest."
+            f"{timing['rounds']} rounds and in brackets the smallest and largest; the baseline "
+            f"against a copy of itself: {timing['itself']['speedup']:.2f}× [{low:.2f}, {high:.2f}]."
         )
     if result["not_finished"]:
         closing.append(f"Not finished: {', '.join(result['not_finished'])}.")
