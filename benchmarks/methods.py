@@ -17,16 +17,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from method_collect import collected
 from method_timing import time_models
 from method_variants import RECOVERY_RATE, STUDENT_RATE, Budget, Steps, variants
+from plankwise import cli
 from plankwise.core.files import write_json
 from plankwise.core.recipe import read_recipe
 from plankwise.core.records import FILE_NAME, read_record
@@ -103,12 +105,24 @@ class Place:
 
 
 def plankwise(arguments: list[str], log: Path, threads: int) -> bool:
-    """Run one verb, its output into a file; tell whether it came to its end."""
+    """Run one verb in a process of its own, its output into a file; tell whether it came to its end.
+
+    The process is a fork of this one, which saves each of many runs the seconds that imports take.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    process = multiprocessing.get_context("fork").Process(target=_verb, args=(arguments, log, threads))
+    process.start()
+    process.join()
+    return process.exitcode == 0
+
+
+def _verb(arguments: list[str], log: Path, threads: int) -> None:
     with log.open("w", encoding="utf-8") as file:
-        command = [sys.executable, "-m", "plankwise", *arguments]
-        return subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment).returncode == 0
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+        torch.set_num_threads(threads)
+        sys.argv = ["plankwise", *arguments]
+        cli.main()
 
 
 def place_of(bench: Bench, arguments: argparse.Namespace) -> Place:
@@ -220,7 +234,7 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="print the variants' names, do nothing")
     parser.add_argument("--do", nargs="+", choices=["run", "time", "collect"], default=["run", "time", "collect"])
     parser.add_argument("--epochs", type=float, default=3.0)
-    parser.add_argument("--learning-rate", type=float, default=STUDENT_RATE, help="of 6-layer students")
+    parser.add_argument("--learning-rate", type=float, default=STUDENT_RATE, help="of shallower students")
     parser.add_argument("--recovery-learning-rate", type=float, default=RECOVERY_RATE, help="of 12-layer recoveries")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15, help="of the timing")

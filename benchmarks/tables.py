@@ -155,7 +155,7 @@ def methods(result: dict[str, Any]) -> str:
     closing = [
         f"{len(result['seeds'])} seeds, {result['rows']['test']:,} test texts; always guessing the majority scores "
         f"{guess:.3f}, TF-IDF with logistic regression {words:.3f}. Whatever trains does so for "
-        f"{result['training']['student']['epochs']:g} epochs; learning rates {rates} for 6-layer students and for "
+        f"{result['training']['student']['epochs']:g} epochs; learning rates {rates} for shallower students and for "
         "models that keep 12 layers. Sizes are medians over seeds."
     ]
     if result["timing"]:
