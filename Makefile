@@ -42,6 +42,11 @@ bench: install demo
 	$(BIN)/python benchmarks/corpus_memory.py | tail -n 1 > results/corpus_memory.json
 	$(BIN)/python benchmarks/domain_step.py | tail -n 1 > results/domain_step.json
 	$(BIN)/python benchmarks/germeval2018.py
+	$(BIN)/python benchmarks/methods.py germeval2018 --epochs 1
+	$(BIN)/python benchmarks/methods.py davidson2017 --epochs 0.5
+	$(BIN)/python benchmarks/pruning_cost.py | tail -n 1 > results/pruning_cost.json
+	$(BIN)/python -m pip install --quiet --no-deps --target runs/peer textbrewer
+	$(BIN)/python benchmarks/peer_textbrewer.py --peer runs/peer
 	$(BIN)/plankwise domain recipes/domain_lm.yaml --out runs/domain --resume --json > results/domain_lm.json
 	$(BIN)/plankwise domain recipes/domain_lm_clinical.yaml --out runs/domain-clinical --resume --json \
 	  > results/domain_lm_clinical.json

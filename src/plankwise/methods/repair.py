@@ -188,17 +188,19 @@ def _fit(student: _Climb, index: int, part: int, wanted: Sequence[Tensor], ridge
         gram += given.T @ given
         target += given.T @ residual
         error += float(residual.double().square().sum())
-    change = _ridge(gram, target, ridge)
+    change, penalty = _ridge(gram, target, ridge)
     projection.weight.data += change[: projection.in_features].T.to(projection.weight.dtype)
     if projection.bias is not None:
         projection.bias.data += change[-1].to(projection.bias.dtype)
-    left = error - 2 * float((change * target).sum()) + float((change * (gram @ change)).sum())
-    return 1.0 - left / error if error > 0 else 0.0
+    # |R − XC|² = |R|² − 2⟨C, XᵀR⟩ + ⟨C, XᵀXC⟩, and XᵀXC is XᵀR − λC by the very equation that gave C.
+    gained = float((change * target).sum()) + penalty * float(change.square().sum())
+    return gained / error if error > 0 else 0.0
 
 
-def _ridge(gram: Tensor, target: Tensor, ridge: float) -> Tensor:
-    """Solve (G + λI) change = target, [inputs, width], with λ relative to the mean of G's diagonal."""
-    scale = max(float(gram.diagonal().mean()), torch.finfo(torch.float32).tiny)
-    penalty = ridge * scale * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-    solved: Tensor = torch.linalg.solve(gram + penalty, target)
-    return solved
+def _ridge(gram: Tensor, target: Tensor, ridge: float) -> tuple[Tensor, float]:
+    """Solve (G + λI) change = target, [inputs, width], with λ relative to the mean of G's diagonal; also give λ."""
+    penalty = ridge * max(float(gram.diagonal().mean()), torch.finfo(torch.float32).tiny)
+    gram.diagonal().add_(penalty)
+    factor, failed = torch.linalg.cholesky_ex(gram)  # it fails where λ is below the rounding of G
+    solved: Tensor = torch.linalg.solve(gram, target) if failed else torch.cholesky_solve(target, factor)
+    return solved, penalty
