@@ -37,7 +37,7 @@ from plankwise.study.plan import Recipe
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
-ROUNDS_OF_RUNS = 3  # of each run's own timing, which is not reported
+ROUNDS_OF_RUNS, RESAMPLES_OF_RUNS = 3, 100  # of each run's own timing and intervals, which are not reported
 TIMING, ITSELF = "timing.json", "baseline"
 
 
@@ -147,6 +147,7 @@ def run_all(place: Place, seeds: list[int], chosen: dict[str, Steps]) -> None:
             out = place.run(name, seed)
             sets = [f"name={name}", f"steps={json.dumps(steps)}"]
             sets += [f"evaluation.rounds={ROUNDS_OF_RUNS}", f"evaluation.threads={place.threads}"]
+            sets += [f"evaluation.bootstrap={RESAMPLES_OF_RUNS}"]
             said = [*place.common(seed), *(part for each in sets for part in ("--set", each))]
             whole = ["compress", str(place.bench.recipe), "--baseline", str(place.baseline(seed)), "--out", str(out)]
             done = plankwise([*whole, *said], log_of(out), place.threads)

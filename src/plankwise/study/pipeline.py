@@ -27,6 +27,7 @@ from plankwise.study.run_folder import RunFolder
 from plankwise.study.stages import BASELINE, Stages
 from plankwise.training.fit import check_training
 from plankwise.training.scratch import scratch_config
+from plankwise.training.teacher_model import check_source
 
 logger = logging.getLogger(__name__)
 MODEL = "model"
@@ -73,7 +74,8 @@ def check(recipe: Recipe, task: Task | None = None) -> Checked:
             configs.append(step.plan(configs[-1]))
             if step.training is not None:
                 check_training(step.training)
-        except (MethodError, RecipeError) as error:
+            check_source(getattr(step, "teacher", None))
+        except (MethodError, RecipeError, ModelError) as error:
             raise type(error)(f"steps.{number} ({step.method}): {error}") from None
     task = task or recipe.task.load()
     check_fits(recipe.model.reading, task, tokenizer)

@@ -10,10 +10,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plankwise.core.errors import MethodError
 from plankwise.data.task import Kind
-from plankwise.encoder.checkpoint import load_masked_lm, load_tokenizer, load_trained
+from plankwise.encoder.checkpoint import load_config, load_masked_lm, load_tokenizer, load_trained
 from plankwise.encoder.surgery import frozen_twin
 from plankwise.training.teacher import Teacher
 
+OF_THE_RUN = ("baseline", "input")
 Baseline = Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
 
 
@@ -71,6 +72,22 @@ def find_expert(
     return Expert(frozen_twin(model).to(student.device).eval(), own, name, alike)
 
 
+def check_source(teacher: Teacher | None) -> None:
+    """Refuse a teacher that is not there.
+
+    Raises:
+        MethodError: naming what is allowed.
+        ModelError: if its folder holds no encoder.
+    """
+    if teacher is None or teacher.source in OF_THE_RUN:
+        return
+    if not Path(teacher.source).is_dir():
+        raise MethodError(
+            f"teacher.source '{teacher.source}' is no folder; allowed: baseline, input, or a model folder"
+        )
+    load_config(teacher.source)
+
+
 def _load(
     teacher: Teacher,
     tokenizer: PreTrainedTokenizerBase,
@@ -80,14 +97,11 @@ def _load(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str]:
     if teacher.source == "baseline" and baseline is not None:
         return *baseline(), "baseline"
-    if teacher.source in ("baseline", "input"):
+    if teacher.source in OF_THE_RUN:
         if given is None:
             raise MethodError(f"teacher.source '{teacher.source}': there is no such model here; name a folder")
         return given, tokenizer, "input"
-    if not Path(teacher.source).is_dir():
-        raise MethodError(
-            f"teacher.source '{teacher.source}' is no folder; allowed: baseline, input, or a model folder"
-        )
+    check_source(teacher)
     model = load_masked_lm(teacher.source, head_is_new=False) if kind == "masked_lm" else load_trained(teacher.source)
     return model, load_tokenizer(teacher.source), teacher.source
 
