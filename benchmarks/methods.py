@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from method_collect import collected
 from method_timing import time_models
 from method_variants import RECOVERY_RATE, STUDENT_RATE, Budget, Steps, variants

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_linear_schedule_with_warmup
 
 from plankwise.core.files import write_json
-from plankwise.core.runtime import environment, mix_seed
+from plankwise.core.runtime import environment, fixed_threads, mix_seed
 from plankwise.data.encoding import Batch, Collator, encode, lengths_of
 from plankwise.data.germeval import GermEval2018
 from plankwise.data.reading import Reading
@@ -47,7 +47,6 @@ from plankwise.encoder.checkpoint import load_tokenizer, load_trained
 from plankwise.encoder.surgery import rebuild
 from plankwise.methods.distillation import Distillation, Student
 from plankwise.methods.method import Job
-from plankwise.study.benchmark import fixed_threads
 from plankwise.study.compare import Pair, retained_performance, score_interval
 from plankwise.training.evaluate import predict
 from plankwise.training.fit import Training, planned_steps

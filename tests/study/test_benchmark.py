@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import tiny
+from plankwise.core.runtime import fixed_threads
 from plankwise.data.encoding import encode
 from plankwise.data.reading import Reading
-from plankwise.study.benchmark import Variant, benchmark, fixed_threads, ratio, take_turns
+from plankwise.study.benchmark import Variant, benchmark, ratio, take_turns
 
 
 class TestTurns:

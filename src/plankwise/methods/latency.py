@@ -15,8 +15,7 @@ import logging
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from transformers import PreTrainedModel
 from plankwise.core.errors import MethodError
 from plankwise.core.files import write_json
 from plankwise.core.progress import bar
-from plankwise.core.runtime import agree, environment, is_main_process, mix_seed
+from plankwise.core.runtime import agree, environment, fixed_threads, is_main_process, mix_seed
 from plankwise.data.corpus import built_once, cache_folder
 from plankwise.encoder.anatomy import layer_types, layers_of, set_layers
 from plankwise.encoder.configuration import depth_key, usable_positions
@@ -85,7 +84,7 @@ def latency_costs(
     positions = usable_positions(model.config)
     if tokens > positions:
         raise MethodError(f"cannot measure at {tokens} tokens: the model has {positions} positions")
-    with _fixed_threads(threads) as used:
+    with fixed_threads(threads) as used:
         call = _Call(batch_size, tokens, used)
         key = _key(model, call)
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
@@ -253,14 +252,3 @@ def _batch(model: PreTrainedModel, call: _Call) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(mix_seed("latency"))
     ids = torch.randint(min(5, words - 1), words, (call.batch_size, call.tokens), generator=generator)
     return {"input_ids": ids.to(model.device), "attention_mask": torch.ones_like(ids).to(model.device)}
-
-
-@contextmanager
-def _fixed_threads(wanted: int | None) -> Iterator[int]:
-    """Fix torch's threads for a while and give their number."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(wanted or before)
-    try:
-        yield torch.get_num_threads()
-    finally:
-        torch.set_num_threads(before)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from plankwise.core.runtime import fixed_threads
 from plankwise.data.encoding import Collator, flatten, lengths_of, token_budget_batches
 from plankwise.encoder.configuration import usable_positions
 
@@ -90,17 +90,6 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> dict[str, Any]:
     """Give the median of the rounds' ratios and their spread."""
     ratios = [one / other for one, other in zip(above, below, strict=True)]
     return {"speedup": statistics.median(ratios), "spread": [min(ratios), max(ratios)]}
-
-
-@contextmanager
-def fixed_threads(threads: int | None) -> Iterator[int]:
-    """Fix torch's threads for a while and give their number."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
-        yield torch.get_num_threads()
-    finally:
-        torch.set_num_threads(before)
 
 
 def _latency(models: dict[str, PreTrainedModel], tokens: int, rounds: int) -> dict[str, Any]:
