@@ -148,7 +148,7 @@ def methods(result: dict[str, Any]) -> str:
         f"| method | {metric}, test | retained | parameters | fewer FLOPs | size | zstd | faster | minutes |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
         method_line("baseline, 12 layers", result["baseline"]),
-        *(method_line(name, each) for name, each in result["variants"].items()),
+        *(method_line(seeded(name, each, result), each) for name, each in result["variants"].items()),
     ]
     guess, words = result["majority"][result["metric"]], result["bag_of_words"]["scores"][result["metric"]]
     rates = " and ".join(f"{each['learning_rate']:g}" for each in result["training"].values())
@@ -169,6 +169,11 @@ def methods(result: dict[str, Any]) -> str:
     if result["not_finished"]:
         closing.append(f"Not finished: {', '.join(result['not_finished'])}.")
     return "\n".join([*lines, "", " ".join(closing)])
+
+
+def seeded(name: str, each: dict[str, Any], result: dict[str, Any]) -> str:
+    """Say of a variant how many seeds it has, if these are not all."""
+    return name if len(each["seeds"]) == len(result["seeds"]) else f"{name} ({len(each['seeds'])} of the seeds)"
 
 
 def method_line(name: str, each: dict[str, Any]) -> str:
