@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from plankwise import cli
 from plankwise.data.task import Row, Task, build_task
@@ -100,8 +107,17 @@ def model(kind: str = "bert", layers: int = 4, labels: int = 2, seed: int = 0, *
     config = AutoConfig.for_model(kind, **{**common, **SIZES[kind], **changes})
     config.num_labels = labels
     config.problem_type = "single_label_classification"
+    return _jittered(AutoModelForSequenceClassification, config, seed)
+
+
+def masked_lm(kind: str = "bert", layers: int = 2, seed: int = 0, **changes: Any) -> PreTrainedModel:
+    """Build the same with a masked-LM head."""
+    return _jittered(AutoModelForMaskedLM, model(kind, layers, **changes).config, seed)
+
+
+def _jittered(factory: Any, config: PreTrainedConfig, seed: int) -> PreTrainedModel:
     torch.manual_seed(seed)
-    made = AutoModelForSequenceClassification.from_config(config)
+    made: PreTrainedModel = factory.from_config(config)
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))

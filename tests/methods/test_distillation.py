@@ -235,8 +235,6 @@ def test_settings_that_contradict_themselves_are_refused(given: dict[str, Any], 
     [
         (Distillation(student=Student(sizes=Sizes(hidden_size=15))), "do not divide hidden_size 15"),
         (Distillation(student=Student(layers=9)), "allowed: 1 to 4"),
-        (subset(relations=1.0, relation_layers=(2, 3)), "student has the layers 0 to 1"),
-        (Theseus(modules=2, teacher=Teacher(hidden=1.0, layer_map=[(3, 3)])), "student has the layers 0 to 1"),
     ],
 )
 def test_what_cannot_fit_is_refused_by_the_plan(method: Method, message: str) -> None:

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import tiny
-from plankwise.core.errors import CheckpointError, OutputError, RecipeError
+from plankwise.core.errors import CheckpointError, MethodError, OutputError, RecipeError
 from plankwise.core.recipe import read_recipe
 from plankwise.core.records import read_record
 from plankwise.methods import method
@@ -346,3 +346,15 @@ def test_a_kill_while_the_recipe_is_written_leaves_a_folder_that_can_be_used(rec
     quick = recipe(recipe_path, "steps=[]", "baseline.epochs=0.2", "name=quick")
     assert run(check(quick), out, resume=True, until="baseline").baseline is not None
     assert not list(out.glob(".recipe.yaml.*"))
+
+
+@pytest.mark.parametrize(
+    ("teacher", "message"),
+    [
+        ("{hidden: 1, layer_map: [[9, 0]]}", "steps.0 .theseus.: layer_map .9, 0.: the student has the layers 0 to"),
+        ("{source: nowhere}", "steps.0 .theseus.: teacher.source 'nowhere' is no folder; allowed: baseline, input"),
+    ],
+)
+def test_a_teacher_that_cannot_teach_is_refused_beforehand(recipe_path: Path, teacher: str, message: str) -> None:
+    with pytest.raises(MethodError, match=message):
+        check(recipe(recipe_path, f"steps.0.teacher={teacher}"))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from datasets import Dataset
 from torch.nn import functional
-from transformers import AutoModelForMaskedLM, PreTrainedModel
+from transformers import AutoModelForMaskedLM
 
 import tiny
 from plankwise.data.blocks import blocks_of, continuations
@@ -30,16 +30,6 @@ KINDS: dict[str, int] = {"wordpiece": 60, "bpe": 275, "unigram": 60}
 
 def made(kind: Any = "wordpiece") -> Any:
     return train_tokenizer(TEXTS, Vocabulary(kind=kind, size=KINDS[kind]), 32)
-
-
-def masked_lm(kind: str, **changes: Any) -> PreTrainedModel:
-    config = tiny.model(kind, 2, **changes).config
-    torch.manual_seed(0)
-    model = AutoModelForMaskedLM.from_config(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return model.eval()
 
 
 def some_blocks(folder: Path, tokenizer: Any = None, block: int = 16) -> Dataset:
@@ -109,7 +99,7 @@ def test_the_rate_follows_its_schedule(rate: float, end_rate: float | None) -> N
 @pytest.mark.parametrize("kind", tiny.ARCHITECTURES)
 @pytest.mark.parametrize("train", [False, True])
 def test_logits_of_masked_positions_equal_the_full_computation(kind: str, train: bool) -> None:
-    model = masked_lm(kind).train(train)
+    model = tiny.masked_lm(kind).train(train)
     positions = MaskedPositions(tiny.tokenizer(), Masking(rate=0.3))
     ids = torch.randint(5, 32, (4, 12), generator=torch.Generator().manual_seed(0))
     batch = positions.prepare({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
@@ -125,7 +115,7 @@ def test_logits_of_masked_positions_equal_the_full_computation(kind: str, train:
 
 
 def test_a_score_equals_hand_arithmetic_and_is_always_the_same(tmp_path: Path) -> None:
-    model, tokenizer = masked_lm("bert"), tiny.tokenizer()
+    model, tokenizer = tiny.masked_lm("bert"), tiny.tokenizer()
     data, settings = some_blocks(tmp_path), Masking(rate=0.2, end_rate=0.9)
     positions = MaskedPositions(tokenizer, settings)
     generator = torch.Generator().manual_seed(0)
@@ -146,7 +136,7 @@ def test_a_score_equals_hand_arithmetic_and_is_always_the_same(tmp_path: Path) -
 
 def test_of_many_blocks_an_even_sample_is_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(masking, "MOST_BLOCKS", 10)
-    model, data = masked_lm("bert"), some_blocks(tmp_path)
+    model, data = tiny.masked_lm("bert"), some_blocks(tmp_path)
     every = math.ceil(len(data) / 10)
     expected = score_masked_lm(model, tiny.tokenizer(), data, Masking())
     sample = data.select(range(0, len(data), every))
@@ -154,7 +144,7 @@ def test_of_many_blocks_an_even_sample_is_scored(tmp_path: Path, monkeypatch: py
 
 
 def test_scoring_leaves_training_as_it_was(tmp_path: Path) -> None:
-    model, tokenizer, data = masked_lm("bert").train(), tiny.tokenizer(), some_blocks(tmp_path)
+    model, tokenizer, data = tiny.masked_lm("bert").train(), tiny.tokenizer(), some_blocks(tmp_path)
     with MaskedPositions(tokenizer, Masking(end_rate=0.5)).on(model) as positions:
         positions.at_step(3, 11)
         rate, state = positions.rate, torch.get_rng_state()
@@ -170,7 +160,7 @@ def test_scoring_in_between_does_not_change_what_is_learned(tmp_path: Path) -> N
     tokenizer, data = tiny.tokenizer(), some_blocks(tmp_path / "blocks")
     weights = []
     for evaluations in (1, 5):
-        model = masked_lm("bert")
+        model = tiny.masked_lm("bert")
         training = Training(epochs=1, batch_size=8, keep="last", evaluations_per_epoch=evaluations, precision="fp32")
         with masked_lm_material(model, tokenizer, data, data.select(range(8)), Masking(end_rate=0.4)) as material:
             fit(model, material, training, seed=1, folder=tmp_path / str(evaluations))

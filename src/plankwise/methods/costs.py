@@ -47,9 +47,7 @@ class Costs:
 
 def flops_costs(model: PreTrainedModel) -> Costs:
     """Count floating-point operations of one token in the linear layers, as `cost.linear_flops_per_token` does."""
-    return _counted(
-        model, lambda linear, _: 2 * linear.weight.numel(), linear_flops_per_token(model), "FLOPs per token"
-    )
+    return _counted(model, _flops, linear_flops_per_token(model), "FLOPs per token")
 
 
 def parameter_costs(model: PreTrainedModel) -> Costs:

@@ -23,7 +23,7 @@ from plankwise.encoder.surgery import Source, rebuild, resized, with_depth
 from plankwise.methods.method import Job, train_on_task
 from plankwise.methods.successors import Initialization, contiguous_modules, sources_of
 from plankwise.training.fit import Training
-from plankwise.training.teacher import Teacher, check_layers
+from plankwise.training.teacher import Teacher
 
 Count = Annotated[int, pydantic.Field(ge=1)]
 
@@ -100,14 +100,13 @@ class Distillation:
         """Give the configuration of the student.
 
         Raises:
-            MethodError: if sizes, or layers that are compared, do not fit.
+            MethodError: if sizes do not fit.
         """
         planned = copy.deepcopy(config)
         if self.student.layers is not None:
             planned = with_depth(config, self._sources(int(config.num_hidden_layers)))
         elif self.student.sizes is not None:
             planned = resized(config, **self.student.sizes.given)
-        check_layers(self.teacher, int(planned.num_hidden_layers))
         return planned
 
     def compress(self, model: PreTrainedModel, job: Job) -> PreTrainedModel:

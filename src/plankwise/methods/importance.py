@@ -30,7 +30,6 @@ from plankwise.methods.sampling import Sample
 from plankwise.training.losses import Loss
 from plankwise.training.metrics import Floats
 
-Kinds = Literal["fisher", "taylor", "magnitude"]
 Importance = tuple[list[Floats], list[Floats]]  # of heads and of neurons, one array for each layer
 
 

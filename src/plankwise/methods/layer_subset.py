@@ -19,7 +19,7 @@ from plankwise.encoder.surgery import Source, rebuild, with_depth
 from plankwise.methods.method import Job, train_on_task
 from plankwise.methods.successors import Initialization, contiguous_modules, sources_of
 from plankwise.training.fit import Training
-from plankwise.training.teacher import Teacher, check_layers
+from plankwise.training.teacher import Teacher
 
 
 @settings
@@ -41,8 +41,6 @@ class LayerSubset:
 
     def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:
         """Give the configuration of the shallower model."""
-        if self.teacher is not None:
-            check_layers(self.teacher, self.layers)
         return with_depth(config, self._sources(int(config.num_hidden_layers)))
 
     def compress(self, model: PreTrainedModel, job: Job) -> PreTrainedModel:

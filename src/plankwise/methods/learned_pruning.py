@@ -28,7 +28,7 @@ from plankwise.methods.learned_gates import Kind, LearnedGates
 from plankwise.methods.method import Job, train_on_task
 from plankwise.methods.selection import cut_evenly
 from plankwise.training.fit import Fitted, Training
-from plankwise.training.teacher import Teacher, check_layers
+from plankwise.training.teacher import Teacher
 
 GATES = "learned_gates"  # name of the gates' module in the network while it trains
 
@@ -74,12 +74,10 @@ class LearnedPruning:
         """Give the configuration of a model cut evenly; which layers lose how much, only training can say.
 
         Raises:
-            MethodError: if the model's feed-forward layers are low-rank, or a teacher's layer map does not fit.
+            MethodError: if the model's feed-forward layers are low-rank.
         """
         if has_low_rank(config, "feed_forward"):
             raise MethodError("learned_pruning cannot cut low-rank layers; put low_rank behind it")
-        if self.teacher is not None:
-            check_layers(self.teacher, int(config.num_hidden_layers))
         return cut_evenly(config, 1 / self.target)
 
     def compress(self, model: PreTrainedModel, job: Job) -> PreTrainedModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -144,17 +145,7 @@ def train_on_task(
             judge_from=judge_from,
             progress=title if job.progress else None,
         )
-    job.note(
-        "training",
-        {
-            "steps": fitted.steps,
-            "planned_steps": fitted.planned_steps,
-            "best_step": fitted.best_step,
-            "history": fitted.history,
-            "precision": fitted.precision,
-            "train_seconds": fitted.train_seconds,
-        },
-    )
+    job.note("training", dataclasses.asdict(fitted))
     return fitted
 
 

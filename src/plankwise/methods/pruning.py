@@ -18,7 +18,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from plankwise.core.errors import MethodError
 from plankwise.core.progress import bar
 from plankwise.core.recipe import settings
-from plankwise.core.runtime import mix_seed
+from plankwise.core.runtime import agree, mix_seed
 from plankwise.encoder.anatomy import layers_of
 from plankwise.encoder.cost import linear_flops_per_token
 from plankwise.encoder.low_rank import has_low_rank
@@ -112,6 +112,7 @@ class Pruning:
             kept = select(heads, neurons, costs, budget, self.neuron_step)
         else:
             kept = select_uniform(heads, neurons, costs, budget, self.neuron_step, whole_heads=self.shape == "plain")
+        agree(repr(kept), "the heads and neurons that stay")
         seconds["selection"] = time.perf_counter() - start - seconds["importance"]
         return kept
 

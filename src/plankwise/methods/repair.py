@@ -78,9 +78,10 @@ class _Climb:
         self.network, self.layers, self._batches = network, list(layers_of(network)), batches
         self._post_norm = not anatomy_of(network.config).pre_norm
         self._entering: list[Tensor | None] = [None] * len(batches)
+        self._leaving: dict[int, Tensor] = {}
 
-    def sublayers(self, index: int, number: int, last: int) -> list[_Seen]:
-        """Run batch `number` through layer `index` as far as the output of attention (0) or feed-forward (1)."""
+    def sublayers(self, index: int, number: int, until: int | None = None) -> list[_Seen]:
+        """Run batch `number` through layer `index`, or until the output of attention (0) or feed-forward (1)."""
         stream: list[Tensor] = []
         seen: list[_Seen] = []
         layer, keep = self.layers[index], self._batches[number]["attention_mask"].bool()
@@ -95,32 +96,34 @@ class _Climb:
         def write(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
             before = stream[-1]
             seen.append(_Seen(before[keep].float(), args[0][keep].float(), output[keep].float()))
-            if len(seen) > last:
+            if len(seen) - 1 == until:
                 raise _Reached
             if not self._post_norm:
                 stream.append(before + output)
 
         handles = [layer.register_forward_pre_hook(enter, with_kwargs=True)]
-        handles += [projection.register_forward_hook(write) for projection in outputs[: last + 1]]
+        handles += [projection.register_forward_hook(write) for projection in outputs]
         if self._post_norm:
             handles.append(neuron_inputs_of(self.network, layer)[0][0].register_forward_pre_hook(between))
         self._run(index, number, handles)
         return seen
 
     def climb(self, index: int) -> None:
-        """Run layer `index` on every batch and keep what it gives."""
-        given: list[Tensor] = []
-
-        def reach(_: nn.Module, __: Any, output: Any) -> None:
-            given.append(hidden_of(output))
-            raise _Reached
-
+        """Run layer `index` on every batch that has not been through all of it, and go on from what it gives."""
         for number in range(len(self._batches)):
-            self._run(index, number, [self.layers[index].register_forward_hook(reach)])
-        self._entering = list(given)
+            if number not in self._leaving:
+                self._run(index, number, [])
+        self._entering = [self._leaving[number] for number in range(len(self._batches))]
+        self._leaving = {}
 
     def _run(self, index: int, number: int, handles: Sequence[Any]) -> None:
         batch, config = self._batches[number], self.network.config
+
+        def leave(_: nn.Module, __: Any, output: Any) -> None:
+            self._leaving[number] = hidden_of(output)
+            raise _Reached
+
+        handles = [*handles, self.layers[index].register_forward_hook(leave)]
         below = [_Passing(layer, config) for layer in self.layers[:index]]
         if below:
             below[-1].hidden = self._entering[number]
@@ -160,7 +163,7 @@ def repair(
     student, teacher = _Climb(pruned, batches), _Climb(frozen_twin(original).eval(), batches)
     gains = []
     for index in range(len(student.layers)):
-        wanted = [[each.before + each.written for each in teacher.sublayers(index, n, 1)] for n in range(len(batches))]
+        wanted = [[each.before + each.written for each in teacher.sublayers(index, n)] for n in range(len(batches))]
         for part in (0, 1):
             gains.append(_fit(student, index, part, [sums[part] for sums in wanted], ridge))
         for each in (student, teacher):

@@ -40,7 +40,7 @@ from plankwise.methods.method import Job, train_on_task
 from plankwise.methods.successors import Initialization, contiguous_modules, sources_of, standing_at
 from plankwise.training.fit import Training
 from plankwise.training.listening import Depth
-from plankwise.training.teacher import Teacher, check_layers
+from plankwise.training.teacher import Teacher
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
@@ -112,8 +112,6 @@ class Theseus:
         """Give the configuration of the successor model."""
         modules = contiguous_modules(int(config.num_hidden_layers), self.modules)
         sources = sources_of(modules, self.initialization)
-        if self.teacher is not None:
-            check_layers(self.teacher, len(modules))
         own = layer_types(config)
         types = [own[standing_at(module, source, own)] for module, source in zip(modules, sources, strict=True)]
         return with_depth(config, sources, types)

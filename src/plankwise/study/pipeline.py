@@ -27,7 +27,8 @@ from plankwise.study.run_folder import RunFolder
 from plankwise.study.stages import BASELINE, Stages
 from plankwise.training.fit import check_training
 from plankwise.training.scratch import scratch_config
-from plankwise.training.teacher_model import check_source
+from plankwise.training.teacher import Teacher
+from plankwise.training.teacher_model import check_teacher
 
 logger = logging.getLogger(__name__)
 MODEL = "model"
@@ -74,7 +75,9 @@ def check(recipe: Recipe, task: Task | None = None) -> Checked:
             configs.append(step.plan(configs[-1]))
             if step.training is not None:
                 check_training(step.training)
-            check_source(getattr(step, "teacher", None))
+            teacher: Teacher | None = getattr(step, "teacher", None)
+            if teacher is not None:
+                check_teacher(teacher, int(configs[-1].num_hidden_layers))
         except (MethodError, RecipeError, ModelError) as error:
             raise type(error)(f"steps.{number} ({step.method}): {error}") from None
     task = task or recipe.task.load()

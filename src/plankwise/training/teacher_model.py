@@ -12,7 +12,7 @@ from plankwise.core.errors import MethodError
 from plankwise.data.task import Kind
 from plankwise.encoder.checkpoint import load_config, load_masked_lm, load_tokenizer, load_trained
 from plankwise.encoder.surgery import frozen_twin
-from plankwise.training.teacher import Teacher
+from plankwise.training.teacher import Teacher, check_layers
 
 OF_THE_RUN = ("baseline", "input")
 Baseline = Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
@@ -72,15 +72,19 @@ def find_expert(
     return Expert(frozen_twin(model).to(student.device).eval(), own, name, alike)
 
 
-def check_source(teacher: Teacher | None) -> None:
-    """Refuse a teacher that is not there.
+def check_teacher(teacher: Teacher, student_depth: int) -> None:
+    """Refuse, before anything is trained, a teacher that is not there and layers that the student will not have.
 
     Raises:
         MethodError: naming what is allowed.
         ModelError: if its folder holds no encoder.
     """
-    if teacher is None or teacher.source in OF_THE_RUN:
-        return
+    check_layers(teacher, student_depth)
+    if teacher.source not in OF_THE_RUN:
+        _check_folder(teacher)
+
+
+def _check_folder(teacher: Teacher) -> None:
     if not Path(teacher.source).is_dir():
         raise MethodError(
             f"teacher.source '{teacher.source}' is no folder; allowed: baseline, input, or a model folder"
@@ -101,7 +105,7 @@ def _load(
         if given is None:
             raise MethodError(f"teacher.source '{teacher.source}': there is no such model here; name a folder")
         return given, tokenizer, "input"
-    check_source(teacher)
+    _check_folder(teacher)
     model = load_masked_lm(teacher.source, head_is_new=False) if kind == "masked_lm" else load_trained(teacher.source)
     return model, load_tokenizer(teacher.source), teacher.source
 
