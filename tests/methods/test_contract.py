@@ -24,7 +24,13 @@ from plankwise.data.reading import Reading
 from plankwise.data.task import Task
 from plankwise.encoder.anatomy import layers_of
 from plankwise.encoder.checkpoint import load_tokenizer
-from plankwise.encoder.cost import compressed_size_bytes, count_nonzero, count_parameters, weights_size_bytes
+from plankwise.encoder.cost import (
+    compressed_size_bytes,
+    count_bytes,
+    count_nonzero,
+    count_parameters,
+    weights_size_bytes,
+)
 from plankwise.encoder.shapes import is_plain
 from plankwise.methods.checkpoint import Checkpoint
 from plankwise.methods.distillation import Distillation, Sizes, Student
@@ -33,6 +39,7 @@ from plankwise.methods.learned_pruning import LearnedPruning
 from plankwise.methods.low_rank import LowRank
 from plankwise.methods.method import Job, Method
 from plankwise.methods.pruning import Pruning
+from plankwise.methods.quantization import Quantization
 from plankwise.methods.registry import METHODS, AnyMethod
 from plankwise.methods.theseus import Theseus
 from plankwise.methods.unstructured import Unstructured
@@ -49,6 +56,7 @@ OTHER = tiny.save_source(SCRATCH / "other", layers=3)
 MEASURES: dict[str, tuple[Callable[[PreTrainedModel], int], Callable[[Path], int]]] = {
     "parameters": (count_parameters, weights_size_bytes),
     "nonzero": (count_nonzero, compressed_size_bytes),
+    "bytes": (count_bytes, weights_size_bytes),
 }
 
 
@@ -59,14 +67,14 @@ class Case:
     Attributes:
         method: its settings; trained ones by TRAINING.
         plain: whether plain Transformers loads what it returns; else `plankwise.load` alone does.
-        smaller: what it makes fewer of: parameters, or only nonzero ones.
+        smaller: what it makes fewer of: parameters, or only nonzero ones, or bytes of each.
         seeded: whether another seed gives other weights.
         paired: whether it goes into pairs with all others; of several settings of a method one of each kind is enough.
     """
 
     method: Method
     plain: bool = True
-    smaller: Literal["parameters", "nonzero"] = "parameters"
+    smaller: Literal["parameters", "nonzero", "bytes"] = "parameters"
     seeded: bool = True
     paired: bool = True
 
@@ -113,6 +121,14 @@ SETTINGS: dict[str, Case] = {
     "low-rank-svd": Case(LowRank(feed_forward=0.5, weighting="none"), plain=False, seeded=False, paired=False),
     "vocabulary": Case(TrimmedVocabulary(minimum_count=16), seeded=False),
     "vocabulary-trained": Case(TrimmedVocabulary(most=30, training=TRAINING), paired=False),
+    "quantization": Case(Quantization(examples=48), plain=False, smaller="bytes"),
+    "quantization-margin": Case(Quantization(examples=48, margin=0.1), plain=False, smaller="bytes", paired=False),
+    "quantization-aware": Case(
+        Quantization(examples=48, teacher=Teacher(relations=0.5), training=TRAINING),
+        plain=False,
+        smaller="bytes",
+        paired=False,
+    ),
 }
 REFUSED: dict[tuple[str, str], str] = {  # orders that cannot work: what `plan` says of them, as a regular expression
     ("vocabulary", "checkpoint"): "has a tokenizer of its own, and a step before trims it",
@@ -122,6 +138,7 @@ REFUSED: dict[tuple[str, str], str] = {  # orders that cannot work: what `plan` 
     ("low-rank", "vocabulary"): "low rank",
 }
 PAIRED = [name for name, case in SETTINGS.items() if case.paired]
+REFUSED |= {("quantization", name): "the model is quantized.*quantize last" for name in PAIRED}
 each_method = pytest.mark.parametrize("name", SETTINGS)
 
 

@@ -207,7 +207,8 @@ def _projections(layer: nn.Module, wanted: tuple[Projection, ...]) -> list[tuple
 def _linear(layer: nn.Module, path: str) -> nn.Linear:
     linear = layer.get_submodule(path)
     if not isinstance(linear, nn.Linear):
-        raise MethodError(f"'{path}' is {type(linear).__name__}, no plain linear layer; prune and grow before low_rank")
+        what = f"'{path}' is {type(linear).__name__}, no plain linear layer"
+        raise MethodError(f"{what}; prune and grow before low_rank and quantization")
     return linear
 
 

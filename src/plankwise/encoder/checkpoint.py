@@ -18,6 +18,7 @@ import transformers
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForMaskedLM,
@@ -33,6 +34,7 @@ from plankwise.core.errors import ModelError
 from plankwise.core.files import whole_folder, write_json
 from plankwise.encoder.anatomy import KIND, anatomy_of
 from plankwise.encoder.configuration import depth_key
+from plankwise.encoder.quantized import quantized_of
 from plankwise.encoder.shapes import KEY, check_shapes, is_plain, new_model
 
 PROBLEM_TYPES = {"single_label": "single_label_classification", "multi_label": "multi_label_classification"}
@@ -57,6 +59,7 @@ def load_config(source: str) -> PreTrainedConfig:
         raise ModelError(f"cannot read a model configuration from {source}: {_first_line(error)}") from None
     anatomy_of(config)
     check_shapes(config)
+    quantized_of(config)  # it raises where it cannot be read
     return config
 
 
@@ -197,10 +200,15 @@ def _load_shaped(
     prefix = model.base_model_prefix + "."
     if kind is not type(model.base_model) and not any(name.startswith(prefix) for name in stored):
         stored = {prefix + name: value for name, value in stored.items()}  # an encoder that was saved without a head
-    fitting = {name: value for name, value in stored.items() if name in own and own[name].shape == value.shape}
+    fitting = {name: value for name, value in stored.items() if name in own and _fits(value, own[name])}
     model.load_state_dict(fitting, strict=False)
     loaded = {own[name].data_ptr() for name in fitting if own[name].numel()}
     return model.eval(), [name for name in own if name not in fitting and own[name].data_ptr() not in loaded]
+
+
+def _fits(stored: Tensor, own: Tensor) -> bool:
+    """Tell whether a stored tensor can be a model's own; int8 steps are no weights, nor weights steps."""
+    return stored.shape == own.shape and stored.is_floating_point() == own.is_floating_point()
 
 
 def _looks_like_path(source: str) -> bool:

@@ -2,34 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from plankwise.encoder.anatomy import layers_of
+from plankwise.encoder.quantized import QuantizedLinear, quantized_modules
 
 COMPRESSION_LEVEL = 3
 COMPRESSED_AT_ONCE = 64 << 20
 
 
 def count_parameters(model: PreTrainedModel) -> int:
-    """Count parameters; tied ones once."""
-    return sum(parameter.numel() for parameter in model.parameters())
+    """Count parameters; tied ones once. A weight of int8 counts as one like any other; scales are no parameters."""
+    return sum(each.numel() for each in _weights(model))
 
 
 def count_nonzero(model: PreTrainedModel) -> int:
-    """Count parameters that are not zero; tied ones once."""
-    return sum(int(parameter.count_nonzero()) for parameter in model.parameters())
+    """Count parameters that are not zero; tied ones once. A weight of int8 is zero if it is less than half a step."""
+    return sum(int(each.count_nonzero()) for each in _weights(model))
+
+
+def count_bytes(model: PreTrainedModel) -> int:
+    """Count the bytes that parameters take up in memory, with the scales of those that are of int8."""
+    own = [each for module in quantized_modules(model).values() for each in module.buffers()]
+    return sum(each.numel() * each.element_size() for each in (*model.parameters(), *own))
+
+
+def _weights(model: PreTrainedModel) -> Iterator[Tensor]:
+    yield from model.parameters()
+    for module in quantized_modules(model).values():
+        yield module.weight
+        if isinstance(module, QuantizedLinear) and module.bias is not None:
+            yield module.bias
 
 
 def linear_flops_per_token(model: PreTrainedModel) -> int:
     """Count the floating-point operations of one token in the linear layers of all Transformer layers.
 
-    Two for each weight. Attention itself, embeddings and heads are not in it.
+    Two for each weight, whatever its precision. Attention itself, embeddings and heads are not in it.
     """
-    linears = (module for module in layers_of(model).modules() if isinstance(module, nn.Linear))
+    linears = (module for module in layers_of(model).modules() if isinstance(module, (nn.Linear, QuantizedLinear)))
     return sum(2 * linear.weight.numel() for linear in linears)
 
 

@@ -22,6 +22,8 @@ from plankwise.core.errors import MethodError, ModelError
 from plankwise.encoder.anatomy import anatomy_of, head_inputs_of, layers_of, neuron_inputs_of, residual_outputs_of
 from plankwise.encoder.configuration import OWN, head_size, head_units, neurons_key
 from plankwise.encoder.low_rank import install, ranks_of
+from plankwise.encoder.quantized import install as install_quantized
+from plankwise.encoder.quantized import quantized_of
 
 KEY = OWN
 
@@ -123,6 +125,7 @@ def new_model(kind: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrain
         for layer, shape in zip(layers_of(model), shapes_of(config), strict=True):
             cut_layer(model, layer, shape.heads, range(shape.neurons))
         install(model, ranks_of(config))
+        install_quantized(model, quantized_of(config))
     return model
 
 

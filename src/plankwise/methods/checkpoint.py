@@ -16,6 +16,7 @@ from plankwise.core.recipe import settings
 from plankwise.core.runtime import mix_seed
 from plankwise.encoder.checkpoint import load_classifier, load_config, load_tokenizer
 from plankwise.encoder.embeddings import tokens_are_unknown
+from plankwise.encoder.quantized import refuse_quantized
 from plankwise.methods.method import Job, train_on_task
 from plankwise.training.fit import Training
 from plankwise.training.teacher import Teacher
@@ -42,9 +43,11 @@ class Checkpoint:
         Raises:
             MethodError: if the two do not share their tokenizer.
         """
+        refuse_quantized(config)
         if tokens_are_unknown(config):
             raise MethodError(f"{self.source} has a tokenizer of its own, and a step before trims it; trim behind it")
         other = load_config(self.source)
+        refuse_quantized(other)
         known_at = str(getattr(config, "name_or_path", "") or "")
         same = other.vocab_size == config.vocab_size
         if same and known_at:

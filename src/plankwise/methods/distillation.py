@@ -18,6 +18,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from plankwise.core.recipe import settings
 from plankwise.core.runtime import mix_seed
+from plankwise.encoder.quantized import refuse_quantized
 from plankwise.encoder.shapes import new_model
 from plankwise.encoder.surgery import Source, rebuild, resized, with_depth
 from plankwise.methods.method import Job, train_on_task
@@ -102,6 +103,7 @@ class Distillation:
         Raises:
             MethodError: if sizes do not fit.
         """
+        refuse_quantized(config)
         planned = copy.deepcopy(config)
         if self.student.layers is not None:
             planned = with_depth(config, self._sources(int(config.num_hidden_layers)))

@@ -15,6 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from plankwise.core.recipe import settings
 from plankwise.core.runtime import mix_seed
 from plankwise.encoder.anatomy import layers_of
+from plankwise.encoder.quantized import refuse_quantized
 from plankwise.encoder.surgery import Source, rebuild, with_depth
 from plankwise.methods.method import Job, train_on_task
 from plankwise.methods.successors import Initialization, contiguous_modules, sources_of
@@ -41,6 +42,7 @@ class LayerSubset:
 
     def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:
         """Give the configuration of the shallower model."""
+        refuse_quantized(config)
         return with_depth(config, self._sources(int(config.num_hidden_layers)))
 
     def compress(self, model: PreTrainedModel, job: Job) -> PreTrainedModel:

@@ -22,6 +22,7 @@ from plankwise.core.runtime import mix_seed
 from plankwise.encoder.cost import linear_flops_per_token
 from plankwise.encoder.gates import fold, gated_anew
 from plankwise.encoder.low_rank import has_low_rank
+from plankwise.encoder.quantized import refuse_quantized
 from plankwise.encoder.shapes import prune, shapes_of
 from plankwise.methods.costs import flops_costs
 from plankwise.methods.learned_gates import Kind, LearnedGates
@@ -76,6 +77,7 @@ class LearnedPruning:
         Raises:
             MethodError: if the model's feed-forward layers are low-rank.
         """
+        refuse_quantized(config)
         if has_low_rank(config, "feed_forward"):
             raise MethodError("learned_pruning cannot cut low-rank layers; put low_rank behind it")
         return cut_evenly(config, 1 / self.target)

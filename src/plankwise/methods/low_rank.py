@@ -31,6 +31,7 @@ from plankwise.encoder.low_rank import (
     ranks_of,
     with_ranks,
 )
+from plankwise.encoder.quantized import refuse_quantized
 from plankwise.encoder.shapes import new_model, shapes_of
 from plankwise.methods.method import Job, train_on_task
 from plankwise.methods.sampling import sampled
@@ -75,6 +76,7 @@ class LowRank:
         Raises:
             MethodError: if a part is factorized already, or no rank makes each of its matrices smaller.
         """
+        refuse_quantized(config)
         ranks = ranks_of(config)
         if self.embeddings is not None:
             _refuse_twice(config, "embeddings")

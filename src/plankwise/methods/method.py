@@ -18,6 +18,7 @@ from plankwise.data.corpus import cache_folder
 from plankwise.data.encoding import Collator, Example, encode
 from plankwise.data.reading import Reading
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
+from plankwise.encoder.quantized import refuse_quantized
 from plankwise.training.distillation import Lesson, Subject, lesson
 from plankwise.training.evaluate import predict_logits
 from plankwise.training.fit import Fitted, Training, fit, uses_bf16
@@ -128,8 +129,9 @@ def train_on_task(
         depths: where the layers of `model` are heard, if it is not a plain model.
 
     Raises:
-        MethodError: if the teacher cannot teach this model, before anything is trained.
+        MethodError: if the teacher cannot teach this model, or it is quantized, before anything is trained.
     """
+    refuse_quantized(model.config)
 
     def teach(examples: Sequence[Example] | None) -> AbstractContextManager[Lesson]:
         return _lesson(model, job, training, teacher, given, depths, examples)

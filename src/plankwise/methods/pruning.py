@@ -22,6 +22,7 @@ from plankwise.core.runtime import agree, mix_seed
 from plankwise.encoder.anatomy import layers_of
 from plankwise.encoder.cost import linear_flops_per_token
 from plankwise.encoder.low_rank import has_low_rank
+from plankwise.encoder.quantized import refuse_quantized
 from plankwise.encoder.shapes import prune, shapes_of
 from plankwise.encoder.surgery import frozen_twin
 from plankwise.methods.costs import Costs, flops_costs, parameter_costs
@@ -84,6 +85,7 @@ class Pruning:
         Raises:
             MethodError: if the model's feed-forward layers are low-rank.
         """
+        refuse_quantized(config)
         if has_low_rank(config, "feed_forward"):
             raise MethodError("pruning cannot cut low-rank layers; put low_rank behind pruning")
         return cut_evenly(config, 1 / self.target, whole_heads=self.shape == "plain")

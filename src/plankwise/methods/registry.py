@@ -12,6 +12,7 @@ from plankwise.methods.layer_subset import LayerSubset
 from plankwise.methods.learned_pruning import LearnedPruning
 from plankwise.methods.low_rank import LowRank
 from plankwise.methods.pruning import Pruning
+from plankwise.methods.quantization import Quantization
 from plankwise.methods.theseus import Theseus
 from plankwise.methods.unstructured import Unstructured
 from plankwise.methods.vocabulary import TrimmedVocabulary
@@ -26,6 +27,7 @@ METHODS = (
     Unstructured,
     TrimmedVocabulary,
     LowRank,
+    Quantization,
 )
 
 AnyMethod = Annotated[
@@ -37,6 +39,7 @@ AnyMethod = Annotated[
     | LearnedPruning
     | Unstructured
     | TrimmedVocabulary
-    | LowRank,
+    | LowRank
+    | Quantization,
     pydantic.Field(discriminator="method"),
 ]

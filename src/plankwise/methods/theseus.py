@@ -35,6 +35,7 @@ from plankwise.encoder.anatomy import (
     layers_of,
     set_layers,
 )
+from plankwise.encoder.quantized import refuse_quantized
 from plankwise.encoder.surgery import copy_outside_layers, frozen_twin, rebuild, thaw, with_depth
 from plankwise.methods.method import Job, train_on_task
 from plankwise.methods.successors import Initialization, contiguous_modules, sources_of, standing_at
@@ -110,6 +111,7 @@ class Theseus:
 
     def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:
         """Give the configuration of the successor model."""
+        refuse_quantized(config)
         modules = contiguous_modules(int(config.num_hidden_layers), self.modules)
         sources = sources_of(modules, self.initialization)
         own = layer_types(config)

@@ -18,6 +18,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from plankwise.core.recipe import settings
 from plankwise.core.schedules import Schedule, cubic
 from plankwise.encoder.anatomy import anatomy_of
+from plankwise.encoder.quantized import refuse_quantized
 from plankwise.encoder.sparsity import Masks, matrices_of, sparsity_of
 from plankwise.methods.method import Job, train_on_task
 from plankwise.training.fit import Training
@@ -65,6 +66,7 @@ class Unstructured:
     def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:
         """Give the configuration of the sparse model, which is that of the dense one."""
         anatomy_of(config)
+        refuse_quantized(config)
         return copy.deepcopy(config)
 
     def compress(self, model: PreTrainedModel, job: Job) -> PreTrainedModel:

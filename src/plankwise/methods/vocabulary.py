@@ -30,6 +30,7 @@ from plankwise.data.trimming import Counts, always_kept, choose_tokens, count_to
 from plankwise.encoder.checkpoint import load_tokenizer
 from plankwise.encoder.embeddings import fixed_rows, keep_tokens, plan_fewer_tokens, tokens_are_unknown
 from plankwise.encoder.low_rank import has_low_rank
+from plankwise.encoder.quantized import refuse_quantized
 from plankwise.methods.method import Job, blocks_for, train_on_task
 from plankwise.training.fit import Training
 from plankwise.training.teacher import Teacher, check_taught
@@ -70,6 +71,7 @@ class TrimmedVocabulary:
         Raises:
             MethodError: if there are no such files, the tokenizer cannot be trimmed, or `most` is too few.
         """
+        refuse_quantized(config)
         if has_low_rank(config, "embeddings"):
             raise MethodError("the embeddings are of low rank; trim the vocabulary before low_rank")
         self._files()

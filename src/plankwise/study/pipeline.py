@@ -19,6 +19,7 @@ from plankwise.data.encoding import check_fits
 from plankwise.data.task import Task
 from plankwise.encoder.checkpoint import load_config, load_tokenizer
 from plankwise.encoder.configuration import usable_positions
+from plankwise.encoder.quantized import LAST, is_quantized
 from plankwise.methods.vocabulary import TrimmedVocabulary
 from plankwise.study.final import PREDICTIONS, measure_final
 from plankwise.study.plan import Recipe
@@ -61,6 +62,8 @@ def check(recipe: Recipe, task: Task | None = None) -> Checked:
     """
     source, scratch = recipe.model.source, recipe.model.scratch
     config = load_config(source or "") if scratch is None else scratch_config(scratch)
+    if is_quantized(config):
+        raise ModelError(f"model.source {source}: {LAST}; allowed: a model whose weights are floating-point")
     longest = usable_positions(config)
     if recipe.model.max_length > longest:
         raise ModelError(f"model.max_length {recipe.model.max_length} is more than the model's {longest} positions")

@@ -14,6 +14,7 @@ from plankwise.data.reading import Reading
 from plankwise.data.tables import HubDataset, Table
 from plankwise.methods.checkpoint import Checkpoint
 from plankwise.methods.low_rank import TIED, LowRank
+from plankwise.methods.quantization import CLASSIFIERS, Quantization
 from plankwise.methods.registry import AnyMethod
 from plankwise.training.fit import Training
 from plankwise.training.masking import Masking
@@ -119,6 +120,8 @@ class Recipe:
             raise ValueError("steps: teacher.cache 'hidden' is for a task with labels; on a corpus masks change")
         if any(isinstance(step, LowRank) and step.embeddings is not None for step in self.steps):
             raise ValueError(f"steps: low_rank: {TIED}")
+        if any(isinstance(step, Quantization) for step in self.steps):
+            raise ValueError(f"steps: quantization: {CLASSIFIERS}")
         if self.objective.class_weights != "none":
             raise ValueError("objective.class_weights is for a task with labels; a corpus has none")
         return self

@@ -17,7 +17,7 @@ from plankwise.core.runtime import default_device, mix_seed
 from plankwise.data.corpus import cache_folder
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
 from plankwise.encoder.checkpoint import load_classifier, load_masked_lm, load_tokenizer, load_trained
-from plankwise.encoder.cost import count_nonzero
+from plankwise.encoder.cost import count_bytes, count_nonzero
 from plankwise.methods.method import Job, Method, blocks_for, train_on_task
 from plankwise.study.plan import Recipe
 from plankwise.study.run_folder import Made, RunFolder, read_entry
@@ -177,7 +177,7 @@ class Stages:
         return self._load(folder).to(default_device()), load_tokenizer(folder)
 
     def _warn_if_unchanged(self, name: str, model: PreTrainedModel, smaller: PreTrainedModel) -> None:
-        if count_nonzero(smaller) >= count_nonzero(model):
+        if count_nonzero(smaller) >= count_nonzero(model) and count_bytes(smaller) >= count_bytes(model):
             logger.warning("%s made the model no smaller", name)
 
 

@@ -24,7 +24,7 @@ def logits_loss(student: Tensor, teacher: Tensor, kind: Kind, temperature: float
     1503.02531): softmax where one class is right, and where each label stands for itself a sigmoid for each, averaged
     over labels. `mse` is the mean squared error of the logits themselves (Kim et al. 2021, arXiv 2105.08919).
     """
-    student, teacher = student.float(), teacher.float()
+    student, teacher = (each.to(torch.promote_types(each.dtype, torch.float32)) for each in (student, teacher))
     if form == "mse":
         return functional.mse_loss(student, teacher)
     student, teacher = student / temperature, teacher / temperature

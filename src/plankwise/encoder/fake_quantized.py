@@ -1,0 +1,209 @@
+"""A model that computes as if it were quantized, while its weights are fp32 and can be trained.
+
+Rounding has no gradient, so it is taken for the identity on the way back (Bengio, Léonard, Courville 2013, arXiv
+1308.3432), for inputs inside their range only. Steps of weights follow the weights at every call; ranges of inputs are
+those that were observed, and do not change. Each matrix can be switched, so that one network serves to observe inputs,
+to try what quantizing some of them costs, and to train.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from plankwise.core.errors import MethodError
+from plankwise.encoder.anatomy import anatomy_of, layers_prefix
+from plankwise.encoder.quantized import (
+    INPUT_LIMIT,
+    Quantized,
+    input_range,
+    projections_of,
+    quantized_modules,
+    rounded_rows,
+    row_scales,
+    table_of,
+    with_quantized,
+)
+from plankwise.encoder.shapes import new_model
+
+EMBEDDINGS = "embeddings"  # what the table of word embeddings is called among the groups
+
+
+class _Rounded(torch.autograd.Function):
+    """Weights as int8 can hold them, [rows, columns]; their gradient is that of the weights."""
+
+    @staticmethod
+    def forward(context: Any, weight: Tensor) -> Tensor:
+        scale = row_scales(weight)
+        return rounded_rows(weight, scale) * scale[:, None]
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0]
+
+
+def rounded(weight: Tensor) -> Tensor:
+    """Give the weights, [rows, columns], that int8 can hold; the gradient passes straight through."""
+    result: Tensor = _Rounded.apply(weight)  # type: ignore[no-untyped-call]
+    return result
+
+
+class FakeQuantizedLinear(nn.Linear):
+    """A linear layer that, once `active`, rounds its weights and its inputs. It takes over the parameters of another.
+
+    Under autocast the rounding is done in fp32 and the product in whatever autocast chooses.
+    """
+
+    input_scale: Tensor
+    input_zero: Tensor
+
+    def __init__(self, whole: nn.Linear) -> None:
+        super().__init__(whole.in_features, whole.out_features, whole.bias is not None, device="meta")
+        self.weight, self.bias = whole.weight, whole.bias
+        self.register_buffer("input_scale", torch.ones((), device=whole.weight.device))
+        self.register_buffer("input_zero", torch.zeros((), dtype=torch.int32, device=whole.weight.device))
+        self.active = False
+        self.train(whole.training)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Project values [..., inputs] to [..., outputs]."""
+        if not self.active:
+            return super().forward(values)
+        seen = torch.fake_quantize_per_tensor_affine(values.float(), self.input_scale, self.input_zero, 0, INPUT_LIMIT)
+        return functional.linear(seen, rounded(self.weight), self.bias)
+
+    def set_range(self, lowest: float, highest: float) -> None:
+        """Let inputs be rounded within what was seen."""
+        scale, zero = input_range(lowest, highest)
+        self.input_scale.fill_(scale)
+        self.input_zero.fill_(zero)
+
+
+class FakeQuantizedEmbedding(nn.Embedding):
+    """A table of embeddings that, once `active`, rounds each row. It takes over the parameter of another."""
+
+    def __init__(self, whole: nn.Embedding) -> None:
+        super().__init__(whole.num_embeddings, whole.embedding_dim, whole.padding_idx, device="meta")
+        self.weight = whole.weight
+        self.active = False
+        self.train(whole.training)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Look up token ids [...] as vectors [..., width]."""
+        vectors = super().forward(ids)
+        if not self.active:
+            return vectors
+        return rounded(vectors.reshape(-1, self.embedding_dim)).view(vectors.shape)  # only the rows that are needed
+
+
+Switch = FakeQuantizedLinear | FakeQuantizedEmbedding
+
+
+class FakeQuantized:
+    """A copy of a model whose linear layers and word embeddings can be quantized for a try.
+
+    Args:
+        model: left as it is.
+
+    Attributes:
+        network: the copy; it computes what `model` does until something is switched on.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.network = copy.deepcopy(model).requires_grad_(True)
+        prefix = layers_prefix(self.network)
+        self._linears = {name: FakeQuantizedLinear(each) for name, each in projections_of(self.network).items()}
+        for name, linear in self._linears.items():
+            self.network.set_submodule(f"{prefix}{name}", linear)
+        place, table = table_of(self.network)
+        self._table = FakeQuantizedEmbedding(table)
+        self.network.set_submodule(place, self._table)
+
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """Give what is kept or quantized together: for each layer the projections of one side of one sublayer.
+
+        And the word embeddings by themselves. Names of projections are those of `Quantized.kept`.
+        """
+        found: dict[str, list[str]] = {EMBEDDINGS: [EMBEDDINGS]}
+        sides = _sides(self.network)
+        for name in self._linears:
+            layer, _, path = name.partition(".")
+            side = next((side for start, side in sides if f"{path}.".startswith(f"{start}.")), path)
+            found.setdefault(f"{layer}.{side}", []).append(name)
+        return {group: tuple(names) for group, names in found.items()}
+
+    @contextmanager
+    def observing(self) -> Iterator[None]:
+        """Take, from all that the network sees while the context lasts, the least and the largest inputs as ranges.
+
+        Raises:
+            MethodError: if a linear layer saw nothing, or numbers that are not finite.
+        """
+        seen = {name: (float("inf"), float("-inf")) for name in self._linears}
+
+        def observe(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            low, high = inputs[0].detach().float().aminmax()
+            seen[name] = min(seen[name][0], float(low)), max(seen[name][1], float(high))
+
+        with ExitStack() as stack:
+            for name, linear in self._linears.items():
+                stack.callback(linear.register_forward_pre_hook(partial(observe, name)).remove)
+            yield
+        for name, linear in self._linears.items():
+            if not all(map(math.isfinite, seen[name])):
+                raise MethodError(f"the linear layer '{name}' was given no finite input, so its range is unknown")
+            linear.set_range(*seen[name])
+
+    def quantize(self, names: Collection[str]) -> None:
+        """Switch on what is named, and all else off."""
+        for name, module in self._switches().items():
+            module.active = name in names
+
+    def quantized(self) -> Quantized | None:
+        """Tell what is switched on; `None` if nothing is."""
+        kept = tuple(name for name, linear in self._linears.items() if not linear.active)
+        if len(kept) == len(self._linears) and not self._table.active:
+            return None
+        return Quantized(kept, self._table.active)
+
+    def names(self) -> list[str]:
+        """Name all that can be switched on."""
+        return list(self._switches())
+
+    def finished(self) -> PreTrainedModel:
+        """Build the quantized model: it computes, bit for bit, what the network does in fp32."""
+        quantized, config = self.quantized(), self.network.config
+        with torch.random.fork_rng(devices=[]):  # the random start is overwritten whole
+            made = new_model(type(self.network), config if quantized is None else with_quantized(config, quantized))
+        made = made.to(self.network.device, self.network.dtype)
+        state, wanted = self.network.state_dict(), made.state_dict()
+        for name in quantized_modules(made):
+            weight = state[f"{name}.weight"]
+            scale = row_scales(weight)
+            state |= {f"{name}.weight": rounded_rows(weight, scale).to(torch.int8), f"{name}.scale": scale}
+        made.load_state_dict({name: value for name, value in state.items() if name in wanted})
+        return made
+
+    def _switches(self) -> dict[str, Switch]:
+        return {EMBEDDINGS: self._table, **self._linears}
+
+
+def _sides(model: PreTrainedModel) -> list[tuple[str, str]]:
+    """Give paths inside a layer, each with the side of the sublayer that a projection at or below it belongs to."""
+    anatomy = anatomy_of(model.config)
+    attention, feed_forward = anatomy.residual_outputs
+    return [
+        *((each.path, "attention inputs") for each in anatomy.head_inputs),
+        *((each.path, "feed-forward inputs") for each in anatomy.neuron_inputs),
+        (attention, "attention output"),
+        (feed_forward, "feed-forward output"),
+    ]

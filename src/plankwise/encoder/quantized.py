@@ -1,0 +1,215 @@
+"""Matrices of int8: what replaces linear layers and word embeddings, and what a configuration holds of it.
+
+Weights are symmetric, one scale for each row of a matrix, which is an output feature of a linear layer or a token of a
+table. Inputs of a linear layer are asymmetric, one scale for the whole tensor, over a range that was seen beforehand.
+The modules here compute in floating point what an int8 runtime computes in integers; an export writes their numbers.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from plankwise.core.errors import MethodError, ModelError
+from plankwise.encoder.anatomy import layers_of, layers_prefix
+from plankwise.encoder.configuration import OWN
+from plankwise.encoder.low_rank import LowRankEmbedding
+
+QUANTIZED = "quantized"
+WEIGHT_LIMIT = 127  # int8 without -128, so that the range is symmetric
+INPUT_LIMIT = 255  # uint8
+LAST = "the model is quantized, and int8 weights are neither trained nor cut; quantize last"
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What is quantized of a model: all linear layers of its Transformer layers but some, and its word embeddings.
+
+    Attributes:
+        kept: the linear layers that stay as they are, named by number and path of layer as in `3.output.dense`.
+        embeddings: whether the table of word embeddings is quantized.
+    """
+
+    kept: tuple[str, ...] = ()
+    embeddings: bool = True
+
+
+def quantized_of(config: PreTrainedConfig) -> Quantized | None:
+    """Give what a configuration says is quantized; `None` where nothing is.
+
+    Raises:
+        ModelError: if what it says cannot be read.
+    """
+    stored = (getattr(config, OWN, None) or {}).get(QUANTIZED)
+    if stored is None:
+        return None
+    fault = f"'{OWN}' in the configuration: {QUANTIZED}: needs kept, a list of names, and embeddings, true or false"
+    if not isinstance(stored, dict) or stored.keys() != {"kept", "embeddings"}:
+        raise ModelError(f"{fault}; it is {str(stored)[:60]}")
+    kept, embeddings = stored["kept"], stored["embeddings"]
+    if not isinstance(kept, list) or not all(isinstance(name, str) for name in kept) or type(embeddings) is not bool:
+        raise ModelError(f"{fault}; it is {str(stored)[:60]}")
+    return Quantized(tuple(kept), embeddings)
+
+
+def is_quantized(config: PreTrainedConfig) -> bool:
+    """Tell whether any matrix of such a model is of int8."""
+    return quantized_of(config) is not None
+
+
+def refuse_quantized(config: PreTrainedConfig) -> None:
+    """Refuse to go on with a quantized model.
+
+    Raises:
+        MethodError: if the model is quantized.
+    """
+    if is_quantized(config):
+        raise MethodError(LAST)
+
+
+def with_quantized(config: PreTrainedConfig, quantized: Quantized) -> PreTrainedConfig:
+    """Copy `config` for a model of which this is quantized."""
+    changed = copy.deepcopy(config)
+    stored = {"kept": list(quantized.kept), "embeddings": quantized.embeddings}
+    setattr(changed, OWN, {**(getattr(config, OWN, None) or {}), QUANTIZED: stored})
+    return changed
+
+
+def row_scales(weight: Tensor) -> Tensor:
+    """Give the step of each row, [rows], whose largest magnitude is then 127 steps; a row of zeros has the step 1."""
+    scale = weight.detach().abs().amax(dim=1) / WEIGHT_LIMIT
+    return torch.where(scale >= torch.finfo(scale.dtype).tiny, scale, torch.ones_like(scale))
+
+
+def rounded_rows(weight: Tensor, scale: Tensor) -> Tensor:
+    """Count each weight, [rows, columns], in steps of its row: whole numbers from -127 to 127, still as floats."""
+    return (weight / scale[:, None]).round().clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT)
+
+
+def input_range(lowest: float, highest: float) -> tuple[float, int]:
+    """Give step and zero point of inputs that were seen to lie between these; zero is always among them.
+
+    Every value in between is then off by at most half a step. Equal ranges give equal steps, bit for bit.
+    """
+    low, high = min(lowest, 0.0), max(highest, 0.0)
+    scale = (high - low) / INPUT_LIMIT
+    if not scale >= torch.finfo(torch.float32).tiny:
+        return 1.0, 0
+    return scale, min(max(round(-low / scale), 0), INPUT_LIMIT)
+
+
+class QuantizedLinear(nn.Module):
+    """A linear layer of int8 weights, whose inputs are rounded to 256 values.
+
+    Attributes:
+        weight: int8, [outputs, inputs].
+        scale: fp32, [outputs].
+        bias: fp32, [outputs], or none.
+        input_scale: fp32, a scalar.
+        input_zero: int32, a scalar: which of 0 to 255 stands for zero.
+    """
+
+    weight: Tensor
+    scale: Tensor
+    bias: Tensor | None
+    input_scale: Tensor
+    input_zero: Tensor
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.register_buffer("weight", torch.zeros(out_features, in_features, dtype=torch.int8))
+        self.register_buffer("scale", torch.ones(out_features))
+        self.register_buffer("bias", torch.zeros(out_features) if bias else None)
+        self.register_buffer("input_scale", torch.ones(()))
+        self.register_buffer("input_zero", torch.zeros((), dtype=torch.int32))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Project values [..., inputs] to [..., outputs]."""
+        seen = torch.fake_quantize_per_tensor_affine(values, self.input_scale, self.input_zero, 0, INPUT_LIMIT)
+        return functional.linear(seen, self.weight.to(values.dtype) * self.scale[:, None], self.bias)
+
+    def extra_repr(self) -> str:
+        """Say its sizes, as a linear layer does."""
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+
+class QuantizedEmbedding(nn.Module):
+    """A table of embeddings of int8 rows, each with its scale.
+
+    Attributes:
+        weight: int8, [tokens, width].
+        scale: fp32, [tokens].
+    """
+
+    weight: Tensor
+    scale: Tensor
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None) -> None:
+        super().__init__()
+        self.num_embeddings, self.embedding_dim, self.padding_idx = num_embeddings, embedding_dim, padding_idx
+        self.register_buffer("weight", torch.zeros(num_embeddings, embedding_dim, dtype=torch.int8))
+        self.register_buffer("scale", torch.ones(num_embeddings))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Look up token ids [...] as vectors [..., width]."""
+        return self.weight[ids].to(self.scale.dtype) * self.scale[ids][..., None]
+
+    def extra_repr(self) -> str:
+        """Say its sizes, as an embedding does."""
+        return f"{self.num_embeddings}, {self.embedding_dim}, padding_idx={self.padding_idx}"
+
+
+def projections_of(model: PreTrainedModel) -> dict[str, nn.Linear]:
+    """Give the linear layers of all Transformer layers that have a weight at all, by number and path of layer."""
+    found = layers_of(model).named_modules()
+    return {str(name): each for name, each in found if isinstance(each, nn.Linear) and each.weight.numel()}
+
+
+def table_of(model: PreTrainedModel) -> tuple[str, nn.Embedding]:
+    """Give the table of word embeddings, with its name in the model; of a factorized one, the thin table.
+
+    Raises:
+        ModelError: if a masked LM's head shares it.
+    """
+    if model.get_output_embeddings() is not None:
+        raise ModelError("word embeddings of int8 cannot be shared by the head of a masked LM")
+    inputs = model.get_input_embeddings()
+    table = inputs.table if isinstance(inputs, LowRankEmbedding) else inputs
+    assert isinstance(table, nn.Embedding)
+    return next(str(name) for name, module in model.named_modules() if module is table), table
+
+
+def install(model: PreTrainedModel, quantized: Quantized | None) -> None:
+    """Put modules of int8, all zero, into a model that has none yet, in place.
+
+    Raises:
+        ModelError: if a linear layer was to be kept that the model does not have.
+    """
+    if quantized is None:
+        return
+    found, prefix = projections_of(model), layers_prefix(model)
+    unknown = [name for name in quantized.kept if name not in found]
+    if unknown:
+        raise ModelError(f"'{OWN}' in the configuration: {QUANTIZED}: kept: the model has no '{unknown[0][:60]}'")
+    if quantized.embeddings:
+        name, table = table_of(model)
+        new = QuantizedEmbedding(table.num_embeddings, table.embedding_dim, table.padding_idx)
+        model.set_submodule(name, new.to(table.weight.device))
+    for name, linear in found.items():
+        if name not in quantized.kept:
+            made = QuantizedLinear(linear.in_features, linear.out_features, linear.bias is not None)
+            model.set_submodule(f"{prefix}{name}", made.to(linear.weight.device))
+
+
+def quantized_modules(model: nn.Module) -> Mapping[str, QuantizedLinear | QuantizedEmbedding]:
+    """Give the modules of int8, by their names in the model."""
+    kinds: Any = (QuantizedLinear, QuantizedEmbedding)
+    return {str(name): each for name, each in model.named_modules() if isinstance(each, kinds)}
