@@ -71,7 +71,7 @@ def wait_for_everyone() -> None:
 def environment() -> dict[str, Any]:
     """Describe hardware and versions, for the record."""
     described: dict[str, Any] = {
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}},
+        "versions": {"python": platform.python_version(), **{name: version_of(name) for name in LIBRARIES}},
         "platform": platform.platform(),
         "cpu": {"model": _cpu_model(), "cores": os.cpu_count(), "flags": [f for f in CPU_FLAGS if f in cpu_flags()]},
         "threads": torch.get_num_threads(),
@@ -89,7 +89,8 @@ def _processes() -> PartialState:
     return PartialState(cpu=not torch.accelerator.is_available())
 
 
-def _version(name: str) -> str | None:
+def version_of(name: str) -> str | None:
+    """Give the version of an installed distribution; `None` where there is none."""
     try:
         return version(name)
     except PackageNotFoundError:

@@ -9,7 +9,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -17,7 +16,7 @@ from plankwise.core.errors import ModelError
 from plankwise.core.runtime import cpu_flags
 from plankwise.data.reading import Reading
 from plankwise.deploy.manifest import TOKENIZER, Manifest, describe, is_artefact, read_manifest
-from plankwise.deploy.runtimes import Logits, Mode, OnnxRuntime, OpenVino, Runtime, Torch
+from plankwise.deploy.runtimes import Mode, OnnxRuntime, OpenVino, Runtime, Torch, TorchProgram, probabilities
 from plankwise.encoder.checkpoint import load_tokenizer, load_trained
 from plankwise.encoder.configuration import usable_positions
 
@@ -57,12 +56,12 @@ def open_model(
     used = threads or os.cpu_count() or 1
     if not is_artefact(Path(folder)):
         model, tokenizer = load_trained(str(folder)), load_tokenizer(str(folder))
-        manifest = describe(model.config, tokenizer, inputs_of(model, tokenizer), reading or _whole(model))
+        manifest = describe(model.config, tokenizer, inputs_of(model, tokenizer), reading or whole_reading(model))
         return Deployed(manifest, bare_tokenizer(tokenizer), Torch(model, threads=used))
     manifest = read_manifest(Path(folder))
     if reading is not None:
         manifest = manifest.model_copy(update={"reading": reading})
-    deployed = Deployed(manifest, _read_tokenizer(Path(folder)), _runtime(Path(folder), manifest, mode, used))
+    deployed = Deployed(manifest, _read_tokenizer(Path(folder)), runtime_of(Path(folder), manifest, mode, used))
     check_machine(deployed)
     return deployed
 
@@ -110,17 +109,8 @@ def check_machine(deployed: Deployed) -> None:
     )
 
 
-def probabilities(logits: Logits, kind: str) -> npt.NDArray[np.float64]:
-    """Turn logits [texts, labels] into probabilities: over all labels, or of each by itself."""
-    wide = logits.astype(np.float64)
-    if kind == "multi_label":
-        return 1 / (1 + np.exp(-wide))
-    raised = np.exp(wide - wide.max(axis=-1, keepdims=True))
-    shares: npt.NDArray[np.float64] = raised / raised.sum(axis=-1, keepdims=True)
-    return shares
-
-
-def _whole(model: PreTrainedModel) -> Reading:
+def whole_reading(model: PreTrainedModel) -> Reading:
+    """Read as many tokens as the model has positions, up to 512."""
     return Reading(max_length=min(512, usable_positions(model.config)))
 
 
@@ -131,9 +121,11 @@ def _read_tokenizer(folder: Path) -> Tokenizer:
         raise ModelError(f"cannot read {folder / TOKENIZER}: {error}") from None
 
 
-def _runtime(folder: Path, manifest: Manifest, mode: Mode, threads: int) -> Runtime:
+def runtime_of(folder: Path, manifest: Manifest, mode: Mode, threads: int | None) -> Runtime:
+    """Load an artefact's model into the runtime it is for, on all cores by default."""
+    path, used = folder / manifest.model, threads or os.cpu_count() or 1
     if manifest.runtime == "onnx":
-        return OnnxRuntime(folder / manifest.model, threads, mode)
+        return OnnxRuntime(path, used, mode)
     if manifest.runtime == "openvino":
-        return OpenVino(folder / manifest.model, threads, mode, "bf16" if manifest.precision == "bf16" else "fp32")
-    return Torch(load_trained(str(folder)), manifest.precision, threads)
+        return OpenVino(path, used, mode, "bf16" if manifest.precision == "bf16" else "fp32")
+    return TorchProgram(path, used)

@@ -20,6 +20,7 @@ from plankwise.core.errors import ModelError
 
 Inputs = Mapping[str, npt.NDArray[np.int64]]
 Logits = npt.NDArray[np.float32]
+Probabilities = npt.NDArray[np.float64]
 Mode = Literal["latency", "throughput"]
 MODES: tuple[Mode, ...] = ("latency", "throughput")
 FLOAT_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -70,6 +71,25 @@ class Torch:
         """Compute logits."""
         placed = {name: torch.from_numpy(np.asarray(value)).to(self._device) for name, value in inputs.items()}
         logits: Logits = self._model(**placed).logits.float().cpu().numpy()
+        return logits
+
+
+class TorchProgram:
+    """A program that `torch.export` saved, on the CPU."""
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        try:
+            self._program = torch.export.load(str(path)).module()
+        except Exception as error:  # zip, pickle and schema faults share no base
+            raise ModelError(f"torch cannot load {path}: {str(error).splitlines()[0]}") from None
+        self.name, self.streams, self.threads = "torch", 1, torch.get_num_threads()
+
+    @torch.inference_mode()
+    def __call__(self, inputs: Inputs) -> Logits:
+        """Compute logits."""
+        logits: Logits = self._program(*(torch.from_numpy(np.asarray(each)) for each in inputs.values())).numpy()
         return logits
 
 
@@ -138,3 +158,13 @@ def padded(
         for row, each in enumerate(inputs):
             rows[row, : len(each[name])] = each[name]
     return made
+
+
+def probabilities(logits: Logits, kind: str) -> Probabilities:
+    """Turn logits [texts, labels] into probabilities: over all labels, or of each by itself."""
+    wide = logits.astype(np.float64)
+    if kind == "multi_label":
+        return 1 / (1 + np.exp(-wide))
+    raised = np.exp(wide - wide.max(axis=-1, keepdims=True))
+    shares: Probabilities = raised / raised.sum(axis=-1, keepdims=True)
+    return shares

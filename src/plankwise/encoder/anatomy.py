@@ -228,6 +228,11 @@ def layer_types(config: PreTrainedConfig) -> list[str]:
     return list(types) if types else ["full_attention"] * int(config.num_hidden_layers)
 
 
+def attends_locally(config: PreTrainedConfig) -> bool:
+    """Tell whether a layer looks at a window of tokens around each one only (ModernBERT)."""
+    return any("sliding" in kind for kind in layer_types(config))
+
+
 def has_convolution(model: PreTrainedModel) -> bool:
     """Tell whether the encoder runs a convolution of its own behind its first layer (some DeBERTa-v2)."""
     path = anatomy_of(model.config).convolution

@@ -1,0 +1,173 @@
+"""Export: a trained model becomes an artefact, a folder that predicts without torch and without plankwise.
+
+What is handed out was run against the torch model on real texts first. The tokenizer is the fast tokenizer's own file;
+`predict.py` beside it is `standalone.py` of this package.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from plankwise.core.errors import ModelError, OutputError, suggest
+from plankwise.core.files import contents, make_writable_folder, sha256, whole_folder, write_text
+from plankwise.core.runtime import cpu_flags, environment, version_of
+from plankwise.data.encoding import windows_of
+from plankwise.data.reading import Reading, check_reading
+from plankwise.deploy import standalone
+from plankwise.deploy.deployed import bare_tokenizer, inputs_of, runtime_of, whole_reading
+from plankwise.deploy.manifest import FILE_NAME, INT8_FLAGS, TOKENIZER, Manifest, RuntimeName, check_runtime, describe
+from plankwise.deploy.onnx_export import to_onnx
+from plankwise.deploy.openvino_export import to_openvino
+from plankwise.deploy.parity import TOKENS_PER_BATCH, TOLERANCES, batched, check_of, measure, random_inputs
+from plankwise.deploy.runtimes import Inputs
+from plankwise.deploy.torch_export import to_torch
+from plankwise.encoder.checkpoint import load_tokenizer, load_trained
+from plankwise.encoder.configuration import usable_positions
+from plankwise.encoder.quantized import is_quantized
+
+PRECISIONS: dict[RuntimeName, tuple[str, ...]] = {
+    "openvino": ("fp32", "bf16", "fp16", "int8", "int8-weights", "int4-weights"),
+    "onnx": ("fp32", "int8"),
+    "torch": ("fp32", "bf16", "fp16"),
+}
+PACKAGES: dict[RuntimeName, tuple[str, ...]] = {
+    "openvino": ("openvino", "nncf"),
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
+    "torch": (),
+}
+TOKENS_PER_CALIBRATION = 512
+Text = str | tuple[str, str]
+
+
+def export(
+    model_folder: Path | str,
+    out: Path,
+    *,
+    to: str,
+    precision: str,
+    reading: Reading | None = None,
+    calibration: Sequence[Text] | None = None,
+    texts: Sequence[Text] | None = None,
+    tolerance: float | None = None,
+) -> Manifest:
+    """Make an artefact of a fine-tuned classifier.
+
+    Args:
+        model_folder: of Transformers or plankwise, or a Hub id.
+        out: the artefact's folder; new, or empty.
+        to: openvino, onnx or torch.
+        precision: one of `PRECISIONS[to]`. int8 is static with OpenVINO, for which ranges are read off `calibration`;
+            with ONNX Runtime it is dynamic. A model that plankwise quantized keeps its own numbers in both.
+        reading: how much of a text the model sees; as many tokens as it has positions by default, up to 512.
+        calibration: training texts, or pairs.
+        texts: to compare the artefact with torch on; random token ids otherwise.
+        tolerance: largest change of a probability that is handed out; by `TOLERANCES` otherwise.
+
+    Raises:
+        ModelError: if the model cannot be exported so, or the artefact is too far from it; nothing is written then.
+        OutputError: if `out` is taken.
+    """
+    runtime = _checked(to, precision, out)
+    model, tokenizer = load_trained(str(model_folder)), load_tokenizer(str(model_folder))
+    described = describe(model.config, tokenizer, inputs_of(model, tokenizer), reading or whole_reading(model))
+    _check_model(model, tokenizer, described.reading, runtime, precision, calibration)
+    versions = {**environment()["versions"], **{name: version_of(name) for name in PACKAGES[runtime]}}
+    update = {"runtime": runtime, "precision": precision, "versions": versions, "cpu": environment()["cpu"]}
+    with whole_folder(out) as folder:
+        ranges = _batches(calibration or (), tokenizer, described, TOKENS_PER_CALIBRATION)
+        name = _write(model, described.inputs, folder, runtime, precision, ranges)
+        manifest = described.model_copy(update={**update, "model": name})
+        manifest = _proven(model, tokenizer, folder, manifest, texts, tolerance)
+        bare_tokenizer(tokenizer).save(str(folder / TOKENIZER))
+        shutil.copyfile(standalone.__file__, folder / "predict.py")
+        hashes = {each.name: sha256(each) for each in sorted(folder.iterdir())}
+        manifest = manifest.model_copy(update={"hashes": hashes})
+        write_text(folder / FILE_NAME, manifest.model_dump_json(indent=1) + "\n")
+    return manifest
+
+
+def _checked(to: str, precision: str, out: Path) -> RuntimeName:
+    """Refuse what can be refused before a model is loaded."""
+    runtime = check_runtime(to)
+    if precision not in PRECISIONS[runtime]:
+        raise ModelError(f"no precision '{precision}' for {runtime}; {suggest(precision, PRECISIONS[runtime])}")
+    missing = [name for name in PACKAGES[runtime] if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ModelError(f"--to {runtime} needs {' and '.join(missing)}: pip install 'plankwise[{runtime}]'")
+    if out.exists() and (not out.is_dir() or contents(out)):
+        raise OutputError(f"{out} exists already; choose a new or an empty folder")
+    make_writable_folder(out.absolute().parent)
+    return runtime
+
+
+def _check_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    reading: Reading,
+    runtime: RuntimeName,
+    precision: str,
+    calibration: Sequence[Text] | None,
+) -> None:
+    longest, quantized = usable_positions(model.config), is_quantized(model.config)
+    if reading.max_length > longest:
+        raise ModelError(f"max_length {reading.max_length} is more than the model's {longest} positions")
+    check_reading(reading, tokenizer.num_special_tokens_to_add(), pairs=False)
+    if quantized and precision != "int8" and runtime != "torch":
+        raise ModelError(f"the model is quantized already; precision '{precision}' is not to be had, allowed: int8")
+    if precision == "int8" and runtime == "openvino" and not quantized and not calibration:
+        raise ModelError("int8 for openvino needs training texts to calibrate on: give --recipe or --texts")
+
+
+def _write(
+    model: PreTrainedModel,
+    inputs: tuple[str, ...],
+    folder: Path,
+    runtime: RuntimeName,
+    precision: str,
+    calibration: Sequence[Inputs],
+) -> str:
+    quantized = is_quantized(model.config)
+    if runtime == "openvino":
+        return to_openvino(model, inputs, folder, precision, () if quantized else calibration)
+    if runtime == "onnx":
+        return to_onnx(model, inputs, folder, precision, quantized)
+    return to_torch(model, inputs, folder, precision)
+
+
+def _proven(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    manifest: Manifest,
+    texts: Sequence[Text] | None,
+    tolerance: float | None,
+) -> Manifest:
+    """Add to the manifest how far the artefact is from the model, and what int8 instructions it was measured with."""
+    runtime = runtime_of(folder, manifest, "latency", None)
+    vocabulary, longest = int(model.config.vocab_size), manifest.reading.max_length
+    batches = _batches(texts or (), tokenizer, manifest, TOKENS_PER_BATCH)
+    drawn = [random_inputs(manifest, vocabulary, min(size, longest)) for size in (3, 12, 48)]
+    allowed = TOLERANCES[manifest.precision] if tolerance is None else tolerance
+    source = "the given texts" if batches else "random token ids"
+    parity = measure(model, runtime, batches or drawn, manifest, source, allowed)
+    needs = tuple(flag for flag in INT8_FLAGS if flag in cpu_flags()) if manifest.precision == "int8" else ()
+    check = check_of(runtime, random_inputs(manifest, vocabulary, min(12, longest)))
+    return manifest.model_copy(update={"parity": parity, "needs": needs, "check": check})
+
+
+def _batches(
+    texts: Sequence[Text], tokenizer: PreTrainedTokenizerBase, manifest: Manifest, budget: int
+) -> list[Inputs]:
+    if not texts:
+        return []
+    columns = {"text": [text if isinstance(text, str) else text[0] for text in texts]}
+    if not isinstance(texts[0], str):
+        columns["text_pair"] = [text[1] for text in texts]
+    rows = windows_of(Dataset.from_dict(columns), tokenizer, manifest.reading)
+    return batched([each for windows in rows for each in windows], manifest.padding, budget)

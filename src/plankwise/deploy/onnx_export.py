@@ -1,0 +1,117 @@
+"""ONNX: export without optimum, dynamic int8 by ONNX Runtime, plankwise's own quantizers as QuantizeLinear pairs.
+
+Dynamic int8 has unsigned activations, whose range is found anew in each batch, and signed weights for each output
+channel. On processors without VNNI their products saturate; there weights get 7 bits.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from plankwise.core.runtime import cpu_flags
+from plankwise.deploy.manifest import INT8_FLAGS
+from plankwise.deploy.tracing import example, free_sizes, traceable
+from plankwise.encoder.quantized import QuantizedLinear
+
+MODEL = "model.onnx"
+_FLOAT = "float.onnx"
+
+
+def to_onnx(model: PreTrainedModel, inputs: Sequence[str], folder: Path, precision: str, quantized: bool) -> str:
+    """Export a model and write it into `folder`; the name of its file.
+
+    Args:
+        model: a classifier in fp32, with plankwise's quantizers or without.
+        inputs: names of its inputs.
+        folder: exists.
+        precision: fp32 or int8.
+        quantized: whether it has quantizers; int8 is dynamic where it has none.
+    """
+    if precision == "fp32" or quantized:
+        _export(model, inputs, folder / MODEL)
+        return MODEL
+    _export(model, inputs, folder / _FLOAT)
+    _dynamic(folder / _FLOAT, folder / MODEL)
+    (folder / _FLOAT).unlink()
+    return MODEL
+
+
+class Int8Linear(nn.Module):
+    """A quantized projection written with ONNX's own operators, so that its weights stay int8 in the file."""
+
+    weight: Tensor
+    scale: Tensor
+    zero: Tensor
+    input_scale: Tensor
+    input_zero: Tensor
+    bias: Tensor
+
+    def __init__(self, source: QuantizedLinear) -> None:
+        super().__init__()
+        outputs = len(source.weight)
+        self.register_buffer("weight", source.weight.t().contiguous())
+        self.register_buffer("scale", source.scale.float())
+        self.register_buffer("zero", torch.zeros(outputs, dtype=torch.int8))
+        self.register_buffer("input_scale", source.input_scale.float())
+        self.register_buffer("input_zero", source.input_zero.to(torch.uint8))
+        self.register_buffer("bias", torch.zeros(outputs) if source.bias is None else source.bias.detach().float())
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Project states [..., inputs] to [..., outputs]."""
+        symbolic = torch.onnx.ops.symbolic
+        inner = (self.input_scale, self.input_zero)
+        whole = symbolic("QuantizeLinear", (states, *inner), dtype=torch.uint8, shape=states.shape)
+        back = symbolic("DequantizeLinear", (whole, *inner), dtype=torch.float32, shape=states.shape)
+        outer = (self.weight, self.scale, self.zero)
+        weight = symbolic("DequantizeLinear", outer, {"axis": 1}, dtype=torch.float32, shape=self.weight.shape)
+        projected: Tensor = torch.matmul(back, weight) + self.bias
+        return projected
+
+
+def _export(model: PreTrainedModel, inputs: Sequence[str], path: Path) -> None:
+    with traceable(model, inputs) as classifier, warnings.catch_warnings(), redirect_stdout(StringIO()):
+        warnings.simplefilter("ignore")
+        level = logging.getLogger("onnxscript").level
+        logging.getLogger("onnxscript").setLevel(logging.ERROR)
+        _swap(classifier)
+        program = torch.onnx.export(
+            classifier,
+            example(inputs),
+            dynamo=True,
+            dynamic_shapes=free_sizes(model, inputs),
+            input_names=list(inputs),
+            output_names=["logits"],
+            verbose=False,
+        )
+        assert program is not None
+        program.save(str(path))
+        logging.getLogger("onnxscript").setLevel(level)
+
+
+def _swap(classifier: nn.Module) -> None:
+    for name, module in list(classifier.named_modules()):
+        if isinstance(module, QuantizedLinear):
+            parent, _, last = name.rpartition(".")
+            setattr(classifier.get_submodule(parent), last, Int8Linear(module))
+
+
+def _dynamic(source: Path, target: Path) -> None:
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    reduce = not set(INT8_FLAGS) & set(cpu_flags())
+    root = logging.getLogger()  # the library logs advice there
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        quantize_dynamic(str(source), str(target), per_channel=True, reduce_range=reduce, weight_type=QuantType.QInt8)
+    finally:
+        root.setLevel(level)

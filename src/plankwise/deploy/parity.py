@@ -1,0 +1,86 @@
+"""Is the artefact still the model? Both on the same inputs, before anything is handed out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from plankwise.core.errors import ModelError
+from plankwise.data.encoding import token_budget_batches
+from plankwise.deploy.manifest import Check, Manifest, Parity
+from plankwise.deploy.runtimes import Inputs, Logits, Probabilities, Runtime, padded, probabilities
+
+TOKENS_PER_BATCH = 1024
+CHECK_TEXTS, CHECK_TOKENS = 4, 12
+# Largest change of a probability that is handed out, by precision: for the same operations in another order,
+# and for 8 and for 4 bits.
+TOLERANCES = {"fp32": 0.001, "bf16": 0.05, "fp16": 0.05, "int8": 0.25, "int8-weights": 0.1, "int4-weights": 0.5}
+
+
+def batched(examples: Sequence[dict[str, list[int]]], padding: dict[str, int], budget: int) -> list[Inputs]:
+    """Pad encoded texts into batches of similar lengths, of at most `budget` tokens each."""
+    groups = token_budget_batches([len(each["input_ids"]) for each in examples], budget)
+    return [padded([examples[index] for index in group], padding) for group in groups]
+
+
+def random_inputs(manifest: Manifest, vocabulary: int, tokens: int = CHECK_TOKENS, seed: int = 0) -> Inputs:
+    """Draw token ids, [4, tokens]; the last two texts are padded from the middle on."""
+    draw = np.random.default_rng(seed)
+    shape = (CHECK_TEXTS, tokens)
+    made = {name: np.full(shape, fill, dtype=np.int64) for name, fill in manifest.padding.items()}
+    for row in range(CHECK_TEXTS):
+        length = tokens if row < CHECK_TEXTS // 2 else tokens // 2 + row % 2
+        made["input_ids"][row, :length] = draw.integers(0, vocabulary, length)
+        if "attention_mask" in made:
+            made["attention_mask"][row, :length] = 1
+    return made
+
+
+@torch.inference_mode()
+def reference(model: PreTrainedModel, batch: Inputs) -> Logits:
+    """Compute the torch model's logits, [texts, labels], in its own precision."""
+    placed = {name: torch.from_numpy(np.asarray(value)).to(model.device) for name, value in batch.items()}
+    logits: Logits = model(**placed).logits.float().cpu().numpy()
+    return logits
+
+
+def measure(
+    model: PreTrainedModel, runtime: Runtime, batches: Sequence[Inputs], manifest: Manifest, source: str, allowed: float
+) -> Parity:
+    """Run the torch model and the artefact on the same batches.
+
+    Raises:
+        ModelError: if a probability changes by more than `allowed`, or is none at all.
+    """
+    pairs = [(reference(model, batch), runtime(batch)) for batch in batches]
+    before, after = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    old, new = probabilities(before, manifest.kind), probabilities(after, manifest.kind)
+    change = float(np.abs(old - new).max())
+    if not change <= allowed:  # a NaN is no match either
+        raise ModelError(
+            f"the {manifest.runtime} {manifest.precision} model changes a probability by {change:.4f} on {len(before)} "
+            f"texts ({source}); allowed: {allowed}. Nothing was written; take another precision or a larger --tolerance"
+        )
+    return Parity(
+        texts=len(before),
+        source=source,
+        logit_error=float(np.abs(before - after).max()),
+        probability_change=change,
+        agreement=_agreement(old, new, manifest.kind),
+        tolerance=allowed,
+    )
+
+
+def check_of(runtime: Runtime, inputs: Inputs) -> Check:
+    """Keep random inputs with the artefact's answers, for machines with other instructions."""
+    listed = {name: value.tolist() for name, value in inputs.items()}
+    return Check(inputs=listed, logits=runtime(inputs).tolist())
+
+
+def _agreement(old: Probabilities, new: Probabilities, kind: str) -> float:
+    if kind == "multi_label":
+        return float(((old > 0.5) == (new > 0.5)).all(axis=1).mean())
+    return float((old.argmax(axis=1) == new.argmax(axis=1)).mean())
