@@ -1,7 +1,8 @@
-"""Progress bars on standard error; silent where that is no terminal."""
+"""Progress bars on standard error, silent where that is no terminal; and silence where others are too loud."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -32,3 +33,17 @@ def bar(title: str, total: int, shown: bool) -> Iterator[Bar]:
     with progress_of(shown, TaskProgressColumn()) as progress:
         task = progress.add_task(title, total=total)
         yield lambda done: progress.update(task, completed=done)
+
+
+@contextmanager
+def hushed(*names: str | None) -> Iterator[None]:
+    """Let these loggers, `None` being the root, say nothing below an error."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [each.level for each in loggers]
+    for each in loggers:
+        each.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for each, level in zip(loggers, levels, strict=True):
+            each.setLevel(level)

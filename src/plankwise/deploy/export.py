@@ -118,8 +118,8 @@ def _check_model(
     if reading.max_length > longest:
         raise ModelError(f"max_length {reading.max_length} is more than the model's {longest} positions")
     check_reading(reading, tokenizer.num_special_tokens_to_add(), pairs=False)
-    if quantized and precision != "int8" and runtime != "torch":
-        raise ModelError(f"the model is quantized already; precision '{precision}' is not to be had, allowed: int8")
+    if quantized and precision != "int8":
+        raise ModelError(f"the model is quantized already; allowed: int8 for openvino or onnx, not {precision}")
     if precision == "int8" and runtime == "openvino" and not quantized and not calibration:
         raise ModelError("int8 for openvino needs training texts to calibrate on: give --recipe or --texts")
 

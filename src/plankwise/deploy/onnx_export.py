@@ -6,10 +6,9 @@ channel. On processors without VNNI their products saturate; there weights get 7
 
 from __future__ import annotations
 
-import logging
 import warnings
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from plankwise.core.progress import hushed
 from plankwise.core.runtime import cpu_flags
 from plankwise.deploy.manifest import INT8_FLAGS
 from plankwise.deploy.tracing import example, free_sizes, traceable
@@ -78,10 +78,7 @@ class Int8Linear(nn.Module):
 
 
 def _export(model: PreTrainedModel, inputs: Sequence[str], path: Path) -> None:
-    with traceable(model, inputs) as classifier, warnings.catch_warnings(), redirect_stdout(StringIO()):
-        warnings.simplefilter("ignore")
-        level = logging.getLogger("onnxscript").level
-        logging.getLogger("onnxscript").setLevel(logging.ERROR)
+    with traceable(model, inputs) as classifier, _quiet():
         _swap(classifier)
         program = torch.onnx.export(
             classifier,
@@ -94,7 +91,14 @@ def _export(model: PreTrainedModel, inputs: Sequence[str], path: Path) -> None:
         )
         assert program is not None
         program.save(str(path))
-        logging.getLogger("onnxscript").setLevel(level)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress and advice off the standard output."""
+    with warnings.catch_warnings(), redirect_stdout(StringIO()), hushed("onnxscript", "torch.onnx"):
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _swap(classifier: nn.Module) -> None:
@@ -108,10 +112,5 @@ def _dynamic(source: Path, target: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     reduce = not set(INT8_FLAGS) & set(cpu_flags())
-    root = logging.getLogger()  # the library logs advice there
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
+    with hushed(None):  # the library logs advice as the root
         quantize_dynamic(str(source), str(target), per_channel=True, reduce_range=reduce, weight_type=QuantType.QInt8)
-    finally:
-        root.setLevel(level)

@@ -8,20 +8,22 @@ activations into the weights.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 
+from plankwise.core.progress import hushed
 from plankwise.deploy.runtimes import Inputs
 from plankwise.deploy.tracing import example, traceable
 
 MODEL = "model.xml"
 HALF = ("bf16", "fp16")
+WEIGHTS_PER_SCALE = 64  # of int4
 
 
 def to_openvino(
@@ -51,7 +53,8 @@ def _converted(model: PreTrainedModel, inputs: Sequence[str]) -> Any:
     import openvino
 
     free = openvino.PartialShape([-1, -1])
-    with traceable(model, inputs) as classifier:
+    with traceable(model, inputs) as classifier, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # OpenVINO traces by what torch calls deprecated
         made = openvino.convert_model(
             classifier, example_input=example(inputs), input=[(free, openvino.Type.i64) for _ in inputs]
         )
@@ -78,23 +81,21 @@ def _quantized(converted: Any, inputs: Sequence[str], calibration: Sequence[Inpu
 def _lighter(converted: Any, precision: str) -> Any:
     import nncf
 
-    modes = {"int8-weights": nncf.CompressWeightsMode.INT8_SYM, "int4-weights": nncf.CompressWeightsMode.INT4_SYM}
-    four = {"group_size": 64, "all_layers": False} if precision == "int4-weights" else {}
     with _quiet():
-        return nncf.compress_weights(converted, mode=modes[precision], **four)
+        if precision == "int8-weights":
+            return nncf.compress_weights(converted, mode=nncf.CompressWeightsMode.INT8_SYM)
+        return nncf.compress_weights(
+            converted,
+            mode=nncf.CompressWeightsMode.INT4_SYM,
+            group_size=WEIGHTS_PER_SCALE,
+            advanced_parameters=nncf.AdvancedCompressionParameters(
+                group_size_fallback_mode=nncf.GroupSizeFallbackMode.IGNORE  # a matrix it does not divide is of int8
+            ),
+        )
 
 
-class _quiet:  # noqa: N801 - a context manager, named as one uses it
+@contextmanager
+def _quiet() -> Iterator[None]:
     """Keep NNCF's progress bars and advice off the standard outputs."""
-
-    def __enter__(self) -> None:
-        self._level = logging.getLogger("nncf").level
-        logging.getLogger("nncf").setLevel(logging.ERROR)
-        self._outputs = redirect_stdout(StringIO()), redirect_stderr(StringIO())
-        for each in self._outputs:
-            each.__enter__()
-
-    def __exit__(self, *fault: Any) -> None:
-        for each in reversed(self._outputs):
-            each.__exit__(*fault)
-        logging.getLogger("nncf").setLevel(self._level)
+    with hushed("nncf"), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        yield

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from plankwise.encoder.anatomy import attends_locally
 from plankwise.encoder.configuration import usable_positions
+from plankwise.encoder.filling import fill_empty
 
 MOST_TEXTS = 65_536
 
@@ -37,6 +38,7 @@ def traceable(model: PreTrainedModel, inputs: Sequence[str]) -> Iterator[Classif
     have nothing to look at, which OpenVINO answers with NaN.
     """
     own = copy.deepcopy(model).eval()
+    fill_empty(own)
     if attends_locally(own.config):
         own.set_attn_implementation("eager")
     with torch.no_grad():

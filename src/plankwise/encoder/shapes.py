@@ -240,16 +240,21 @@ def _choose_head_bias(
 
 
 class NoHeads(nn.Module):
-    """Stands for the attention of a layer that has no head left: all it writes is the bias of its output."""
+    """Stands for the attention of a layer that has no head left: all it writes is the bias of its output.
+
+    Attributes:
+        width: of the nothing that it gives to its output.
+    """
 
     def __init__(self, attention: nn.Module, path: str, output_path: str) -> None:
         super().__init__()
+        self.width = 0
         self._output = output_path.removeprefix(f"{path}.") if output_path.startswith(f"{path}.") else None
         if self._output is not None:
             self.add_module(self._output, attention.get_submodule(self._output))
         self.train(attention.training)
 
     def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
-        """Give nothing for each token, [batch, tokens, 0], or where the output belongs here, its bias."""
-        nothing = hidden_states.new_zeros(*hidden_states.shape[:-1], 0)
+        """Give nothing for each token, [batch, tokens, width], or where the output belongs here, its bias."""
+        nothing = hidden_states.new_zeros(*hidden_states.shape[:-1], self.width)
         return (nothing if self._output is None else self.get_submodule(self._output)(nothing)), None
