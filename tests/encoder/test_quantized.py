@@ -293,12 +293,12 @@ def test_under_autocast_rounding_is_done_in_fp32() -> None:
     rounded = FakeQuantizedLinear(linear)
     rounded.active = True
     rounded.set_range(-3.0, 3.0)
-    values = torch.randn(16, 64)
+    values = torch.randn(16, 64).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = rounded(values)
     scale = row_scales(linear.weight)
     held = (linear.weight.detach() / scale[:, None]).round() * scale[:, None]
-    seen = torch.fake_quantize_per_tensor_affine(values, rounded.input_scale, rounded.input_zero, 0, 255)
+    seen = torch.fake_quantize_per_tensor_affine(values.float(), rounded.input_scale, rounded.input_zero, 0, 255)
     expected = nn.functional.linear(seen.bfloat16(), held.bfloat16(), linear.bias.detach().bfloat16())
     assert found.dtype == torch.bfloat16
     assert torch.equal(found, expected)

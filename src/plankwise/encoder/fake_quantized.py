@@ -44,7 +44,7 @@ class _Rounded(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, weight: Tensor) -> Tensor:
         scale = row_scales(weight)
-        return rounded_rows(weight, scale) * scale[:, None]
+        return rounded_rows(weight, scale).mul_(scale[:, None])
 
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> Tensor:

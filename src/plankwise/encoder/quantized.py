@@ -89,8 +89,11 @@ def row_scales(weight: Tensor) -> Tensor:
 
 
 def rounded_rows(weight: Tensor, scale: Tensor) -> Tensor:
-    """Count each weight, [rows, columns], in steps of its row: whole numbers from -127 to 127, still as floats."""
-    return (weight / scale[:, None]).round().clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT)
+    """Count each weight, [rows, columns], in steps of its row: whole numbers from -127 to 127, still as floats.
+
+    Nothing has to be clamped: the largest of a row is 127 of its `row_scales` but for a rounding error.
+    """
+    return (weight.detach() / scale[:, None]).round_()
 
 
 def input_range(lowest: float, highest: float) -> tuple[float, int]:

@@ -71,6 +71,7 @@ class Unstructured:
 
     def compress(self, model: PreTrainedModel, job: Job) -> PreTrainedModel:
         """Train a copy whose masks grow by the schedule, and write the zeros into its weights at the end."""
+        self.plan(model.config)
         sparse = copy.deepcopy(model).requires_grad_(True)
         matrices = matrices_of(sparse, self.embeddings)
         masks = Masks(sparse, matrices, self.importance == "movement", self.scope == "global")
