@@ -38,7 +38,7 @@ def bf16_is_fast(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
-        return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(_cpu_flags()))
+        return bool({"avx512_bf16", "amx_bf16", "bf16"} & set(cpu_flags()))
     return False
 
 
@@ -73,7 +73,7 @@ def environment() -> dict[str, Any]:
     described: dict[str, Any] = {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in LIBRARIES}},
         "platform": platform.platform(),
-        "cpu": {"model": _cpu_model(), "cores": os.cpu_count(), "flags": [f for f in CPU_FLAGS if f in _cpu_flags()]},
+        "cpu": {"model": _cpu_model(), "cores": os.cpu_count(), "flags": [f for f in CPU_FLAGS if f in cpu_flags()]},
         "threads": torch.get_num_threads(),
         "processes": process_count(),
         "memory_bytes": _memory_bytes(),
@@ -104,7 +104,8 @@ def _cpu_info(key: str) -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(key)), "")
 
 
-def _cpu_flags() -> list[str]:
+def cpu_flags() -> list[str]:
+    """Name the instructions that this processor has, as Linux spells them; none where that is unknown."""
     return (_cpu_info("flags") or _cpu_info("Features")).split()
 
 

@@ -1,0 +1,1 @@
+"""Taking models to where they predict: artefacts, runtimes, predictions."""

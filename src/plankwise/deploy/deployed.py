@@ -1,0 +1,139 @@
+"""Opening a model for prediction: an artefact, or a folder of Transformers or plankwise, with its tokenizer."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from plankwise.core.errors import ModelError
+from plankwise.core.runtime import cpu_flags
+from plankwise.data.reading import Reading
+from plankwise.deploy.manifest import TOKENIZER, Manifest, describe, is_artefact, read_manifest
+from plankwise.deploy.runtimes import Logits, Mode, OnnxRuntime, OpenVino, Runtime, Torch
+from plankwise.encoder.checkpoint import load_tokenizer, load_trained
+from plankwise.encoder.configuration import usable_positions
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Deployed:
+    """A model that is ready to predict.
+
+    Attributes:
+        manifest: how it reads and what it answers.
+        tokenizer: without truncation and padding.
+        runtime: runs it.
+    """
+
+    manifest: Manifest
+    tokenizer: Tokenizer
+    runtime: Runtime
+
+
+def open_model(
+    folder: Path | str, mode: Mode = "throughput", threads: int | None = None, reading: Reading | None = None
+) -> Deployed:
+    """Open a model for prediction, with the runtime that it was exported for; torch fp32 where it was not exported.
+
+    Args:
+        folder: an artefact, or a local folder or Hub id of a fine-tuned model.
+        mode: many texts at once, or one as soon as possible.
+        threads: cores to use; all by default.
+        reading: how much of a text the model sees; an artefact knows, of other models it is as many tokens as they have
+            positions, up to 512.
+
+    Raises:
+        ModelError: if it cannot be read, or gives other answers than where it was made.
+    """
+    used = threads or os.cpu_count() or 1
+    if not is_artefact(Path(folder)):
+        model, tokenizer = load_trained(str(folder)), load_tokenizer(str(folder))
+        manifest = describe(model.config, tokenizer, inputs_of(model, tokenizer), reading or _whole(model))
+        return Deployed(manifest, bare_tokenizer(tokenizer), Torch(model, threads=used))
+    manifest = read_manifest(Path(folder))
+    if reading is not None:
+        manifest = manifest.model_copy(update={"reading": reading})
+    deployed = Deployed(manifest, _read_tokenizer(Path(folder)), _runtime(Path(folder), manifest, mode, used))
+    check_machine(deployed)
+    return deployed
+
+
+def inputs_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """Name the inputs that the tokenizer makes and the model takes."""
+    taken = inspect.signature(model.forward).parameters
+    return tuple(name for name in tokenizer.model_input_names if name in taken)
+
+
+def bare_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+    """Give a copy of the tokenizer beneath, which neither cuts nor pads."""
+    bare = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    bare.no_padding()
+    bare.no_truncation()
+    return bare
+
+
+def check_machine(deployed: Deployed) -> None:
+    """Warn where this machine lacks the int8 instructions of the one the artefact was made on, and check its answers.
+
+    Without them u8·s8 products saturate, so that a sound artefact may give other labels.
+
+    Raises:
+        ModelError: if the answers differ by more than the tolerance it was exported under.
+    """
+    manifest = deployed.manifest
+    if not manifest.needs or set(manifest.needs) & set(cpu_flags()) or manifest.check is None or not manifest.parity:
+        return
+    inputs = {name: np.array(rows, dtype=np.int64) for name, rows in manifest.check.inputs.items()}
+    found = probabilities(deployed.runtime(inputs), manifest.kind)
+    expected = probabilities(np.array(manifest.check.logits, dtype=np.float32), manifest.kind)
+    change = float(np.abs(found - expected).max())
+    lacking = ", ".join(manifest.needs)
+    if not change <= manifest.parity.tolerance:
+        raise ModelError(
+            f"this processor has none of {lacking}, and the model's probabilities differ by {change:.3f} from those it "
+            f"was exported with; allowed: {manifest.parity.tolerance}. Export it anew on this machine"
+        )
+    logger.warning(
+        "this processor has none of %s, for which the model was exported: it will be slower; its probabilities differ "
+        "by at most %.4f on random input",
+        lacking,
+        change,
+    )
+
+
+def probabilities(logits: Logits, kind: str) -> npt.NDArray[np.float64]:
+    """Turn logits [texts, labels] into probabilities: over all labels, or of each by itself."""
+    wide = logits.astype(np.float64)
+    if kind == "multi_label":
+        return 1 / (1 + np.exp(-wide))
+    raised = np.exp(wide - wide.max(axis=-1, keepdims=True))
+    shares: npt.NDArray[np.float64] = raised / raised.sum(axis=-1, keepdims=True)
+    return shares
+
+
+def _whole(model: PreTrainedModel) -> Reading:
+    return Reading(max_length=min(512, usable_positions(model.config)))
+
+
+def _read_tokenizer(folder: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(folder / TOKENIZER))
+    except Exception as error:  # the library raises no narrower kind
+        raise ModelError(f"cannot read {folder / TOKENIZER}: {error}") from None
+
+
+def _runtime(folder: Path, manifest: Manifest, mode: Mode, threads: int) -> Runtime:
+    if manifest.runtime == "onnx":
+        return OnnxRuntime(folder / manifest.model, threads, mode)
+    if manifest.runtime == "openvino":
+        return OpenVino(folder / manifest.model, threads, mode, "bf16" if manifest.precision == "bf16" else "fp32")
+    return Torch(load_trained(str(folder)), manifest.precision, threads)

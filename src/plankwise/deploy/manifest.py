@@ -1,0 +1,165 @@
+"""What is known of a deployed model: how it reads, what it answers, where it was made and how far it is from torch.
+
+An artefact is a folder with this manifest, a model file, `tokenizer.json` and a `predict.py` that needs neither torch
+nor plankwise.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+from plankwise.core.errors import ModelError, suggest
+from plankwise.core.files import sha256
+from plankwise.data.reading import Reading
+
+FILE_NAME, TOKENIZER = "manifest.json", "tokenizer.json"
+FORMAT = 1
+RuntimeName = Literal["openvino", "onnx", "torch"]
+RUNTIMES: tuple[RuntimeName, ...] = ("openvino", "onnx", "torch")
+INT8_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp")
+_MULTI = "multi_label_classification"
+
+
+class _Frozen(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+
+class Parity(_Frozen):
+    """How far an artefact is from the fp32 torch model it was made of, on the same inputs.
+
+    Attributes:
+        texts: how many were compared.
+        source: where they came from, `random` for token ids drawn at random.
+        logit_error: largest absolute difference of a logit.
+        probability_change: largest absolute difference of a probability.
+        agreement: share of the texts with the same labels.
+        tolerance: the `probability_change` up to which the artefact was handed out.
+    """
+
+    texts: int
+    source: str
+    logit_error: float
+    probability_change: float
+    agreement: float
+    tolerance: float
+
+
+class Check(_Frozen):
+    """Random token ids and the artefact's own logits for them, to see on another machine whether it still works.
+
+    Attributes:
+        inputs: for each input of the model, [texts, tokens].
+        logits: [texts, labels].
+    """
+
+    inputs: dict[str, list[list[int]]]
+    logits: list[list[float]]
+
+
+class Manifest(_Frozen):
+    """All there is to know for running a model.
+
+    Attributes:
+        format: version of this layout.
+        runtime: what runs it.
+        precision: of weights and operations, as `plankwise export` names it.
+        model: file name of the model.
+        kind: whether a text has one label or any number.
+        labels: in the order of the logits.
+        inputs: names of the model's inputs, each int64 [texts, tokens].
+        padding: the value that fills each input up to the longest of its batch, on the right.
+        reading: how much of a text the model sees, as in a recipe.
+        needs: of the int8 instructions, those that the machine had on which parity was measured.
+        cpu: that machine's processor.
+        versions: of the libraries that made it.
+        parity: measured when it was made.
+        check: for other machines.
+        hashes: SHA-256 of the files beside the manifest.
+    """
+
+    format: int = FORMAT
+    runtime: RuntimeName
+    precision: str
+    model: str
+    kind: Literal["single_label", "multi_label"]
+    labels: tuple[str, ...]
+    inputs: tuple[str, ...]
+    padding: dict[str, int]
+    reading: Reading
+    needs: tuple[str, ...] = ()
+    cpu: dict[str, Any] = {}
+    versions: dict[str, str | None] = {}
+    parity: Parity | None = None
+    check: Check | None = None
+    hashes: dict[str, str] = {}
+
+
+def describe(
+    config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, inputs: tuple[str, ...], reading: Reading
+) -> Manifest:
+    """Describe a classifier that torch runs in fp32.
+
+    Raises:
+        ModelError: if it is no classifier, or its tokenizer cannot pad.
+    """
+    labels = tuple(str(config.id2label[index]) for index in range(config.num_labels))
+    if tokenizer.pad_token_id is None:
+        raise ModelError("the tokenizer has no padding token; texts of different lengths cannot share a batch")
+    if config.problem_type == "regression":
+        raise ModelError("the model answers with a number, not with labels; prediction is for classifiers")
+    padding = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+    return Manifest(
+        runtime="torch",
+        precision="fp32",
+        model="model.safetensors",
+        kind="multi_label" if config.problem_type == _MULTI else "single_label",
+        labels=labels,
+        inputs=inputs,
+        padding={name: padding.get(name, 0) for name in inputs},
+        reading=reading,
+    )
+
+
+def is_artefact(folder: Path) -> bool:
+    """Tell an artefact from a folder of Transformers."""
+    return (folder / FILE_NAME).is_file()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read an artefact's manifest and make sure that its files are those it was made of.
+
+    Raises:
+        ModelError: if it is unreadable, of another format, or a file was changed.
+    """
+    try:
+        manifest = Manifest.model_validate_json((folder / FILE_NAME).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"cannot read {folder / FILE_NAME}: {error}") from None
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ModelError(f"{folder / FILE_NAME}: {where}: {first['msg'].lower()}") from None
+    if manifest.format != FORMAT:
+        raise ModelError(f"{folder / FILE_NAME}: format {manifest.format}; allowed: {FORMAT}")
+    for name, expected in manifest.hashes.items():
+        if not (folder / name).is_file():
+            raise ModelError(f"{folder}: {name} is missing")
+        if sha256(folder / name) != expected:
+            raise ModelError(f"{folder}: {name} is not the file that was exported; its SHA-256 differs")
+    return manifest
+
+
+def check_runtime(name: str) -> RuntimeName:
+    """Give the runtime of this name.
+
+    Raises:
+        ModelError: if there is none.
+    """
+    for each in RUNTIMES:
+        if each == name:
+            return each
+    raise ModelError(f"no runtime '{name}'; {suggest(name, RUNTIMES)}")

@@ -1,0 +1,140 @@
+"""torch, ONNX Runtime and OpenVINO behind one small interface: padded token ids in, logits out.
+
+Latency mode gives every request all threads. Throughput mode runs several requests at once, on one thread each: with
+two in flight OpenVINO gets nearer to the peak of two cores than with both on one request, and is slower with one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import PreTrainedModel
+
+from plankwise.core.errors import ModelError
+
+Inputs = Mapping[str, npt.NDArray[np.int64]]
+Logits = npt.NDArray[np.float32]
+Mode = Literal["latency", "throughput"]
+MODES: tuple[Mode, ...] = ("latency", "throughput")
+FLOAT_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+OPENVINO_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+
+
+class Runtime(Protocol):
+    """Something that runs one model. It may be called from `streams` threads at once.
+
+    Attributes:
+        name: of the runtime and its precision, for tables.
+        streams: how many calls at once it is made for.
+        threads: how many cores it uses in all.
+    """
+
+    name: str
+    streams: int
+    threads: int
+
+    def __call__(self, inputs: Inputs) -> Logits:
+        """Compute logits [texts, labels] of inputs, each [texts, tokens]."""
+        ...
+
+
+class Torch:
+    """A torch model, eager or compiled, where its parameters are."""
+
+    def __init__(
+        self, model: PreTrainedModel, precision: str = "fp32", threads: int | None = None, **compiling: Any
+    ) -> None:
+        """Take a model over, casting its weights.
+
+        Args:
+            model: a classifier.
+            precision: fp32, bf16 or fp16.
+            threads: of torch, set for the whole process where given.
+            compiling: options of `torch.compile`, which is used if there are any.
+        """
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.name, self.streams, self.threads = f"torch {precision}", 1, torch.get_num_threads()
+        self._device = model.device
+        cast = model.to(FLOAT_TYPES[precision]).eval()
+        self._model: Callable[..., Any] = torch.compile(cast, **compiling) if compiling else cast
+
+    @torch.inference_mode()
+    def __call__(self, inputs: Inputs) -> Logits:
+        """Compute logits."""
+        placed = {name: torch.from_numpy(np.asarray(value)).to(self._device) for name, value in inputs.items()}
+        logits: Logits = self._model(**placed).logits.float().cpu().numpy()
+        return logits
+
+
+class OnnxRuntime:
+    """An ONNX model on the CPU."""
+
+    def __init__(self, path: Path, threads: int, mode: Mode = "throughput") -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1 if mode == "throughput" else threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the library raises several kinds, and RuntimeError alone is no base of them
+            raise ModelError(f"ONNX Runtime cannot load {path}: {str(error).splitlines()[0]}") from None
+        self.name, self.streams, self.threads = "onnxruntime", threads if mode == "throughput" else 1, threads
+
+    def __call__(self, inputs: Inputs) -> Logits:
+        """Compute logits."""
+        logits: Logits = self._session.run(None, dict(inputs))[0]
+        return logits
+
+
+class OpenVino:
+    """An OpenVINO model on the CPU; each thread that calls has a request of its own."""
+
+    def __init__(self, path: Path, threads: int, mode: Mode = "throughput", precision: str = "fp32") -> None:
+        import openvino
+
+        streams = threads if mode == "throughput" else 1
+        settings: dict[str, Any] = {
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": streams,
+            "PERFORMANCE_HINT": mode.upper(),
+            "INFERENCE_PRECISION_HINT": OPENVINO_HINTS[precision],
+        }
+        try:
+            self._compiled = openvino.Core().compile_model(str(path), "CPU", settings)
+        except RuntimeError as error:
+            raise ModelError(f"OpenVINO cannot load {path}: {str(error).splitlines()[0]}") from None
+        self.name, self.streams, self.threads = "openvino", streams, threads
+        self._own = threading.local()
+
+    def __call__(self, inputs: Inputs) -> Logits:
+        """Compute logits."""
+        if not hasattr(self._own, "request"):
+            self._own.request = self._compiled.create_infer_request()
+        logits: Logits = np.array(self._own.request.infer(dict(inputs))[0])  # its buffer is used again
+        return logits
+
+
+def padded(
+    inputs: Sequence[Mapping[str, Sequence[int]]], padding: Mapping[str, int]
+) -> dict[str, npt.NDArray[np.int64]]:
+    """Pad inputs on the right to the longest, [texts, tokens].
+
+    Args:
+        inputs: token ids and what goes with them, for each text.
+        padding: the value that fills up each input, by its name.
+    """
+    longest = max(len(each["input_ids"]) for each in inputs)
+    made = {name: np.full((len(inputs), longest), fill, dtype=np.int64) for name, fill in padding.items()}
+    for name, rows in made.items():
+        for row, each in enumerate(inputs):
+            rows[row, : len(each[name])] = each[name]
+    return made
