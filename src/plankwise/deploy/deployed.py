@@ -7,6 +7,7 @@ import inspect
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ from plankwise.core.errors import ModelError
 from plankwise.core.runtime import cpu_flags
 from plankwise.data.reading import Reading
 from plankwise.deploy.manifest import TOKENIZER, Manifest, describe, is_artefact, read_manifest
-from plankwise.deploy.runtimes import Logits, Mode, OnnxRuntime, OpenVino, Runtime, Torch
+from plankwise.deploy.runtimes import Mode, OnnxRuntime, OpenVino, Runtime, Torch
 from plankwise.encoder.checkpoint import load_tokenizer, load_trained
 from plankwise.encoder.configuration import usable_positions
 
@@ -110,7 +111,7 @@ def check_machine(deployed: Deployed) -> None:
     )
 
 
-def probabilities(logits: Logits, kind: str) -> npt.NDArray[np.float64]:
+def probabilities(logits: npt.NDArray[np.floating[Any]], kind: str) -> npt.NDArray[np.float64]:
     """Turn logits [texts, labels] into probabilities: over all labels, or of each by itself."""
     wide = logits.astype(np.float64)
     if kind == "multi_label":

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from transformers import PreTrainedModel
 
-from plankwise.core.errors import ModelError
+from plankwise.core.errors import ModelError, suggest
 
 Inputs = Mapping[str, npt.NDArray[np.int64]]
 Logits = npt.NDArray[np.float32]
@@ -121,6 +121,18 @@ class OpenVino:
             self._own.request = self._compiled.create_infer_request()
         logits: Logits = np.array(self._own.request.infer(dict(inputs))[0])  # its buffer is used again
         return logits
+
+
+def check_mode(name: str) -> Mode:
+    """Give the mode of this name.
+
+    Raises:
+        ModelError: if there is none.
+    """
+    for each in MODES:
+        if each == name:
+            return each
+    raise ModelError(f"no mode '{name}'; {suggest(name, MODES)}")
 
 
 def padded(
