@@ -8,11 +8,11 @@ import sys
 
 import typer
 
-from plankwise.cli import data, experiments, looks  # importing them is what registers their verbs
+from plankwise.cli import data, deploying, experiments, looks  # importing them is what registers their verbs
 from plankwise.cli.options import app
 from plankwise.core.errors import PlankwiseError
 
-__all__ = ["app", "data", "experiments", "looks", "main"]
+__all__ = ["app", "data", "deploying", "experiments", "looks", "main"]
 
 
 def main() -> None:

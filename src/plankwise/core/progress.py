@@ -17,7 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-Bar = Callable[[int], None]  # called with what is done so far
+Bar = Callable[[float], None]  # called with what is done so far
 
 
 def progress_of(shown: bool, counter: ProgressColumn, *more: ProgressColumn) -> Progress:
@@ -28,8 +28,8 @@ def progress_of(shown: bool, counter: ProgressColumn, *more: ProgressColumn) -> 
 
 
 @contextmanager
-def bar(title: str, total: int, shown: bool) -> Iterator[Bar]:
-    """Show how much of `total` is done."""
+def bar(title: str, total: float | None, shown: bool) -> Iterator[Bar]:
+    """Show how much of `total` is done; where that is not known, that something is."""
     with progress_of(shown, TaskProgressColumn()) as progress:
         task = progress.add_task(title, total=total)
         yield lambda done: progress.update(task, completed=done)

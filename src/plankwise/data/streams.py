@@ -12,6 +12,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from glob import glob
 from pathlib import Path
 from typing import IO, Any
@@ -32,7 +33,7 @@ COMPRESSED: dict[str, Callable[[Path], Any]] = {
     ".zst": lambda path: pa.input_stream(str(path), compression="zstd"),  # notices a file that was cut off
 }
 KINDS = (".txt", ".jsonl", ".parquet", ".csv", ".tsv")
-_FAULTS = (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError, zlib.error, pa.ArrowException)
+FAULTS = (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError, zlib.error, pa.ArrowException)
 
 
 def find_files(patterns: Sequence[str]) -> list[Path]:
@@ -86,14 +87,19 @@ def documents_of(files: Sequence[Path], text: str) -> Iterator[Document]:
     """
     for path in files:
         try:
-            with _open(path) as file:
+            with open_packed(path) as file:
                 yield from _READERS[kind_of(path)](file, path, text)
-        except _FAULTS as error:
-            reason = getattr(error, "strerror", None) or type(error).__name__
-            raise DataError(f"cannot read {path}: {reason}") from None
+        except FAULTS as error:
+            raise DataError(f"cannot read {path}: {reason_of(error)}") from None
 
 
-def _open(path: Path) -> IO[bytes]:
+def reason_of(error: BaseException) -> str:
+    """Say why a file cannot be read, without a word of what is in it."""
+    return getattr(error, "strerror", None) or type(error).__name__
+
+
+def open_packed(path: Path) -> IO[bytes]:
+    """Open a file, packed or not, for reading what is in it; `FAULTS` are what may go wrong from then on."""
     opened: IO[bytes] = COMPRESSED[path.suffix.lower()](path) if path.suffix.lower() in COMPRESSED else path.open("rb")
     return opened
 
@@ -130,10 +136,7 @@ def _value(raw: str, text: str, where: str) -> Any:
 
 
 def _parquet(file: IO[bytes], path: Path, text: str) -> Iterator[Document]:
-    with tempfile.TemporaryFile() as copy:
-        if path.suffix.lower() in COMPRESSED:  # its index stands at the end, so it has to be unpacked first
-            shutil.copyfileobj(file, copy)
-        table = pq.ParquetFile(copy if path.suffix.lower() in COMPRESSED else path)
+    with open_parquet(file, path) as table:
         if text not in table.schema_arrow.names:
             raise DataError(f"{path}: there is no column '{text}'; {suggest(text, table.schema_arrow.names)}")
         number = 0
@@ -141,6 +144,15 @@ def _parquet(file: IO[bytes], path: Path, text: str) -> Iterator[Document]:
             for value in batch.column(0).to_pylist():
                 number += 1
                 yield from _rows(value, path, number)
+
+
+@contextmanager
+def open_parquet(file: IO[bytes], path: Path) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file that `open_packed` has opened."""
+    with tempfile.TemporaryFile() as copy:
+        if path.suffix.lower() in COMPRESSED:  # its index stands at the end, so it has to be unpacked first
+            shutil.copyfileobj(file, copy)
+        yield pq.ParquetFile(copy if path.suffix.lower() in COMPRESSED else path)
 
 
 def _table(file: IO[bytes], path: Path, text: str) -> Iterator[Document]:

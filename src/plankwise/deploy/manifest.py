@@ -15,6 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from plankwise.core.errors import ModelError, suggest
 from plankwise.core.files import sha256
 from plankwise.data.reading import Reading
+from plankwise.encoder.configuration import usable_positions
 
 FILE_NAME, TOKENIZER = "manifest.json", "tokenizer.json"
 FORMAT = 1
@@ -73,6 +74,7 @@ class Manifest(_Frozen):
         inputs: names of the model's inputs, each int64 [texts, tokens].
         padding: the value that fills each input up to the longest of its batch, on the right.
         reading: how much of a text the model sees, as in a recipe.
+        positions: the longest input that the model can take, in tokens.
         needs: of the int8 instructions, those that the machine had on which parity was measured.
         cpu: that machine's processor.
         versions: of the libraries that made it.
@@ -90,6 +92,7 @@ class Manifest(_Frozen):
     inputs: tuple[str, ...]
     padding: dict[str, int]
     reading: Reading
+    positions: int | None = None
     needs: tuple[str, ...] = ()
     cpu: dict[str, Any] = {}
     versions: dict[str, str | None] = {}
@@ -121,6 +124,7 @@ def describe(
         inputs=inputs,
         padding={name: padding.get(name, 0) for name in inputs},
         reading=reading,
+        positions=usable_positions(config),
     )
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from transformers import PreTrainedModel
 
-from plankwise.core.errors import ModelError
+from plankwise.core.errors import ModelError, suggest
 
 Inputs = Mapping[str, npt.NDArray[np.int64]]
 Logits = npt.NDArray[np.float32]
@@ -143,6 +143,18 @@ class OpenVino:
         return logits
 
 
+def check_mode(name: str) -> Mode:
+    """Give the mode of this name.
+
+    Raises:
+        ModelError: if there is none.
+    """
+    for each in MODES:
+        if each == name:
+            return each
+    raise ModelError(f"no mode '{name}'; {suggest(name, MODES)}")
+
+
 def padded(
     inputs: Sequence[Mapping[str, Sequence[int]]], padding: Mapping[str, int]
 ) -> dict[str, npt.NDArray[np.int64]]:
@@ -160,7 +172,7 @@ def padded(
     return made
 
 
-def probabilities(logits: Logits, kind: str) -> Probabilities:
+def probabilities(logits: npt.NDArray[np.floating[Any]], kind: str) -> Probabilities:
     """Turn logits [texts, labels] into probabilities: over all labels, or of each by itself."""
     wide = logits.astype(np.float64)
     if kind == "multi_label":

@@ -1,0 +1,244 @@
+"""Predictions for texts in Python: many at once in bounded memory, or one as soon as possible."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from time import perf_counter
+from typing import TypeVar
+
+import numpy as np
+
+from plankwise.core.errors import DataError, RecipeError
+from plankwise.data.reading import Reading, check_reading
+from plankwise.deploy.batches import (
+    TOKENS_PER_BATCH,
+    Encoded,
+    Floats,
+    Text,
+    check_inputs,
+    encode_texts,
+    pooled,
+    starts_of,
+)
+from plankwise.deploy.deployed import Deployed, open_model
+from plankwise.deploy.runtimes import Mode, check_mode, probabilities
+from plankwise.deploy.streaming import Streams, Watch, run_blocks
+
+Item = TypeVar("Item")
+LOOK_AHEAD = 4096
+MOST_CHARACTERS = 1_000_000  # of the texts of a block: long ones fill it sooner
+PROBED_SECONDS = 1.0
+SHORTEST = 4  # tokens of an input, as for every reading
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one text.
+
+    Attributes:
+        labels: the most likely one; of a multi-label model those of probability above one half, any number.
+        probabilities: of every label, in the model's order; they add up to 1 unless the model is multi-label.
+    """
+
+    labels: tuple[str, ...]
+    probabilities: dict[str, float]
+
+    @property
+    def label(self) -> str:
+        """The one label.
+
+        Raises:
+            ValueError: if there are several, or none.
+        """
+        if len(self.labels) != 1:
+            raise ValueError(f"this text has {len(self.labels)} labels; see labels")
+        return self.labels[0]
+
+
+class Predictor:
+    """A model with all that it needs for predicting; texts may be pairs.
+
+    A stream of any length takes bounded memory: `look_ahead` texts are tokenized at a time and sorted by length into
+    batches, while those before them run. Texts longer than the model reads are cut, or read in windows, as in training.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | Deployed,
+        *,
+        mode: str = "throughput",
+        threads: int | None = None,
+        reading: Reading | None = None,
+        max_length: int | None = None,
+        tokens_per_batch: int | None = None,
+        look_ahead: int | None = None,
+    ) -> None:
+        """Open a model.
+
+        Args:
+            model: an artefact, a folder or Hub id of a fine-tuned model, or one that is open.
+            mode: `throughput` sorts texts into batches; `latency` runs one at a time on all threads.
+            threads: cores to use; all by default.
+            reading: how much of a text the model sees; as it was exported by default.
+            max_length: tokens of one input, where that alone is to differ.
+            tokens_per_batch: padded tokens of a batch, 512 by default; latency mode has none.
+            look_ahead: texts that are sorted together, 4096 by default; in latency mode 1.
+
+        Raises:
+            ModelError: if the model cannot be read or is no classifier.
+            RecipeError: if the reading does not fit it.
+            DataError: for another value that is not allowed.
+        """
+        numbers = {"threads": threads, "tokens_per_batch": tokens_per_batch, "look_ahead": look_ahead}
+        for name, value in numbers.items():
+            if value is not None and value < 1:
+                raise DataError(f"{name} is {value}; allowed: 1 or more")
+        if mode == "latency" and tokens_per_batch is not None:
+            raise DataError("tokens_per_batch is for throughput mode; latency mode runs one text at a time")
+        self.mode: Mode = check_mode(mode)
+        self.source = None if isinstance(model, Deployed) else str(model)
+        self.deployed = model if isinstance(model, Deployed) else open_model(model, self.mode, threads)
+        manifest = self.deployed.manifest
+        self.labels, self.kind = manifest.labels, manifest.kind
+        self.reading = _shortened(reading or manifest.reading, max_length, manifest.positions)
+        self.tokens_per_batch = None if mode == "latency" else tokens_per_batch or TOKENS_PER_BATCH
+        self.look_ahead = look_ahead or (1 if mode == "latency" else LOOK_AHEAD)
+        check_inputs(manifest.inputs)
+        self.check_texts(pairs=False)
+        self._streams = Streams(self.deployed.runtime, manifest.padding, len(self.labels), self.tokens_per_batch)
+
+    def check_texts(self, pairs: bool) -> None:
+        """Refuse a reading that leaves no room for text, or for pairs of texts.
+
+        Raises:
+            RecipeError: naming the key and what is allowed.
+        """
+        check_reading(self.reading, self.deployed.tokenizer.num_special_tokens_to_add(pairs), pairs)
+
+    def predict(self, texts: Iterable[Text]) -> Iterator[Prediction]:
+        """Predict texts, or pairs of them, in their order.
+
+        They are drawn in another thread, at most a few blocks ahead of the predictions; closing the generator ends it.
+        """
+        for block in self._probabilities(texts):
+            for chosen, row in zip(chosen_labels(block, self.labels, self.kind), block.tolist(), strict=True):
+                yield Prediction(chosen, dict(zip(self.labels, row, strict=True)))
+
+    def probabilities(self, texts: Iterable[Text]) -> Floats:
+        """Compute the probability of every label, [texts, labels]."""
+        return np.concatenate([np.zeros((0, len(self.labels))), *self._probabilities(texts)])
+
+    def logits(self, texts: Iterable[Text]) -> Floats:
+        """Compute logits, pooled over windows, [texts, labels]."""
+        return np.concatenate([np.zeros((0, len(self.labels))), *self._logits(texts)])
+
+    def encode(self, texts: list[Text], truncate: bool = True) -> Encoded:
+        """Tokenize texts; those that are too long get no input unless they may be cut."""
+        manifest = self.deployed.manifest
+        return encode_texts(texts, self.deployed.tokenizer, manifest.inputs, self.reading, truncate)
+
+    def run(
+        self, blocks: Iterable[tuple[Encoded, Item]], watch: Watch = lambda texts: None
+    ) -> Iterator[tuple[Item, Floats]]:
+        """Compute, block by block, the probabilities of the texts that have an input, [texts, labels]."""
+        for encoded, carried, logits in run_blocks(self._streams, blocks, watch):
+            yield carried, probabilities(self._pooled(encoded, logits), self.kind)
+
+    def seconds_per_text(self, texts: list[Text]) -> float:
+        """Measure roughly what a text costs, in about a second, on a few of them."""
+        encoded = self.encode(texts)
+        batches, starts = self._streams.batches(encoded), starts_of(encoded.lengths)
+        self._streams.logits(encoded, starts, batches[-1])  # warms up on the shortest ones
+        inputs, began = 0, perf_counter()
+        # From both ends, so that long and short texts have their share where time is up before the last batch.
+        for chosen in chain.from_iterable(zip(batches, reversed(batches), strict=True)):
+            self._streams.logits(encoded, starts, chosen)
+            inputs += len(chosen)
+            if perf_counter() - began > PROBED_SECONDS:
+                break
+        per_input = (perf_counter() - began) / inputs / self.deployed.runtime.streams
+        return per_input * len(encoded.lengths) / len(texts)
+
+    def _probabilities(self, texts: Iterable[Text]) -> Iterator[Floats]:
+        for logits in self._logits(texts):
+            yield probabilities(logits, self.kind)
+
+    def _logits(self, texts: Iterable[Text]) -> Iterator[Floats]:
+        if isinstance(texts, str):
+            raise DataError("texts is a single string; allowed: an iterable of strings, or of pairs of strings")
+        blocks = ((self.encode(block), None) for block in blocks_of(self._sound(texts), self.look_ahead, characters))
+        for encoded, _, logits in run_blocks(self._streams, blocks):
+            yield self._pooled(encoded, logits)
+
+    def _pooled(self, encoded: Encoded, logits: Floats) -> Floats:
+        windows = self.reading.windows
+        return pooled(logits, encoded.inputs_of, None if windows is None else windows.pooling)
+
+    def _sound(self, texts: Iterable[Text]) -> Iterator[Text]:
+        """Make sure that texts are texts; they are named by number, never quoted."""
+        pairs_fit = False
+        for number, text in enumerate(texts, 1):
+            pair = isinstance(text, tuple)
+            parts = text if isinstance(text, tuple) else (text,)
+            if len(parts) != 1 + pair or not all(isinstance(part, str) and is_unicode(part) for part in parts):
+                raise DataError(f"text {number} is no text; allowed: a string, or a tuple of two")
+            if pair and not pairs_fit:
+                self.check_texts(pairs=True)
+                pairs_fit = True
+            yield text
+
+
+def _shortened(reading: Reading, max_length: int | None, positions: int | None) -> Reading:
+    if max_length is not None and max_length < SHORTEST:
+        raise RecipeError(f"max_length is {max_length}; allowed: {SHORTEST} or more")
+    changed = reading if max_length is None else replace(reading, max_length=max_length)
+    if positions is not None and changed.max_length > positions:
+        raise RecipeError(f"max_length is {changed.max_length}; allowed: at most the model's {positions} positions")
+    return changed
+
+
+def chosen_labels(shares: Floats, labels: tuple[str, ...], kind: str) -> list[tuple[str, ...]]:
+    """Choose the labels of each text from its probabilities, [texts, labels]."""
+    if kind == "multi_label":
+        return [tuple(label for label, yes in zip(labels, row, strict=True) if yes) for row in (shares > 0.5).tolist()]
+    single = [(label,) for label in labels]
+    return [single[index] for index in shares.argmax(axis=1).tolist()] if len(shares) else []
+
+
+def blocks_of(items: Iterable[Item], most: int, characters: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """Group items into lists of at most `most`, fewer where they hold much text.
+
+    Args:
+        items: drawn one by one.
+        most: items of a block.
+        characters: counts those of an item.
+    """
+    block: list[Item] = []
+    held = 0
+    for item in items:
+        block.append(item)
+        held += characters(item)
+        if len(block) == most or held >= MOST_CHARACTERS:
+            yield block
+            block, held = [], 0
+    if block:
+        yield block
+
+
+def characters(text: Text) -> int:
+    """Count the characters of a text or a pair."""
+    return len(text) if isinstance(text, str) else sum(map(len, text))
+
+
+def is_unicode(text: str) -> bool:
+    """Tell text from a string with a lone half of a surrogate pair, which JSON can hold and UTF-8 cannot."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

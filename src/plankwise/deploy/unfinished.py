@@ -1,0 +1,218 @@
+"""A file that grows block by block and survives a kill at any moment: no block is lost, none is there twice.
+
+Until it is whole, all lies in a hidden folder beside it. A block counts once the progress file, written in one step
+after the block's bytes have reached the disk, says so; whatever stands behind that is cut off when the work goes on.
+A whole file keeps its progress file as a hidden record of what it was made of.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import pydantic
+from filelock import FileLock, Timeout
+
+from plankwise.core.errors import CheckpointError, OutputError
+from plankwise.core.files import PARTIAL, make_writable_folder, write_json
+
+OUTPUT, ERRORS, PROGRESS, LOCK = "output", "errors.jsonl", "progress.json", "lock"
+HASH_LENGTH = 64
+Fault = Mapping[str, Any]  # `row`, `fault` and numbers
+
+
+class Progress(pydantic.BaseModel):
+    """How far a file has come.
+
+    Attributes:
+        made_of: what the file depends on, by name: hashes and options.
+        rows: of the input, done.
+        predicted: rows that are in the output.
+        skipped: rows that are not, by fault.
+        truncated: rows whose text was cut.
+        output_bytes: of the output, sound.
+        error_bytes: of the list of faults, sound.
+        whole: name of the finished file in the hidden folder, once there is one.
+    """
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+    made_of: dict[str, Any]
+    rows: int = 0
+    predicted: int = 0
+    skipped: dict[str, int] = {}
+    truncated: int = 0
+    output_bytes: int = 0
+    error_bytes: int = 0
+    whole: str | None = None
+
+
+class Unfinished:
+    """The file while it is made; a context manager, which one process at a time can enter."""
+
+    def __init__(self, path: Path, made_of: Mapping[str, Any], resume: bool, harmless: Sequence[str] = ()) -> None:
+        """Look at what is there; nothing is written before it is entered.
+
+        Args:
+            path: of the file; its list of faults will stand beside it.
+            made_of: what the file depends on, as JSON can hold it.
+            resume: go on with what is there, or begin.
+            harmless: names in `made_of` that may change as long as no row was skipped or cut.
+
+        Raises:
+            OutputError: if it is there, or a part of it, and is not to be gone on with.
+            CheckpointError: if what is there was made of something else, or is damaged.
+        """
+        self.path, self._folder = path, path.with_name(f".{path.name}{PARTIAL}")
+        self.faults_path = path.with_name(f"{path.name}.{ERRORS}")
+        self._record = path.with_name(f".{path.name}.{PROGRESS}")
+        self._lock = FileLock(self._folder / LOCK)
+        self._files: dict[str, IO[bytes]] = {}
+        self._seen, made = self._found(), json.loads(json.dumps(made_of))
+        if self._seen is None:
+            self._refuse_what_is_there()
+        elif not resume:
+            self._refuse_to_overwrite()
+        else:
+            self._check(self._seen, made, harmless)
+        self.progress = (self._seen or Progress(made_of=made)).model_copy(update={"made_of": made})
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the file was finished before and is in its place."""
+        return self.progress.whole is not None and not (self._folder / PROGRESS).exists()
+
+    def __enter__(self) -> Unfinished:
+        """Begin, or go on behind the last block that counts."""
+        make_writable_folder(self._folder)
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            raise OutputError(f"another process is writing to {self.path}") from None
+        if self._found() != self._seen:
+            self._lock.release()
+            raise OutputError(f"another process has written to {self.path} just now; try again")
+        if self.progress.whole is None:
+            sizes = {OUTPUT: self.progress.output_bytes, ERRORS: self.progress.error_bytes}
+            self._files = {name: self._reopened(name, size) for name, size in sizes.items()}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Keep what is done; where nothing is, leave nothing behind."""
+        for file in self._files.values():
+            file.close()
+        self._lock.release()
+        if self.progress.rows == 0 or self.is_whole:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def add(self, data: bytes, rows: int, predicted: int, truncated: int, faults: Sequence[Fault]) -> None:
+        """Add a block of the output and of the list of faults, for so many rows of the input.
+
+        Raises:
+            OutputError: if it cannot be written, as on a full disk.
+        """
+        listed = "".join(json.dumps(dict(each)) + "\n" for each in faults).encode()
+        before = self.progress
+        with self._writing():
+            _append(self._files[OUTPUT], data)
+            _append(self._files[ERRORS], listed)
+            self._save(
+                rows=before.rows + rows,
+                predicted=before.predicted + predicted,
+                skipped=dict(Counter(before.skipped) + Counter(str(each["fault"]) for each in faults)),
+                truncated=before.truncated + truncated,
+                output_bytes=before.output_bytes + len(data),
+                error_bytes=before.error_bytes + len(listed),
+            )
+
+    def finish(self, complete: Callable[[Path], Path]) -> None:
+        """Complete the file and put it into its place, with the list of faults if there are any.
+
+        Args:
+            complete: makes the whole file of that of all blocks, in the same folder, and leaves this as it is.
+        """
+        with self._writing():
+            if self.progress.whole is None:
+                whole = complete(self._folder / OUTPUT)
+                with whole.open("r+b") as file:
+                    os.fsync(file.fileno())
+                self._save(whole=whole.name)
+            # A kill between these leaves the progress file, which is moved last: the rest is done on resuming.
+            moves = {ERRORS: self.faults_path, str(self.progress.whole): self.path, PROGRESS: self._record}
+            for name, place in moves.items():
+                if (self._folder / name).exists() and not (name == ERRORS and self.progress.error_bytes == 0):
+                    (self._folder / name).replace(place)
+
+    def _save(self, **changes: Any) -> None:
+        changed = self.progress.model_copy(update=changes)
+        write_json(self._folder / PROGRESS, changed.model_dump())
+        self.progress = changed
+
+    def _found(self) -> Progress | None:
+        """Read how far the file has come, if it was begun."""
+        at = self._folder / PROGRESS
+        if not at.exists() and self.path.exists():
+            at = self._record
+        if not at.exists():
+            return None
+        try:
+            return Progress.model_validate_json(at.read_bytes())
+        except (OSError, pydantic.ValidationError):
+            raise CheckpointError(f"{at} is damaged; remove it to begin anew") from None
+
+    def _refuse_what_is_there(self) -> None:
+        for path in (self.path, self.faults_path):
+            if path.exists():
+                raise OutputError(f"{path} is there already, of unknown making; remove it or choose another")
+
+    def _refuse_to_overwrite(self) -> None:
+        if (self._folder / PROGRESS).exists():
+            raise OutputError(f"{self.path} was begun; --resume goes on with it, without {self._folder} it begins anew")
+        raise OutputError(f"{self.path} is there already; remove it or choose another")
+
+    def _check(self, found: Progress, made_of: dict[str, Any], harmless: Sequence[str]) -> None:
+        free = set() if found.skipped or found.truncated else set(harmless)
+        names = sorted((found.made_of.keys() | made_of.keys()) - free)
+        differing = [name for name in names if found.made_of.get(name) != made_of.get(name)]
+        if differing:
+            shown = ", ".join(_difference(name, found.made_of.get(name), made_of.get(name)) for name in differing)
+            there = self._folder if (self._folder / PROGRESS).exists() else self.path
+            raise CheckpointError(f"cannot go on with {self.path}: {shown}; remove {there} to begin anew")
+
+    def _reopened(self, name: str, size: int) -> IO[bytes]:
+        path = self._folder / name
+        if size and (not path.exists() or path.stat().st_size < size):
+            raise CheckpointError(f"{path} is shorter than what was written; remove {self._folder} to begin anew")
+        file = path.open("ab")
+        file.truncate(size)
+        return file
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from None
+
+
+def _append(file: IO[bytes], data: bytes) -> None:
+    if data:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _difference(name: str, before: Any, now: Any) -> str:
+    """Say what differs, in full unless it is a hash."""
+    if len(str(before)) >= HASH_LENGTH:
+        return f"the {name} differs"
+    return f"{name} was {json.dumps(before)} and is {json.dumps(now)}"
