@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pydantic
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from plankwise.core.errors import ModelError, suggest
 from plankwise.core.files import sha256
 from plankwise.data.reading import Reading
+from plankwise.encoder.configuration import usable_positions
+from plankwise.encoder.cost import attention_flops, linear_flops_per_token
 
 FILE_NAME, TOKENIZER = "manifest.json", "tokenizer.json"
 FORMAT = 1
@@ -60,6 +62,20 @@ class Check(_Frozen):
     logits: list[list[float]]
 
 
+class Geometry(_Frozen):
+    """What a model has to compute, whatever runs it.
+
+    Attributes:
+        positions: the most tokens that one input can have.
+        linear_flops: operations of one token in the linear layers of all Transformer layers.
+        attention_flops: operations by which one token attends to one other.
+    """
+
+    positions: int
+    linear_flops: int
+    attention_flops: int
+
+
 class Manifest(_Frozen):
     """All there is to know for running a model.
 
@@ -73,6 +89,7 @@ class Manifest(_Frozen):
         inputs: names of the model's inputs, each int64 [texts, tokens].
         padding: the value that fills each input up to the longest of its batch, on the right.
         reading: how much of a text the model sees, as in a recipe.
+        geometry: what it has to compute; for benchmarks.
         needs: of the int8 instructions, those that the machine had on which parity was measured.
         cpu: that machine's processor.
         versions: of the libraries that made it.
@@ -90,6 +107,7 @@ class Manifest(_Frozen):
     inputs: tuple[str, ...]
     padding: dict[str, int]
     reading: Reading
+    geometry: Geometry | None = None
     needs: tuple[str, ...] = ()
     cpu: dict[str, Any] = {}
     versions: dict[str, str | None] = {}
@@ -121,6 +139,15 @@ def describe(
         inputs=inputs,
         padding={name: padding.get(name, 0) for name in inputs},
         reading=reading,
+    )
+
+
+def geometry_of(model: PreTrainedModel) -> Geometry:
+    """Count what a model has to compute."""
+    return Geometry(
+        positions=usable_positions(model.config),
+        linear_flops=linear_flops_per_token(model),
+        attention_flops=attention_flops(model.config),
     )
 
 
