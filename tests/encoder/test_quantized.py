@@ -162,7 +162,10 @@ def test_inputs_that_are_no_numbers_are_refused() -> None:
     rounding = FakeQuantized(model)
     with torch.no_grad(), pytest.raises(MethodError, match="no finite input"), rounding.observing():
         rounding.network(input_ids=torch.tensor([[7, 8]]))
-    with pytest.raises(MethodError, match=r"'0\.attention\.self\.query' was given no finite input"), rounding.observing():
+    with (
+        pytest.raises(MethodError, match=r"'0\.attention\.self\.query' was given no finite input"),
+        rounding.observing(),
+    ):
         pass
 
 
