@@ -37,7 +37,8 @@ MANIFEST = Manifest(
     inputs=("input_ids", "attention_mask"),
     padding={"input_ids": 0, "attention_mask": 0},
     reading=Reading(max_length=16),
-    geometry=Geometry(positions=64, linear_flops=100, attention_flops=10),
+    positions=64,
+    geometry=Geometry(linear_flops=100, attention_flops=10),
 )
 
 
@@ -116,8 +117,8 @@ class TestFigures:
         assert told["second"]["percent_of_ceiling"] is None
 
     def test_lengths_are_those_that_all_can_take(self):
-        long = MANIFEST.model_copy(update={"geometry": Geometry(positions=512, linear_flops=1, attention_flops=1)})
-        unknown = MANIFEST.model_copy(update={"geometry": None, "reading": Reading(max_length=128)})
+        long = MANIFEST.model_copy(update={"positions": 512})
+        unknown = MANIFEST.model_copy(update={"positions": None, "reading": Reading(max_length=128)})
         assert latency_lengths([long]) == [32, 128, 512]
         assert latency_lengths([long, unknown]) == [32, 128]
         assert latency_lengths([long, MANIFEST, unknown]) == [32]
@@ -125,7 +126,7 @@ class TestFigures:
 
 class TestCeiling:
     def test_operations_are_counted_with_padding(self):
-        geometry = Geometry(positions=9, linear_flops=100, attention_flops=10)
+        geometry = Geometry(linear_flops=100, attention_flops=10)
         assert operations(geometry, [(2, 3), (1, 5)]) == 6 * (100 + 30) + 5 * (100 + 50)
 
     def test_of_bert_base_are_those_of_the_literature(self):
@@ -133,7 +134,6 @@ class TestCeiling:
         geometry = geometry_of(made)
         assert 12 * geometry.linear_flops == 169_869_312
         assert 12 * geometry.attention_flops == 36_864
-        assert geometry.positions == 72
 
     def test_share_by_hand(self):
         told = share_of_ceiling(MANIFEST, [(1, 10)], 0.5, {"fp32": 8e-6})

@@ -66,12 +66,10 @@ class Geometry(_Frozen):
     """What a model has to compute, whatever runs it.
 
     Attributes:
-        positions: the most tokens that one input can have.
         linear_flops: operations of one token in the linear layers of all Transformer layers.
         attention_flops: operations by which one token attends to one other.
     """
 
-    positions: int
     linear_flops: int
     attention_flops: int
 
@@ -89,6 +87,7 @@ class Manifest(_Frozen):
         inputs: names of the model's inputs, each int64 [texts, tokens].
         padding: the value that fills each input up to the longest of its batch, on the right.
         reading: how much of a text the model sees, as in a recipe.
+        positions: the longest input that the model can take, in tokens.
         geometry: what it has to compute; for benchmarks.
         needs: of the int8 instructions, those that the machine had on which parity was measured.
         cpu: that machine's processor.
@@ -107,6 +106,7 @@ class Manifest(_Frozen):
     inputs: tuple[str, ...]
     padding: dict[str, int]
     reading: Reading
+    positions: int | None = None
     geometry: Geometry | None = None
     needs: tuple[str, ...] = ()
     cpu: dict[str, Any] = {}
@@ -139,13 +139,13 @@ def describe(
         inputs=inputs,
         padding={name: padding.get(name, 0) for name in inputs},
         reading=reading,
+        positions=usable_positions(config),
     )
 
 
 def geometry_of(model: PreTrainedModel) -> Geometry:
     """Count what a model has to compute."""
     return Geometry(
-        positions=usable_positions(model.config),
         linear_flops=linear_flops_per_token(model),
         attention_flops=attention_flops(model.config),
     )

@@ -92,7 +92,7 @@ class Figures:
 
 def latency_lengths(manifests: Sequence[Manifest]) -> list[int]:
     """Give the lengths that all models have positions for; where these are unknown, that they were exported for."""
-    most = min(each.geometry.positions if each.geometry else each.reading.max_length for each in manifests)
+    most = min(each.positions or each.reading.max_length for each in manifests)
     return [tokens for tokens in LATENCY_TOKENS if tokens <= most]
 
 
