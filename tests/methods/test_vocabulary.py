@@ -209,7 +209,8 @@ def test_bench_reads_with_each_models_own_tokens(tmp_path: Path, monkeypatch: py
     # With the small one's ids the large model would only be timed on wrong texts; the other way round it would crash.
     for pair in (("source", "small"), ("small", "source")):
         folders = [tmp_path / each for each in pair]
-        assert tiny.call(monkeypatch, "bench", *folders, "--recipe", path, "--rounds", "3", "--threads", "1") == 0
+        options = ["--recipe", path, "--rounds", "3", "--threads", "1", "--no-baselines", "--no-memory"]
+        assert tiny.call(monkeypatch, "bench", *folders, *options) == 0
 
 
 def test_another_checkpoint_behind_it_is_refused(

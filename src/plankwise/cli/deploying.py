@@ -31,8 +31,9 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Predict every row of a table: labels and probabilities, in the order of the input."""
-    from plankwise.deploy.prediction_tables import Columns, Policy, check_places, predict_table
+    from plankwise.deploy.prediction_tables import check_places, predict_table
     from plankwise.deploy.predictor import Predictor
+    from plankwise.deploy.screening import Columns, Policy
 
     columns, policy = Columns(text, text_pair, id_column, tuple(keep or ())), Policy(on_error, truncate)
     check_places(source, out)

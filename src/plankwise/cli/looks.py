@@ -35,20 +35,32 @@ def evaluate(
 
 @app.command()
 def bench(
-    baseline: Annotated[Path, typer.Argument(metavar="BASELINE", help="Folder of the larger model.")],
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of the smaller model.")],
-    recipe: Annotated[Path, typer.Option(help="The recipe whose test texts give the lengths.")],
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL...", help="Folders of models, or exported ones; the first is the baseline."),
+    ],
+    recipe: Annotated[Path | None, typer.Option(help="The recipe whose test texts to time on.")] = None,
+    texts: Annotated[Path | None, typer.Option(help="Or a file: .txt has one text a line, else a table.")] = None,
+    column: Annotated[str, typer.Option(help="The column of that table.")] = "text",
     rounds: Annotated[int, typer.Option(min=3, help="Interleaved rounds.")] = 9,
-    threads: Annotated[int | None, typer.Option(min=1, help="Torch threads; all cores by default.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of each model; all cores by default.")] = None,
+    budget: Annotated[int, typer.Option(min=1, help="Padded tokens of a batch.")] = 512,
+    baselines: Annotated[bool, typer.Option(help="Time the first also in ONNX Runtime and OpenVINO.")] = True,
+    memory: Annotated[bool, typer.Option(help="Measure peak memory, in a process for each model.")] = True,
     overrides: Set = None,
     as_json: AsJson = False,
 ) -> None:
-    """Time two models against each other, taking turns."""
-    from plankwise.study.inspect import bench as time_both
-    from plankwise.study.show import timing_lines
+    """Time models on the CPU against the first of them, taking turns."""
+    from plankwise.study.inspect import bench as time_all
+    from plankwise.study.show import print_table, timing_table
 
-    timing = time_both(baseline, model, recipe_of(recipe, overrides, None), rounds, threads)
-    print_document(timing, as_json, timing_lines(timing))
+    read = None if recipe is None else recipe_of(recipe, overrides, None)
+    how = {"rounds": rounds, "budget": budget, "baselines": baselines, "memory": memory}
+    timing = time_all(models, read, texts, column, threads, **how)
+    if as_json:
+        print_document(timing, as_json, [])
+    else:
+        print_table(timing_table(timing))
 
 
 @app.command()

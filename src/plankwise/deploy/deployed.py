@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from plankwise.core.errors import ModelError
 from plankwise.core.runtime import cpu_flags
 from plankwise.data.reading import Reading
-from plankwise.deploy.manifest import TOKENIZER, Manifest, describe, is_artefact, read_manifest
+from plankwise.deploy.manifest import TOKENIZER, Manifest, describe, geometry_of, is_artefact, read_manifest
 from plankwise.deploy.runtimes import Mode, OnnxRuntime, OpenVino, Runtime, Torch, TorchProgram, probabilities
 from plankwise.encoder.checkpoint import load_tokenizer, load_trained
 from plankwise.encoder.configuration import usable_positions
@@ -57,6 +57,7 @@ def open_model(
     if not is_artefact(Path(folder)):
         model, tokenizer = load_trained(str(folder)), load_tokenizer(str(folder))
         manifest = describe(model.config, tokenizer, inputs_of(model, tokenizer), reading or whole_reading(model))
+        manifest = manifest.model_copy(update={"geometry": geometry_of(model)})
         return Deployed(manifest, bare_tokenizer(tokenizer), Torch(model, threads=used))
     manifest = read_manifest(Path(folder))
     if reading is not None:

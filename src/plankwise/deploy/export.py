@@ -21,7 +21,16 @@ from plankwise.data.encoding import windows_of
 from plankwise.data.reading import Reading, check_reading
 from plankwise.deploy import standalone
 from plankwise.deploy.deployed import bare_tokenizer, inputs_of, runtime_of, whole_reading
-from plankwise.deploy.manifest import FILE_NAME, INT8_FLAGS, TOKENIZER, Manifest, RuntimeName, check_runtime, describe
+from plankwise.deploy.manifest import (
+    FILE_NAME,
+    INT8_FLAGS,
+    TOKENIZER,
+    Manifest,
+    RuntimeName,
+    check_runtime,
+    describe,
+    geometry_of,
+)
 from plankwise.deploy.onnx_export import to_onnx
 from plankwise.deploy.openvino_export import to_openvino
 from plankwise.deploy.parity import TOKENS_PER_BATCH, TOLERANCES, batched, check_of, measure, random_inputs
@@ -79,6 +88,7 @@ def export(
     _check_model(model, tokenizer, described.reading, runtime, precision, calibration)
     versions = {**environment()["versions"], **{name: version_of(name) for name in PACKAGES[runtime]}}
     update = {"runtime": runtime, "precision": precision, "versions": versions, "cpu": environment()["cpu"]}
+    update["geometry"] = geometry_of(model)
     with whole_folder(out) as folder:
         ranges = _batches(calibration or (), tokenizer, described, TOKENS_PER_CALIBRATION)
         name = _write(model, described.inputs, folder, runtime, precision, ranges)

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pydantic
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from plankwise.core.errors import ModelError, suggest
 from plankwise.core.files import sha256
 from plankwise.data.reading import Reading
 from plankwise.encoder.configuration import usable_positions
+from plankwise.encoder.cost import attention_flops, linear_flops_per_token
 
 FILE_NAME, TOKENIZER = "manifest.json", "tokenizer.json"
 FORMAT = 1
@@ -61,6 +62,18 @@ class Check(_Frozen):
     logits: list[list[float]]
 
 
+class Geometry(_Frozen):
+    """What a model has to compute, whatever runs it.
+
+    Attributes:
+        linear_flops: operations of one token in the linear layers of all Transformer layers.
+        attention_flops: operations by which one token attends to one other.
+    """
+
+    linear_flops: int
+    attention_flops: int
+
+
 class Manifest(_Frozen):
     """All there is to know for running a model.
 
@@ -75,6 +88,7 @@ class Manifest(_Frozen):
         padding: the value that fills each input up to the longest of its batch, on the right.
         reading: how much of a text the model sees, as in a recipe.
         positions: the longest input that the model can take, in tokens.
+        geometry: what it has to compute; for benchmarks.
         needs: of the int8 instructions, those that the machine had on which parity was measured.
         cpu: that machine's processor.
         versions: of the libraries that made it.
@@ -93,6 +107,7 @@ class Manifest(_Frozen):
     padding: dict[str, int]
     reading: Reading
     positions: int | None = None
+    geometry: Geometry | None = None
     needs: tuple[str, ...] = ()
     cpu: dict[str, Any] = {}
     versions: dict[str, str | None] = {}
@@ -125,6 +140,14 @@ def describe(
         padding={name: padding.get(name, 0) for name in inputs},
         reading=reading,
         positions=usable_positions(config),
+    )
+
+
+def geometry_of(model: PreTrainedModel) -> Geometry:
+    """Count what a model has to compute."""
+    return Geometry(
+        linear_flops=linear_flops_per_token(model),
+        attention_flops=attention_flops(model.config),
     )
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pyarrow as pa
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from plankwise.encoder.anatomy import layers_of
+from plankwise.encoder.configuration import head_size, head_units
 from plankwise.encoder.quantized import QuantizedLinear, quantized_modules
+from plankwise.encoder.shapes import shapes_of
 
 COMPRESSION_LEVEL = 3
 COMPRESSED_AT_ONCE = 64 << 20
@@ -47,6 +49,17 @@ def linear_flops_per_token(model: PreTrainedModel) -> int:
     """
     linears = (module for module in layers_of(model).modules() if isinstance(module, (nn.Linear, QuantizedLinear)))
     return sum(2 * linear.weight.numel() for linear in linears)
+
+
+def attention_flops(config: PreTrainedConfig) -> int:
+    """Count the floating-point operations by which one token attends to one other, over all heads of all layers.
+
+    Two for each product in queries by keys and in weights by values. Windows of local attention and terms for relative
+    positions are not considered: every token counts as attending to every other by its content alone.
+    """
+    queries = int(config.num_attention_heads) // head_units(config)
+    heads = sum(queries * len(shape.heads) for shape in shapes_of(config))
+    return 4 * heads * head_size(config)
 
 
 def weights_size_bytes(folder: Path) -> int:

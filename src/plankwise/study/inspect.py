@@ -1,17 +1,21 @@
-"""One part of the chain on models that exist: score one, or time two."""
+"""One part of the chain on models that exist: score one, or time several."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from plankwise.core.errors import DataError, suggest
 from plankwise.core.runtime import default_device
+from plankwise.data.task import TEST
 from plankwise.encoder.checkpoint import load_tokenizer, load_trained
-from plankwise.study.benchmark import benchmark
+from plankwise.study.benchmark import THROUGHPUT_TEXTS
 from plankwise.study.compare import score_interval
-from plankwise.study.final import read_variant
 from plankwise.study.plan import Recipe
+from plankwise.study.runtime_benchmark import Terms, compare
+from plankwise.study.workload import texts_of_file, texts_of_split
 from plankwise.training.evaluate import predict
 
 
@@ -39,8 +43,19 @@ def evaluate(model: Path, recipe: Recipe, split: str) -> dict[str, Any]:
     }
 
 
-def bench(baseline: Path, model: Path, recipe: Recipe, rounds: int, threads: int | None) -> dict[str, Any]:
-    """Time two models in folders against each other on the task's test texts, each as its own tokenizer reads them."""
-    task = recipe.task.load()
-    old, new = (read_variant(folder, task, recipe.model.reading) for folder in (baseline, model))
-    return benchmark(old, new, rounds, threads)
+def bench(
+    models: Sequence[str], recipe: Recipe | None, texts: Path | None, column: str, threads: int | None, **terms: Any
+) -> dict[str, Any]:
+    """Time models against the first of them, on a recipe's test texts as its model reads them, or on those of a file.
+
+    Raises:
+        DataError: if not exactly one of both is given, or the texts cannot be read.
+    """
+    if (recipe is None) == (texts is None):
+        raise DataError("give either --recipe, for the test texts of its task, or --texts FILE")
+    used = threads or os.cpu_count() or 1
+    if texts is not None:
+        return compare(models, Terms(texts_of_file(texts, column, THROUGHPUT_TEXTS), used, **terms))
+    assert recipe is not None
+    given = texts_of_split(recipe.task.load().splits[TEST], THROUGHPUT_TEXTS)
+    return compare(models, Terms(given, used, recipe.model.reading, **terms))

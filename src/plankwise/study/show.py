@@ -87,19 +87,47 @@ def counts_table(counts: dict[str, Any], out: Path) -> Table:
     return table
 
 
-def timing_lines(timing: dict[str, Any]) -> list[str]:
-    """Show a timing of two models, a line for each case."""
-    lines = [f"{timing['runtime']}, {timing['threads']} threads, {timing['device']}, {timing['rounds']} rounds"]
-    for tokens, case in timing["latency"].items():
-        old, new = (f"{case[name]['p50_ms']:.2f}/{case[name]['p95_ms']:.2f}" for name in ("baseline", "compressed"))
-        lines.append(f"1 text of {tokens} tokens: p50/p95 {old} ms against {new} ms, {_speedup(case)}")
-    case = timing["throughput"]
-    old, new = (f"{case[name]['ms_per_text']:.3f}" for name in ("baseline", "compressed"))
-    return [*lines, f"{case['texts']} texts of the task: {old} ms a text against {new} ms, {_speedup(case)}"]
+def timing_table(timing: dict[str, Any]) -> Table:
+    """Show a timing of several models, a line for each."""
+    texts = timing["batching"]["texts"]
+    title = f"{timing['threads']} threads, {timing['rounds']} rounds, {texts} texts; times in ms, sizes in MB"
+    table = Table(title=title, title_justify="left")
+    table.add_column("model", overflow="fold")
+    for column in (
+        "size",
+        "memory",
+        *(f"1×{tokens}" for tokens in timing["latency"]),
+        "a text",
+        "faster",
+        "of ceiling",
+    ):
+        table.add_column(column, justify="right", no_wrap=True)
+    for model in timing["models"]:
+        on_texts = timing["throughput"][model["name"]]
+        table.add_row(
+            f"{model['name']}\n{model['runtime']} {model['precision']}",
+            _megabytes(model["size_bytes"]),
+            _megabytes(model["peak_memory_bytes"]),
+            *(_milliseconds(case.get(model["name"])) for case in timing["latency"].values()),
+            f"{on_texts['ms_per_text']:.3g}",
+            f"{on_texts['speedup']:.2f}× [{on_texts['spread'][0]:.2f}, {on_texts['spread'][1]:.2f}]",
+            "" if on_texts["percent_of_ceiling"] is None else f"{on_texts['percent_of_ceiling']:.0f} %",
+        )
+    batching, ceilings = timing["batching"], timing["ceiling_gops"]
+    shown = ", ".join(f"{name} {value:.0f}" for name, value in ceilings.items())
+    table.caption = (
+        f"single texts: p50 / p95; batches of up to {batching['budget']} tokens sorted by length, in arrival order "
+        f"{batching['arrival_order']} texts; best matrix products, 10⁹ operations a second: {shown}"
+    )
+    return table
 
 
-def _speedup(case: dict[str, Any]) -> str:
-    return f"{case['speedup']:.2f}× faster ({case['spread'][0]:.2f} to {case['spread'][1]:.2f})"
+def _megabytes(size: int | None) -> str:
+    return "" if size is None else f"{size / 1e6:.1f}"
+
+
+def _milliseconds(case: dict[str, Any] | None) -> str:
+    return "" if case is None else f"{case['p50_ms']:.3g} / {case['p95_ms']:.3g}"
 
 
 def _interval(value: Interval | None) -> str:

@@ -1,0 +1,162 @@
+"""Any number of models, in whatever runtime, timed on the same texts in the same batches, taking turns.
+
+The first model is what the others are held against. Because torch runs it slowly, it also stands there in ONNX Runtime
+and OpenVINO, in fp32 with the same batching, and as it is run without a thought: eager, in order of arrival.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from plankwise.core.runtime import environment, fixed_threads
+from plankwise.data.reading import Reading
+from plankwise.deploy.batches import TOKENS_PER_BATCH, Text
+from plankwise.deploy.deployed import Deployed, open_model
+from plankwise.deploy.runtimes import Mode
+from plankwise.study.ceiling import gemm_ceilings
+from plankwise.study.figures import Figures, latency_lengths
+from plankwise.study.fp32_baselines import REFERENCES, Subject, fp32_baselines, given_models
+from plankwise.study.load import Watch, load_warnings, unsteady_warnings
+from plankwise.study.peak_memory import peak_memory
+from plankwise.study.workload import ARRIVAL_BATCH, Workload, workload
+
+logger = logging.getLogger(__name__)
+Opened = dict[str, Deployed]
+
+
+@dataclasses.dataclass(frozen=True)
+class Terms:
+    """How models are timed.
+
+    Attributes:
+        texts: that throughput is measured on, in order of arrival.
+        threads: cores that each model may use.
+        reading: how much of a text all models see; by default the least that one of them was made for.
+        rounds: how often each is timed.
+        budget: padded tokens of a batch.
+        baselines: whether the first model also runs in arrival order, in ONNX Runtime and in OpenVINO.
+        memory: whether peak memory is measured, in a process for each model.
+    """
+
+    texts: Sequence[Text]
+    threads: int
+    reading: Reading | None = None
+    rounds: int = 9
+    budget: int = TOKENS_PER_BATCH
+    baselines: bool = True
+    memory: bool = True
+
+
+def compare(models: Sequence[str], terms: Terms) -> dict[str, Any]:
+    """Time models against the first of them, on the CPU.
+
+    Latency is that of one text of 32, 128 and 512 tokens, as far as all have positions, each with all threads.
+    Throughput is that of the texts with their own lengths, sorted into batches under a budget of padded tokens, from as
+    many threads at once as a runtime has streams. A speed-up is the median over rounds of the first model's time
+    divided by the other's in the same round; `spread` gives the smallest and largest round. Models may differ in their
+    labels: these do not matter to time.
+
+    Args:
+        models: folders or Hub ids, or artefacts. The same one twice shows the noise.
+        terms: how.
+
+    Raises:
+        PlankwiseError: if a model cannot be read, or does not fit the texts.
+    """
+    with fixed_threads(terms.threads), TemporaryDirectory(prefix="plankwise-bench-") as scratch:
+        subjects = given_models(models)
+        opened = _open(subjects, "latency", terms)
+        terms = dataclasses.replace(terms, reading=terms.reading or _shortest(opened))
+        assert terms.reading is not None
+        if terms.baselines:
+            added = fp32_baselines(subjects[0], Path(scratch), terms.reading)
+            subjects, opened = [*subjects, *added], {**opened, **_open(added, "latency", terms)}
+        work = {each.name: _work(each, opened[each.name], terms) for each in subjects}
+        described = [_described(each, opened[each.name]) for each in subjects]
+        with Watch() as watch:
+            figures = Figures(REFERENCES, gemm_ceilings(terms.threads), terms.rounds)
+            timings = _timings(subjects, opened, work, figures, terms)
+        if terms.memory:
+            for each, told in zip(subjects, described, strict=True):
+                told["peak_memory_bytes"] = _peak(each, terms)
+    warnings = [*load_warnings(watch.load, terms.threads), *unsteady_warnings(figures.ratios)]
+    for warning in warnings:
+        logger.warning("%s", warning)
+    return {
+        "baseline": subjects[0].name,
+        "device": "cpu",
+        "threads": terms.threads,
+        "rounds": terms.rounds,
+        "batching": _batching(work[subjects[0].name], terms),
+        "ceiling_gops": figures.ceilings,
+        "models": described,
+        **timings,
+        "load": watch.load.as_json(),
+        "warnings": warnings,
+        "environment": environment(),
+    }
+
+
+def _open(subjects: Sequence[Subject], mode: Mode, terms: Terms) -> Opened:
+    return {each.name: open_model(each.folder, mode, terms.threads, terms.reading) for each in subjects}
+
+
+def _shortest(opened: Opened) -> Reading:
+    return min((each.manifest.reading for each in opened.values()), key=lambda reading: reading.max_length)
+
+
+def _work(subject: Subject, deployed: Deployed, terms: Terms) -> Workload:
+    manifest = deployed.manifest.model_copy(update={"reading": terms.reading})
+    return workload(manifest, deployed.tokenizer, terms.texts, None if subject.naive else terms.budget)
+
+
+def _timings(
+    subjects: Sequence[Subject], opened: Opened, work: Mapping[str, Workload], figures: Figures, terms: Terms
+) -> dict[str, Any]:
+    """Time single texts, then all; models are closed in between, for the two modes are different settings."""
+    asked = {each.name: opened[each.name] for each in subjects if not each.naive}
+    lengths = latency_lengths([each.manifest for each in asked.values()])
+    latency = {str(tokens): figures.latency(asked, tokens) for tokens in lengths}
+    for each in subjects:
+        if opened[each.name].manifest.runtime != "torch":
+            asked.pop(each.name)
+            opened[each.name] = _open([each], "throughput", terms)[each.name]
+    return {"latency": latency, "throughput": figures.throughput(opened, work)}
+
+
+def _described(subject: Subject, deployed: Deployed) -> dict[str, Any]:
+    folder = Path(subject.folder)
+    size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) if folder.is_dir() else None
+    return {
+        "name": subject.name,
+        "runtime": deployed.manifest.runtime,
+        "precision": deployed.manifest.precision,
+        "size_bytes": size,
+        "peak_memory_bytes": None,
+    }
+
+
+def _peak(subject: Subject, terms: Terms) -> int | None:
+    assert terms.reading is not None
+    budget = None if subject.naive else terms.budget
+    return peak_memory(subject.folder, terms.reading, list(terms.texts), budget, terms.threads)
+
+
+def _batching(first: Workload, terms: Terms) -> dict[str, Any]:
+    assert terms.reading is not None
+    low, high = np.percentile(first.lengths, [50, 95]).tolist()
+    return {
+        "texts": first.texts,
+        "inputs": len(first.lengths),
+        "tokens": {"p50": low, "p95": high, "most": max(first.lengths)},
+        "budget": terms.budget,
+        "arrival_order": ARRIVAL_BATCH,
+        "reading": dataclasses.asdict(terms.reading),
+    }
