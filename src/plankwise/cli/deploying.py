@@ -46,3 +46,37 @@ def predict(
         *([f"truncated: {document['truncated']}"] if document["truncated"] else []),
     ]
     print_document(document, as_json, lines)
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder of a fine-tuned model, such as RUN/model.")],
+    out: Annotated[Path, typer.Option(help="Folder of the artefact; new, or empty.")],
+    to: Annotated[str, typer.Option(help="openvino, onnx or torch.")] = "openvino",
+    precision: Annotated[
+        str, typer.Option(help="fp32, bf16, fp16, int8, int8-weights or int4-weights, as far as the runtime goes.")
+    ] = "int8",
+    recipe: Annotated[
+        Path | None, typer.Option(help="Its task gives texts to calibrate and compare on; a run's own by default.")
+    ] = None,
+    texts: Annotated[Path | None, typer.Option(help="Or a text file, a text a line, without labels.")] = None,
+    max_length: Annotated[int | None, typer.Option(min=4, help="Tokens of an input; the recipe's by default.")] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Largest change of a probability; by precision otherwise.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a folder that predicts without torch and plankwise, proven against the model it was made of."""
+    from plankwise.study.artefacts import export_model
+
+    manifest = export_model(
+        model, out, to, precision, recipe=recipe, texts=texts, max_length=max_length, tolerance=tolerance
+    )
+    parity = manifest.parity
+    assert parity is not None
+    lines = [
+        f"{out}: {manifest.runtime} {manifest.precision}, {sum(each.stat().st_size for each in out.iterdir()):,} bytes",
+        f"against torch on {parity.texts} inputs ({parity.source}): largest change of a probability "
+        f"{parity.probability_change:.4f}, allowed {parity.tolerance}; same labels {parity.agreement:.2%}",
+    ]
+    print_document(manifest.model_dump(mode="json"), as_json, lines)

@@ -1,0 +1,106 @@
+"""From a run to an artefact: what an export takes from the recipe, which is texts to calibrate and to compare on."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+
+from datasets import Dataset
+
+from plankwise.core.errors import DataError, ModelError
+from plankwise.core.recipe import read_recipe
+from plankwise.data.reading import Reading
+from plankwise.data.task import DEVELOPMENT, TRAIN, Task
+from plankwise.deploy.export import Text, export
+from plankwise.deploy.manifest import Manifest
+from plankwise.encoder.checkpoint import load_config
+from plankwise.study.plan import Recipe
+from plankwise.study.run_folder import RECIPE
+
+logger = logging.getLogger(__name__)
+CALIBRATED, COMPARED = 300, 200
+
+
+def export_model(
+    model: str,
+    out: Path,
+    to: str,
+    precision: str,
+    *,
+    recipe: Path | None = None,
+    texts: Path | None = None,
+    max_length: int | None = None,
+    tolerance: float | None = None,
+) -> Manifest:
+    """Export a fine-tuned model as its recipe reads texts; int8 is calibrated on train, parity measured on development.
+
+    Args:
+        model: folder or Hub id; of a model in a run's folder the recipe is known.
+        out: the artefact's folder.
+        to: a runtime.
+        precision: of it.
+        recipe: whose task and reading to take.
+        texts: a text file with a text a line, where there is no recipe.
+        max_length: tokens of an input, where that alone is to differ from the recipe.
+        tolerance: largest change of a probability that is handed out.
+
+    Raises:
+        PlankwiseError: of the kind that fits; nothing is written then.
+    """
+    found = _recipe_of(model) if recipe is None and texts is None else recipe
+    if found is not None and texts is not None:
+        raise DataError("give either a recipe or a file of texts, not both")
+    reading = None if max_length is None else Reading(max_length=max_length)
+    calibration = compared = _lines(texts) if texts is not None else None
+    if found is not None:
+        logger.info("texts and their reading: those of %s", found)
+        read = read_recipe(found, Recipe)
+        task = read.task.load()
+        _check_labels(model, task)
+        calibration, compared = (
+            _sample(task.splits[split], most) for split, most in ((TRAIN, CALIBRATED), (DEVELOPMENT, COMPARED))
+        )
+        own = read.model.reading
+        reading = own if max_length is None else dataclasses.replace(own, max_length=max_length)
+    return export(
+        model,
+        out,
+        to=to,
+        precision=precision,
+        reading=reading,
+        calibration=calibration,
+        texts=compared,
+        tolerance=tolerance,
+    )
+
+
+def _recipe_of(model: str) -> Path | None:
+    beside = Path(model).parent / RECIPE
+    return beside if beside.is_file() else None
+
+
+def _check_labels(model: str, task: Task) -> None:
+    config = load_config(model)
+    labels = tuple(str(config.id2label[index]) for index in range(config.num_labels))
+    if labels != task.labels:
+        raise ModelError(f"{model} knows the labels {labels}, the recipe's task has {task.labels}")
+
+
+def _sample(split: Dataset, most: int) -> list[Text]:
+    """Draw rows of a split, the same every time."""
+    chosen = split.shuffle(seed=0).select(range(min(most, len(split))))
+    if "text_pair" in chosen.column_names:
+        return list(zip(chosen["text"], chosen["text_pair"], strict=True))
+    return list(chosen["text"])
+
+
+def _lines(path: Path) -> list[Text]:
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot read the texts {path}: {getattr(error, 'strerror', None) or error}") from None
+    found: list[Text] = [line for line in lines if line]
+    if not found:
+        raise DataError(f"{path} holds no text; one a line is needed")
+    return found
