@@ -73,7 +73,7 @@ def test_only_anatomy_knows_architectures() -> None:
     words = ("encoder.layer", "model_type", "word_embeddings", ".attn", "intermediate.dense")
     for module, path in MODULES.items():
         if module != "plankwise.encoder.anatomy":
-            text = path.read_text(encoding="utf-8")
+            text = path.read_text(encoding="utf-8").replace("model_type=nncf.", "")  # an argument of NNCF's own
             assert not [word for word in words if word in text], module
 
 
