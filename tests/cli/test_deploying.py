@@ -75,7 +75,7 @@ def test_what_is_wrong_is_one_line_and_leaves_nothing(model, tmp_path, monkeypat
 
 
 def test_a_killed_run_goes_on_to_the_same_bytes(model, tmp_path, monkeypatch):
-    source, out, whole = table(tmp_path, 9_000), tmp_path / "out.csv", tmp_path / "whole.csv"
+    source, out, whole = table(tmp_path, 5_000), tmp_path / "out.csv", tmp_path / "whole.csv"
     command = [sys.executable, "-m", "plankwise", "predict", str(model), str(source), str(out), "--threads", "1"]
     process = subprocess.Popen([*command, "--json"], stdout=subprocess.DEVNULL, env=os.environ)
     at, deadline = tmp_path / ".out.csv.partial" / "progress.json", time.monotonic() + 120

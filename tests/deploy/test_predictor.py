@@ -101,6 +101,22 @@ def test_batches_keep_the_budget_and_latency_mode_runs_one_text_at_a_time(fake):
     assert deployed.runtime.shapes == [(1, 4), (1, 3), (1, 7)]
 
 
+def test_one_text_starts_no_thread_and_is_predicted_as_among_others(fake):
+    started = set()
+
+    class Watching(fake.runtime):
+        def __call__(self, inputs):
+            started.update(threads())
+            return super().__call__(inputs)
+
+    predictor = Predictor(fake(Watching(), Reading(max_length=12, windows=Windows(stride=2))), tokens_per_batch=24)
+    given = texts(20)
+    alone = [predictor.logits([text])[0].tolist() for text in given]
+    assert not started
+    assert predictor.logits(given).tolist() == alone
+    assert started
+
+
 def test_an_endless_stream_is_drawn_a_few_blocks_ahead(fake):
     drawn = 0
 
