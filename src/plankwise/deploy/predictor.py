@@ -169,6 +169,10 @@ class Predictor:
     def _logits(self, texts: Iterable[Text]) -> Iterator[Floats]:
         if isinstance(texts, str):
             raise DataError("texts is a single string; allowed: an iterable of strings, or of pairs of strings")
+        if isinstance(texts, (list, tuple)) and len(texts) == 1:  # threads would cost more than they gain
+            encoded = self.encode(list(self._sound(texts)))
+            yield self._pooled(encoded, self._streams.all_logits(encoded))
+            return
         blocks = ((self.encode(block), None) for block in blocks_of(self._sound(texts), self.look_ahead, characters))
         for encoded, _, logits in run_blocks(self._streams, blocks):
             yield self._pooled(encoded, logits)

@@ -6,7 +6,6 @@ two in flight OpenVINO gets nearer to the peak of two cores than with both on on
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -116,7 +115,7 @@ class OnnxRuntime:
 
 
 class OpenVino:
-    """An OpenVINO model on the CPU; each thread that calls has a request of its own."""
+    """An OpenVINO model on the CPU; each call under way has a request of its own."""
 
     def __init__(self, path: Path, threads: int, mode: Mode = "throughput", precision: str = "fp32") -> None:
         import openvino
@@ -133,13 +132,16 @@ class OpenVino:
         except RuntimeError as error:
             raise ModelError(f"OpenVINO cannot load {path}: {str(error).splitlines()[0]}") from None
         self.name, self.streams, self.threads = "openvino", streams, threads
-        self._own = threading.local()
+        self._free: list[Any] = []  # requests to be used again: making one takes longer than a short text
 
     def __call__(self, inputs: Inputs) -> Logits:
         """Compute logits."""
-        if not hasattr(self._own, "request"):
-            self._own.request = self._compiled.create_infer_request()
-        logits: Logits = np.array(self._own.request.infer(dict(inputs))[0])  # its buffer is used again
+        try:
+            request = self._free.pop()
+        except IndexError:
+            request = self._compiled.create_infer_request()
+        logits: Logits = np.array(request.infer(dict(inputs))[0])  # its buffer is used again
+        self._free.append(request)
         return logits
 
 

@@ -19,7 +19,7 @@ from plankwise.deploy.batches import Encoded, Floats, Numbers, cut_batches, padd
 from plankwise.deploy.runtimes import Runtime
 
 Carried = TypeVar("Carried")
-Watch = Callable[[float], None]  # called from a stream's thread with how many texts it has just finished
+Watch = Callable[[float], None]  # called from one thread at a time with how many texts it has just finished
 BLOCKS_ON_THE_WAY = 3  # one is being tokenized, one run, one collected
 PATIENCE = 5.0  # seconds for a thread that waits in the caller's own iterator
 
@@ -57,6 +57,14 @@ class Streams:
             raise ModelError("the model gave a logit that is not a finite number")
         return found
 
+    def all_logits(self, encoded: Encoded) -> Floats:
+        """Run a block here and now, [inputs, labels]."""
+        starts = starts_of(encoded.lengths)
+        found: Floats = np.zeros((len(encoded.lengths), self.labels))
+        for chosen in self.batches(encoded):
+            found[chosen] = self.logits(encoded, starts, chosen)
+        return found
+
 
 class _Pending(Generic[Carried]):
     """A block on the way, until its last batch is done or one has failed."""
@@ -91,7 +99,7 @@ class _Threads(Generic[Carried]):
         self.ordered: SimpleQueue[_Pending[Carried] | BaseException | None] = SimpleQueue()
         self._tasks: SimpleQueue[tuple[_Pending[Carried], Numbers] | None] = SimpleQueue()
         self.room = threading.Semaphore(ahead)
-        self._stopped = False
+        self._stopped, self._watching = False, threading.Lock()
         self._producer = threading.Thread(target=self._produce, name="plankwise-tokenize", daemon=True)
         self._workers = [
             threading.Thread(target=self._work, name=f"plankwise-stream-{number}", daemon=True)
@@ -130,7 +138,8 @@ class _Threads(Generic[Carried]):
             try:
                 encoded = pending.encoded
                 pending.logits[chosen] = self._streams.logits(encoded, pending.starts, chosen)
-                self._watch(len(chosen) / len(encoded.lengths) * len(encoded.inputs_of))
+                with self._watching:
+                    self._watch(len(chosen) / len(encoded.lengths) * len(encoded.inputs_of))
                 pending.count_down()
             except BaseException as error:  # the caller raises it
                 pending.fail(error)

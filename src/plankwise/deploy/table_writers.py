@@ -30,6 +30,7 @@ from plankwise.deploy.table_rows import SEPARATORS, check_kind
 
 DECIMALS = 6  # of probabilities in text; Parquet holds them as float32
 ROW_GROUP = 65_536
+_as_line = json.JSONEncoder(ensure_ascii=False).encode  # made once, as json.dumps would for every row
 PACK: dict[str, Callable[[bytes], bytes]] = {
     ".gz": lambda data: gzip.compress(data, 6, mtime=0),  # without the time equal rows give equal bytes
     ".xz": lzma.compress,
@@ -142,7 +143,7 @@ class JsonLines(Writer):
             for first, labels, row in zip(carried, self._predicted(shares), shown, strict=True)
         ]
         try:
-            return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+            return "".join(f"{_as_line(row)}\n" for row in rows).encode()
         except UnicodeEncodeError:  # a lone half of a surrogate pair can only stand as an escape
             return "".join(json.dumps(row) + "\n" for row in rows).encode()
 

@@ -58,7 +58,7 @@ class Unfinished:
     """The file while it is made; a context manager, which one process at a time can enter."""
 
     def __init__(self, path: Path, made_of: Mapping[str, Any], resume: bool, harmless: Sequence[str] = ()) -> None:
-        """Look at what is there; nothing is written before it is entered.
+        """Look at what is there; nothing is begun before it is entered.
 
         Args:
             path: of the file; its list of faults will stand beside it.
@@ -83,6 +83,8 @@ class Unfinished:
         else:
             self._check(self._seen, made, harmless)
         self.progress = (self._seen or Progress(made_of=made)).model_copy(update={"made_of": made})
+        if self.is_whole:  # a kill may have left the empty folder
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
     def is_whole(self) -> bool:
