@@ -214,6 +214,23 @@ def test_the_fewest_that_have_to_stay_are_found_in_few_trials(
     assert {kept for kept, _ in found.tried} | {9} == set(trials)
 
 
+def test_word_embeddings_are_given_up_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, notes, rankings = tiny.model(layers=1), dict[str, Any](), list[list[str]]()
+
+    def look(rounding: FakeQuantized, groups: Any, ranking: list[str], *rest: Any) -> mixed_precision.Fallback:
+        rankings.append(ranking)
+        return fewest_kept(rounding, groups, ranking, *rest)
+
+    monkeypatch.setattr(quantization, "fewest_kept", look)
+    model.get_input_embeddings().weight.data[:, 3] *= 100.0  # rounds away the other columns
+    Quantization(examples=16, margin=0.9).compress(model, job(tmp_path, notes))
+    ranked = list(notes["sensitivities"])
+    assert ranked[0] == EMBEDDINGS
+    assert rankings == [[*ranked[1:], EMBEDDINGS]]
+    Quantization(examples=16, margin=0.9, embeddings=False).compress(model, job(tmp_path, notes))
+    assert sorted(rankings[1]) == sorted(notes["sensitivities"]) == sorted(ranked[1:])
+
+
 def test_where_nothing_can_be_quantized_nothing_is_and_a_warning_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -230,7 +247,7 @@ def test_where_nothing_can_be_quantized_nothing_is_and_a_warning_says_so(
     monkeypatch.setattr(mixed_precision, "predict", lambda network, *_: Score(network))
     with caplog.at_level(logging.WARNING):
         made = Quantization(examples=16, margin=0.5, training=TRAINING).compress(model, job(tmp_path, notes))
-    assert "nothing can be quantized within margin 0.5" in caplog.text
+    assert "nothing can be quantized within margin 0.5, so nothing is; embeddings: false may" in caplog.text
     assert is_plain(made.config)
     assert torch.equal(logits(made), logits(model))
     assert "training" not in notes
