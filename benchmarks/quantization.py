@@ -178,11 +178,12 @@ def variant(pairs: list[Pair], metric: str) -> dict[str, Any]:
         )
         for pair in pairs
     ]
+    retained = retained_performance(pairs, metric, RESAMPLES)
     return {
         "score": statistics.mean(scores),
         "difference": statistics.mean(differences),
         "differences": differences,
-        "retained": retained_performance(pairs, metric, RESAMPLES).model_dump(),
+        "retained": retained.model_dump() if retained else None,
         "loyalty": statistics.mean(behaviour(pair)["label_loyalty"] for pair in pairs),
         "probability_change": max(changes),
     }
