@@ -142,9 +142,10 @@ def measure(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, An
         }
         throughput = figures.throughput(models, work)
     told: dict[str, Any] = {model: {} for model in MODELS if any(name.startswith(f"{model}.") for name in names)}
-    for name, each in throughput.items():
-        model, runtime = name.split(".")
-        told[model][runtime] = shown(name, each)
+    for model, runtime in itertools.product(told, RUNTIMES):
+        name = f"{model}.{runtime}"
+        if name in throughput:
+            told[model][runtime] = shown(name, throughput[name])
     told["latency"] = {tokens: nested(case) for tokens, case in latency.items()}
     told["targets"] = targets(told)
     told |= {name: getattr(arguments, name) for name in ("rounds", "texts", "threads", "budget", "quick")}
