@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import speed_tables
 from plankwise.core.records import Interval
 from plankwise.study.domain_table import markdown
 from plankwise.study.effects import shown_estimate
@@ -216,25 +217,11 @@ def peer_textbrewer(result: dict[str, Any]) -> str:
     return "\n".join([*lines, "", closing])
 
 
-def pruning_cost(result: dict[str, Any]) -> str:
-    """Write what each phase took, and what came of it."""
-    lines = [f"| BERT-base geometry, {result['examples']:,} tweets without labels | |", "| --- | ---: |"]
-    lines += [f"| {phase} | {value:.0f} s |" for phase, value in result["seconds"].items()]
-    low, high = result["spread"]
-    lines += [
-        f"| linear FLOPs, before / after | {result['fewer_flops']:.2f} |",
-        f"| prediction, before / after | {result['speedup']:.2f} [{low:.2f}, {high:.2f}] |",
-        f"| peak memory | {result['peak_bytes'] / 1e9:.1f} GB |",
-        f"| threads | {result['threads']} |",
-    ]
-    return "\n".join(lines)
-
-
 TABLES = {
+    **speed_tables.TABLES,
     "methods_germeval2018": methods,
     "methods_davidson2017": methods,
     "peer_textbrewer": peer_textbrewer,
-    "pruning_cost": pruning_cost,
     "germeval2018": germeval2018,
     "theseus_step": theseus_step,
     "demo": demo,

@@ -300,15 +300,16 @@ class TestWhoTakesPart:
         assert fp32_baselines(Subject("m", str(tmp_path)), tmp_path, Reading()) == []
 
 
-def test_peak_memory_is_that_of_a_process_of_its_own(tmp_path: Path) -> None:
+def test_peak_memory_is_that_of_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not Path("/proc/self/status").exists():
         pytest.skip("this system does not tell")
     folder = tiny.save_source(tmp_path / "source")
     found = peak_memory(str(folder), Reading(max_length=16), list(TEXTS), 64, 1)
     assert found is not None
     assert 0 < found < 1 << 30
-    with pytest.raises(ModelError, match="could not be measured"):
-        peak_memory(str(tmp_path / "none"), Reading(max_length=16), list(TEXTS), 64, 1)
+    monkeypatch.setattr("sys.executable", "false")
+    with pytest.raises(ModelError, match="could not be measured: exit code 1"):
+        peak_memory(str(folder), Reading(max_length=16), list(TEXTS), 64, 1)
 
 
 @pytest.fixture(scope="module")

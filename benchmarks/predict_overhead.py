@@ -1,0 +1,145 @@
+"""What `plankwise predict` adds to the model's own time: reading a CSV, tokenizing, running, writing 100,000 tweets.
+
+The command runs from start to end in a process of its own, imports and opening the model included. The pure model time
+is that of the same batches, tokenized and padded beforehand, from as many threads as the runtime has streams. Both take
+turns. The last line is one JSON document:
+
+- over_model: seconds of the command / seconds of the model alone, median of the rounds' ratios, and spread; the target
+  is at most 1.25
+- seconds: of both, medians; rows, tokens, rounds, threads
+- without_start: the same ratio with the seconds that the command itself counts, from an open model on
+- load, warnings, environment
+
+Usage: python benchmarks/predict_overhead.py MODEL [--texts FILE] [--column text] [--rows 100000] [--rounds 3]
+       [--threads 2]
+
+MODEL is an artefact, such as one that throughput.py has left in its folder. Without --texts, texts are random words of
+the vocabulary, as long as tweets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from base_models import random_texts
+from plankwise.core.runtime import environment, fixed_threads
+from plankwise.deploy.batches import Text
+from plankwise.deploy.deployed import Deployed, open_model
+from plankwise.deploy.runtimes import Inputs
+from plankwise.study.benchmark import ratio, ratios_of
+from plankwise.study.crew import Crew
+from plankwise.study.load import Watch, load_warnings, unsteady_warnings
+from plankwise.study.workload import texts_of_file, workload
+
+TARGET = 1.25
+LOOK_AHEAD, BUDGET = 4096, 512  # as the command has them: texts sorted together, padded tokens of a batch
+
+
+def texts_for(arguments: argparse.Namespace, tokenizer: Tokenizer) -> list[str]:
+    """Read texts, or make some up, and repeat them up to the number of rows."""
+    if arguments.texts is not None:
+        given = [str(text) for text in texts_of_file(arguments.texts, arguments.column, arguments.rows)]
+    else:
+        special = tokenizer.num_special_tokens_to_add(is_pair=False)
+        given = random_texts(min(arguments.rows, LOOK_AHEAD), tokenizer.get_vocab(), special)
+    return list(itertools.islice(itertools.cycle(given), arguments.rows))
+
+
+def write_table(texts: Sequence[str], path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["id", "text"])
+        rows.writerows(enumerate(texts, 1))
+
+
+def batches_of(deployed: Deployed, texts: Sequence[Text]) -> tuple[list[Inputs], int]:
+    """Make the batches that the command makes, block by block; and count their tokens."""
+    blocks = [texts[start : start + LOOK_AHEAD] for start in range(0, len(texts), LOOK_AHEAD)]
+    made = [workload(deployed.manifest, deployed.tokenizer, block, BUDGET) for block in blocks]
+    return [batch for each in made for batch in each.batches], sum(sum(each.lengths) for each in made)
+
+
+def predicted(model: str, table: Path, out: Path, threads: int) -> tuple[float, dict[str, Any]]:
+    """Run the command; its seconds from start to end, and what it says."""
+    out.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "plankwise", "predict", model, str(table), str(out)]
+    start = time.perf_counter()
+    done = subprocess.run(
+        [*command, "--threads", str(threads), "--json"], stdout=subprocess.PIPE, text=True, check=False
+    )
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        sys.exit(f"plankwise predict ended with exit code {done.returncode}")
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return seconds, told
+
+
+def measure(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    table, out = scratch / "tweets.csv", scratch / "predictions.csv"
+    whole, inner, alone = list[float](), list[float](), list[float]()
+    with fixed_threads(arguments.threads):
+        deployed = open_model(arguments.model, "throughput", arguments.threads)
+        texts = texts_for(arguments, deployed.tokenizer)
+        write_table(texts, table)
+        batches, tokens = batches_of(deployed, texts)
+        loads = list[Any]()
+        with Crew(deployed.runtime) as crew:
+            crew.warm_up(batches)
+            for _ in range(arguments.rounds):
+                seconds, told = predicted(arguments.model, table, out, arguments.threads)
+                if told["predicted"] != len(texts):
+                    sys.exit(f"{told['predicted']} of {len(texts)} rows were predicted")
+                whole.append(seconds)
+                inner.append(told["seconds"])
+                with Watch() as watch:
+                    start = time.perf_counter()
+                    crew.run(batches)
+                    alone.append(time.perf_counter() - start)
+                loads.append(watch.load)
+    over = ratio(whole, alone)
+    warnings = {said for load in loads for said in load_warnings(load, arguments.threads)}
+    return {
+        "over_model": over,
+        "target": TARGET,
+        "met": over["speedup"] <= TARGET,
+        "without_start": ratio(inner, alone),
+        "seconds": {"predict": statistics.median(whole), "model": statistics.median(alone)},
+        "rows": len(texts),
+        "tokens": tokens,
+        "threads": arguments.threads,
+        "rounds": arguments.rounds,
+        "model": {"runtime": deployed.manifest.runtime, "precision": deployed.manifest.precision},
+        "load": [load.as_json() for load in loads],
+        "warnings": [*sorted(warnings), *unsteady_warnings({"predict over model": ratios_of(whole, alone)})],
+        "environment": environment(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("--texts", type=Path)
+    parser.add_argument("--column", default="text")
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    with TemporaryDirectory(prefix="plankwise-predict-") as scratch:
+        print(json.dumps(measure(arguments, Path(scratch))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""How fast models of BERT-base geometry predict tweets in each runtime: 12 and 6 layers, whole and pruned.
+
+Random weights; tweets are lognormal in length (median 35 tokens, p95 80, cut at 128). Pruned models keep 6 of 12 heads
+and 768 of 3,072 neurons in every layer. `eager` is torch in fp32 with 8 texts a batch in order of arrival, padded to
+the longest; all others take the same texts, sorted into batches of at most --budget padded tokens. All take turns in
+one run. Single texts of 32 and 128 tokens are timed before, in latency mode. The last line is one JSON document:
+
+- <model>.<runtime>: ms_per_text, over_eager and over_onnxruntime_fp32 (times of bert12 in that runtime / its own,
+  medians of the rounds' ratios) with over_..._spread, percent_of_ceiling
+- latency.<tokens>.<model>.<runtime>: p50_ms, p95_ms, over_eager
+- targets: what was aimed at, what was measured, whether it was met
+- load, warnings, ceiling_gops, environment
+
+Artefacts are made once and kept under --work; remove that folder after changes to export.
+
+Usage: python benchmarks/throughput.py --work FOLDER [--rounds 7] [--texts 128] [--threads 2] [--budget 512]
+       [--tokenizer FOLDER] [--only 'bert12.*' ...] [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import itertools
+import json
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from base_models import MODELS, TOKENIZER, base_model, random_texts, random_tweets
+from plankwise.core.runtime import environment, fixed_threads
+from plankwise.data.reading import Reading
+from plankwise.deploy.batches import Encoded, cut_batches, padded_batch, starts_of
+from plankwise.deploy.deployed import Deployed, open_model
+from plankwise.deploy.export import export
+from plankwise.deploy.manifest import is_artefact
+from plankwise.deploy.runtimes import Mode
+from plankwise.encoder.checkpoint import load_tokenizer, save
+from plankwise.study.ceiling import gemm_ceilings
+from plankwise.study.figures import Figures
+from plankwise.study.load import Watch, load_warnings, unsteady_warnings
+from plankwise.study.workload import ARRIVAL_BATCH, Workload
+
+RUNTIMES = {
+    "eager": None,
+    "eager-sorted": None,
+    "onnxruntime-fp32": ("onnx", "fp32"),
+    "openvino-fp32": ("openvino", "fp32"),
+    "openvino-bf16": ("openvino", "bf16"),
+    "onnxruntime-int8": ("onnx", "int8"),
+    "openvino-int8": ("openvino", "int8"),
+}
+REFERENCES = {"bert12.eager": "over_eager", "bert12.onnxruntime-fp32": "over_onnxruntime_fp32"}
+INT8 = "openvino-int8"
+TARGETS = {
+    "bert12": {"over_eager": 8.0, "over_onnxruntime_fp32": 3.5},
+    "bert6": {"over_eager": 15.0, "over_onnxruntime_fp32": 7.0},
+    "bert12-pruned": {"over_eager": 20.0, "over_onnxruntime_fp32": 9.0},
+    "bert6-pruned": {"over_eager": 32.0, "over_onnxruntime_fp32": 16.0},
+}
+LATENCY_TARGETS = {"bert12-pruned": 11.0}
+SINGLE = ("bert12.eager", "bert12.onnxruntime-fp32", *(f"{model}.{INT8}" for model in MODELS))
+TOKENS, CALIBRATION = (32, 128), 64
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where artefacts are kept, whose tokenizer they have, and of what size their models are."""
+
+    work: Path
+    tokenizer: Path
+    small: bool
+
+    def folder(self, model: str, runtime: str) -> Path:
+        """Name a model's folder in one form."""
+        how = RUNTIMES[runtime]
+        form = "torch" if how is None else "-".join(how)
+        return self.work / ("small" if self.small else "base") / f"{model}.{form}"
+
+    def make(self, model: str, runtime: str) -> None:
+        """Save or export a model unless that was done before."""
+        folder, how, source = self.folder(model, runtime), RUNTIMES[runtime], self.folder(model, "eager")
+        tokenizer = load_tokenizer(str(self.tokenizer))
+        if not (source / "config.json").exists():
+            save(base_model(model, len(tokenizer), self.small), tokenizer, source)
+        if how is None or is_artefact(folder):
+            return
+        logging.info("making %s", folder)
+        texts = random_texts(CALIBRATION, tokenizer.get_vocab(), tokenizer.num_special_tokens_to_add())
+        # Weights are random: how far probabilities move says nothing, and nothing is predicted with them.
+        reading = Reading(max_length=128)
+        export(source, folder, to=how[0], precision=how[1], reading=reading, calibration=texts, tolerance=1.0)
+
+
+def batches_of(tweets: Encoded, padding: Mapping[str, int], budget: int | None) -> Workload:
+    """Batch the tweets: sorted under a budget, or 8 at a time as they come."""
+    numbers = np.arange(len(tweets.lengths))
+    if budget is None:
+        groups = [numbers[start : start + ARRIVAL_BATCH] for start in range(0, len(numbers), ARRIVAL_BATCH)]
+    else:
+        groups = cut_batches(tweets.lengths, budget)
+    starts = starts_of(tweets.lengths)
+    batches = [padded_batch(tweets, starts, group, padding) for group in groups]
+    return Workload(batches, len(numbers), tweets.lengths.tolist())
+
+
+def opened(place: Place, names: Sequence[str], mode: Mode, threads: int) -> dict[str, Deployed]:
+    """Open what is named; eager and eager-sorted share one model."""
+    torch_models: dict[str, Deployed] = {}
+    found = {}
+    for name in names:
+        model, runtime = name.split(".")
+        if RUNTIMES[runtime] is None:
+            if model not in torch_models:
+                torch_models[model] = open_model(place.folder(model, runtime), mode, threads)
+            found[name] = torch_models[model]
+        else:
+            found[name] = open_model(place.folder(model, runtime), mode, threads)
+    return found
+
+
+def measure(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    place = Place(arguments.work, arguments.tokenizer, arguments.quick)
+    single = [name for name in SINGLE if name in names]
+    for name in names:
+        place.make(*name.split("."))
+    with fixed_threads(arguments.threads), Watch() as watch:
+        figures = Figures(tuple(REFERENCES), gemm_ceilings(arguments.threads), arguments.rounds)
+        alone = opened(place, single, "latency", arguments.threads)
+        latency = {str(tokens): figures.latency(alone, tokens) for tokens in TOKENS}
+        alone.clear()
+        models = opened(place, names, "throughput", arguments.threads)
+        tweets = random_tweets(arguments.texts, 1000)
+        work = {
+            name: batches_of(tweets, each.manifest.padding, None if name.endswith(".eager") else arguments.budget)
+            for name, each in models.items()
+        }
+        throughput = figures.throughput(models, work)
+    told: dict[str, Any] = {model: {} for model in MODELS if any(name.startswith(f"{model}.") for name in names)}
+    for model, runtime in itertools.product(told, RUNTIMES):
+        name = f"{model}.{runtime}"
+        if name in throughput:
+            told[model][runtime] = shown(name, throughput[name])
+    told["latency"] = {tokens: nested(case) for tokens, case in latency.items()}
+    told["targets"] = targets(told)
+    told |= {name: getattr(arguments, name) for name in ("rounds", "texts", "threads", "budget", "quick")}
+    told["ceiling_gops"], told["load"] = figures.ceilings, watch.load.as_json()
+    told["warnings"] = [*load_warnings(watch.load, arguments.threads), *unsteady_warnings(figures.ratios)]
+    return {**told, "environment": environment()}
+
+
+def shown(name: str, figure: Mapping[str, Any]) -> dict[str, Any]:
+    """Rename what is measured of one model in one runtime; a reference over itself is 1."""
+    told = {key: figure[key] for key in figure if key not in ("speedup", "spread", "over")}
+    for reference, key in REFERENCES.items():
+        over = figure["over"].get(reference, {"speedup": 1.0, "spread": [1.0, 1.0]} if reference == name else None)
+        if over is not None:
+            told |= {key: over["speedup"], f"{key}_spread": over["spread"]}
+    return told
+
+
+def nested(case: Mapping[str, Any]) -> dict[str, Any]:
+    told: dict[str, Any] = {}
+    for name, figure in case.items():
+        model, runtime = name.split(".")
+        told.setdefault(model, {})[runtime] = shown(name, figure)
+    return told
+
+
+def targets(told: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Hold what was measured against what was aimed at, as far as it was measured."""
+    found = []
+    for model, aims in TARGETS.items():
+        figure = told.get(model, {}).get(INT8, {})
+        found += [target(f"{model}.{INT8}.{key}", aim, figure.get(key)) for key, aim in aims.items()]
+    for (tokens, case), (model, aim) in itertools.product(told["latency"].items(), LATENCY_TARGETS.items()):
+        figure = case.get(model, {}).get(INT8, {})
+        found.append(target(f"latency.{tokens}.{model}.{INT8}.over_eager", aim, figure.get("over_eager")))
+    return [each for each in found if each["measured"] is not None]
+
+
+def target(what: str, aim: float, measured: float | None) -> dict[str, Any]:
+    return {"what": what, "target": aim, "measured": measured, "met": measured is not None and measured >= aim}
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--texts", type=int, default=128)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--budget", type=int, default=512)
+    parser.add_argument("--tokenizer", type=Path, default=TOKENIZER)
+    parser.add_argument("--only", nargs="+", metavar="MODEL.RUNTIME", help="patterns; references are always timed")
+    parser.add_argument("--quick", action="store_true", help="small models, few texts: the figures mean nothing")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.rounds, arguments.texts = min(arguments.rounds, 3), min(arguments.texts, 24)
+    every = [f"{model}.{runtime}" for model in MODELS for runtime in RUNTIMES]
+    wanted = [name for name in every if any(fnmatch.fnmatch(name, pattern) for pattern in arguments.only or ["*"])]
+    names = [*REFERENCES, *(name for name in wanted if name not in REFERENCES)]
+    result = measure(arguments, names)
+    for warning in result["warnings"]:
+        logging.warning("%s", warning)
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
