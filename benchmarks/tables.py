@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import quantization_table
 import speed_tables
 from plankwise.core.records import Interval
 from plankwise.study.domain_table import markdown
@@ -218,6 +219,7 @@ def peer_textbrewer(result: dict[str, Any]) -> str:
 
 
 TABLES = {
+    **quantization_table.TABLES,
     **speed_tables.TABLES,
     "methods_germeval2018": methods,
     "methods_davidson2017": methods,

@@ -82,7 +82,7 @@ def export(
         ModelError: if the model cannot be exported so, or the artefact is too far from it; nothing is written then.
         OutputError: if `out` is taken.
     """
-    runtime = _checked(to, precision, out)
+    runtime = check_request(to, precision, out)
     model, tokenizer = load_trained(str(model_folder)), load_tokenizer(str(model_folder))
     described = describe(model.config, tokenizer, inputs_of(model, tokenizer), reading or whole_reading(model))
     _check_model(model, tokenizer, described.reading, runtime, precision, calibration)
@@ -102,8 +102,13 @@ def export(
     return manifest
 
 
-def _checked(to: str, precision: str, out: Path) -> RuntimeName:
-    """Refuse what can be refused before a model is loaded."""
+def check_request(to: str, precision: str, out: Path) -> RuntimeName:
+    """Refuse what can be refused before texts or a model are loaded; give the runtime.
+
+    Raises:
+        ModelError: if there is no such runtime or precision, or the runtime is not installed.
+        OutputError: if `out` is taken or cannot be written to.
+    """
     runtime = check_runtime(to)
     if precision not in PRECISIONS[runtime]:
         raise ModelError(f"no precision '{precision}' for {runtime}; {suggest(precision, PRECISIONS[runtime])}")

@@ -96,7 +96,7 @@ def _export(model: PreTrainedModel, inputs: Sequence[str], path: Path) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the exporter's progress and advice off the standard output."""
-    with warnings.catch_warnings(), redirect_stdout(StringIO()), hushed("onnxscript", "torch.onnx"):
+    with warnings.catch_warnings(), redirect_stdout(StringIO()), hushed("onnxscript", "onnx_ir", "torch.onnx"):
         warnings.simplefilter("ignore")
         yield
 

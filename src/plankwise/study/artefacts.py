@@ -12,7 +12,7 @@ from plankwise.core.errors import DataError, ModelError
 from plankwise.core.recipe import read_recipe
 from plankwise.data.reading import Reading
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
-from plankwise.deploy.export import Text, export
+from plankwise.deploy.export import Text, check_request, export
 from plankwise.deploy.manifest import Manifest
 from plankwise.encoder.checkpoint import load_config
 from plankwise.study.plan import Recipe
@@ -48,6 +48,7 @@ def export_model(
     Raises:
         PlankwiseError: of the kind that fits; nothing is written then.
     """
+    check_request(to, precision, out)
     found = _recipe_of(model) if recipe is None and texts is None else recipe
     if found is not None and texts is not None:
         raise DataError("give either a recipe or a file of texts, not both")
