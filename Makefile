@@ -49,8 +49,9 @@ bench: install demo
 	$(BIN)/python benchmarks/methods.py germeval2018 --epochs 1
 	$(BIN)/python benchmarks/methods.py davidson2017 --epochs 0.5 --only $(DAVIDSON)
 	$(BIN)/python benchmarks/pruning_cost.py | tail -n 1 > results/pruning_cost.json
+	$(BIN)/python benchmarks/quantization.py
 	$(BIN)/python benchmarks/throughput.py --work runs/throughput | tail -n 1 > results/throughput.json
-	$(BIN)/python benchmarks/predict_overhead.py runs/throughput/base/bert12-pruned.openvino-int8 | tail -n 1 \
+	$(BIN)/python benchmarks/predict_overhead.py runs/throughput/base/bert6-pruned.openvino-int8 --rounds 1 | tail -n 1 \
 	  > results/predict_overhead.json
 	$(BIN)/python benchmarks/gpu.py | tail -n 1 > results/gpu.json
 	$(BIN)/python -m pip install --quiet --no-deps --target runs/peer textbrewer
