@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 from pathlib import Path
@@ -172,6 +173,17 @@ def test_a_machine_without_the_instructions_is_warned_about_and_checked(source, 
     path.write_text(json.dumps(stored))
     with pytest.raises(ModelError, match=r"differ by 0\.\d+ from those it was exported with"):
         Predictor(tmp_path / "artefact")
+
+
+def test_a_runtime_that_is_not_there_is_named(source, tmp_path, monkeypatch):
+    export(source, tmp_path / "artefact", to="onnx", precision="fp32")
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name.startswith("onnx") else real(name))
+    with pytest.raises(ModelError, match="artefact needs onnxruntime, which is not installed: pip install onnxruntime"):
+        Predictor(tmp_path / "artefact")
+    with pytest.raises(ModelError, match=r"--to onnx needs onnx and onnxruntime and onnxscript: pip install"):
+        export(source, tmp_path / "other", to="onnx", precision="fp32")
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_place_that_is_taken_stays_as_it_is(source, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import inspect
 import logging
 import os
@@ -123,7 +124,14 @@ def _read_tokenizer(folder: Path) -> Tokenizer:
 
 
 def runtime_of(folder: Path, manifest: Manifest, mode: Mode, threads: int | None) -> Runtime:
-    """Load an artefact's model into the runtime it is for, on all cores by default."""
+    """Load an artefact's model into the runtime it is for, on all cores by default.
+
+    Raises:
+        ModelError: if the runtime is not installed, or cannot load the model.
+    """
+    package = {"openvino": "openvino", "onnx": "onnxruntime", "torch": "torch"}[manifest.runtime]
+    if importlib.util.find_spec(package) is None:
+        raise ModelError(f"{folder} needs {package}, which is not installed: pip install {package}")
     path, used = folder / manifest.model, threads or os.cpu_count() or 1
     if manifest.runtime == "onnx":
         return OnnxRuntime(path, used, mode)
