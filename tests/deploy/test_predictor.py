@@ -207,3 +207,14 @@ def test_it_is_public_and_a_prediction_cannot_be_changed(fake):
     assert isinstance(made, plankwise.Prediction)
     with pytest.raises(dataclasses.FrozenInstanceError):
         made.labels = ()
+
+
+def test_opening_a_model_leaves_the_threads_of_torch_alone(folder):
+    before = torch.get_num_threads()
+    Predictor(folder)
+    assert torch.get_num_threads() == before
+    try:
+        Predictor(folder, threads=before + 1)
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)

@@ -47,23 +47,22 @@ def open_model(
     Args:
         folder: an artefact, or a local folder or Hub id of a fine-tuned model.
         mode: many texts at once, or one as soon as possible.
-        threads: cores to use; all by default.
+        threads: cores to use; by default all, or as many as torch is set to where torch runs it.
         reading: how much of a text the model sees; an artefact knows, of other models it is as many tokens as they have
             positions, up to 512.
 
     Raises:
         ModelError: if it cannot be read, or gives other answers than where it was made.
     """
-    used = threads or os.cpu_count() or 1
     if not is_artefact(Path(folder)):
         model, tokenizer = load_trained(str(folder)), load_tokenizer(str(folder))
         manifest = describe(model.config, tokenizer, inputs_of(model, tokenizer), reading or whole_reading(model))
         manifest = manifest.model_copy(update={"geometry": geometry_of(model)})
-        return Deployed(manifest, bare_tokenizer(tokenizer), Torch(model, threads=used))
+        return Deployed(manifest, bare_tokenizer(tokenizer), Torch(model, threads=threads))
     manifest = read_manifest(Path(folder))
     if reading is not None:
         manifest = manifest.model_copy(update={"reading": reading})
-    deployed = Deployed(manifest, _read_tokenizer(Path(folder)), runtime_of(Path(folder), manifest, mode, used))
+    deployed = Deployed(manifest, _read_tokenizer(Path(folder)), runtime_of(Path(folder), manifest, mode, threads))
     check_machine(deployed)
     return deployed
 
@@ -124,7 +123,7 @@ def _read_tokenizer(folder: Path) -> Tokenizer:
 
 
 def runtime_of(folder: Path, manifest: Manifest, mode: Mode, threads: int | None) -> Runtime:
-    """Load an artefact's model into the runtime it is for, on all cores by default.
+    """Load an artefact's model into the runtime it is for, on all cores by default; torch keeps its own number.
 
     Raises:
         ModelError: if the runtime is not installed, or cannot load the model.
@@ -137,4 +136,4 @@ def runtime_of(folder: Path, manifest: Manifest, mode: Mode, threads: int | None
         return OnnxRuntime(path, used, mode)
     if manifest.runtime == "openvino":
         return OpenVino(path, used, mode, "bf16" if manifest.precision == "bf16" else "fp32")
-    return TorchProgram(path, used)
+    return TorchProgram(path, threads)
