@@ -16,7 +16,6 @@ from plankwise.data.encoding import encode, flatten, pool
 from plankwise.data.reading import Reading, Windows
 from plankwise.deploy.batches import check_inputs, cut_batches, encode_texts, padded_batch, pooled, starts_of
 from plankwise.deploy.deployed import bare_tokenizer
-from plankwise.deploy.runtimes import padded
 
 NAMES = ("input_ids", "token_type_ids", "attention_mask")
 READINGS = {
@@ -85,7 +84,11 @@ def test_padding_is_that_of_the_slow_reference():
     found = encode_texts(texts(4, 9), bare_tokenizer(tokenizer()), NAMES, READINGS["windows"])
     chosen, padding = np.array([7, 2, 5]), {"input_ids": 9, "token_type_ids": 1, "attention_mask": 0}
     batch = padded_batch(found, starts_of(found.lengths), chosen, padding)
-    expected = padded([inputs(found, int(number)) for number in chosen], padding)
+    rows = [inputs(found, int(number)) for number in chosen]
+    longest = max(len(row["input_ids"]) for row in rows)
+    expected = {
+        name: [[*row[name], *[fill] * (longest - len(row[name]))] for row in rows] for name, fill in padding.items()
+    }
     assert all(np.array_equal(batch[name], expected[name]) and batch[name].dtype == np.int64 for name in NAMES)
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+Name = TypeVar("Name", bound=str)
 
 
 class PlankwiseError(Exception):
@@ -51,3 +54,15 @@ def suggest(name: object, allowed: Iterable[object]) -> str:
     close = difflib.get_close_matches(str(name), names, n=1)
     hint = f"did you mean '{close[0]}'? " if close else ""
     return f"{hint}Allowed: {', '.join(names)}"
+
+
+def one_of(name: str, allowed: Sequence[Name], what: str) -> Name:
+    """Give the one of `allowed` that is called `name`.
+
+    Raises:
+        ModelError: if there is none.
+    """
+    for each in allowed:
+        if each == name:
+            return each
+    raise ModelError(f"no {what} '{name}'; {suggest(name, allowed)}")

@@ -46,17 +46,14 @@ def encode(split: Dataset, tokenizer: PreTrainedTokenizerBase, reading: Reading)
     pairs = "text_pair" in split.column_names
     check_reading(reading, tokenizer.num_special_tokens_to_add(pair=pairs), pairs)
     examples = []
-    for inputs, label in zip(windows_of(split, tokenizer, reading), split["label"][:], strict=True):
+    for inputs, label in zip(_inputs(split, tokenizer, reading), split["label"][:], strict=True):
         parts = inputs[0] if reading.windows is None else {"windows": inputs}
         examples.append({**parts, "labels": label})
     return examples
 
 
-def windows_of(split: Dataset, tokenizer: PreTrainedTokenizerBase, reading: Reading) -> Iterator[list[Example]]:
-    """Give what the model sees of each row: one dict of the tokenizer's inputs, or several where it reads in windows.
-
-    Texts are cut soon after they are tokenized, so that long ones do not pile up.
-    """
+def _inputs(split: Dataset, tokenizer: PreTrainedTokenizerBase, reading: Reading) -> Iterator[list[Example]]:
+    """Give each row's inputs; texts are cut soon after they are tokenized, so that long ones do not pile up."""
     for start in range(0, len(split), TEXTS_AT_ONCE):
         rows = split[start : start + TEXTS_AT_ONCE]
         encoded = tokenizer(

@@ -11,29 +11,28 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from plankwise.core.errors import ModelError, OutputError, suggest
+from plankwise.core.errors import ModelError, OutputError, one_of, suggest
 from plankwise.core.files import contents, make_writable_folder, sha256, whole_folder, write_text
 from plankwise.core.runtime import cpu_flags, environment, version_of
-from plankwise.data.encoding import windows_of
 from plankwise.data.reading import Reading, check_reading
 from plankwise.deploy import standalone
+from plankwise.deploy.batches import Text, cut_batches, encode_texts, padded_batch, starts_of
 from plankwise.deploy.deployed import bare_tokenizer, inputs_of, runtime_of, whole_reading
 from plankwise.deploy.manifest import (
     FILE_NAME,
     INT8_FLAGS,
+    RUNTIMES,
     TOKENIZER,
     Manifest,
     RuntimeName,
-    check_runtime,
     describe,
     geometry_of,
 )
 from plankwise.deploy.onnx_export import to_onnx
 from plankwise.deploy.openvino_export import to_openvino
-from plankwise.deploy.parity import TOKENS_PER_BATCH, TOLERANCES, batched, check_of, measure, random_inputs
+from plankwise.deploy.parity import TOKENS_PER_BATCH, TOLERANCES, check_of, measure, random_inputs
 from plankwise.deploy.runtimes import Inputs
 from plankwise.deploy.torch_export import to_torch
 from plankwise.encoder.checkpoint import load_tokenizer, load_trained
@@ -51,7 +50,6 @@ PACKAGES: dict[RuntimeName, tuple[str, ...]] = {
     "torch": (),
 }
 TOKENS_PER_CALIBRATION = 512
-Text = str | tuple[str, str]
 
 
 def export(
@@ -109,7 +107,7 @@ def check_request(to: str, precision: str, out: Path) -> RuntimeName:
         ModelError: if there is no such runtime or precision, or the runtime is not installed.
         OutputError: if `out` is taken or cannot be written to.
     """
-    runtime = check_runtime(to)
+    runtime = one_of(to, RUNTIMES, "runtime")
     if precision not in PRECISIONS[runtime]:
         raise ModelError(f"no precision '{precision}' for {runtime}; {suggest(precision, PRECISIONS[runtime])}")
     missing = [name for name in PACKAGES[runtime] if importlib.util.find_spec(name) is None]
@@ -179,10 +177,8 @@ def _proven(
 def _batches(
     texts: Sequence[Text], tokenizer: PreTrainedTokenizerBase, manifest: Manifest, budget: int
 ) -> list[Inputs]:
-    if not texts:
-        return []
-    columns = {"text": [text if isinstance(text, str) else text[0] for text in texts]}
-    if not isinstance(texts[0], str):
-        columns["text_pair"] = [text[1] for text in texts]
-    rows = windows_of(Dataset.from_dict(columns), tokenizer, manifest.reading)
-    return batched([each for windows in rows for each in windows], manifest.padding, budget)
+    """Make the batches that prediction makes."""
+    encoded = encode_texts(texts, bare_tokenizer(tokenizer), manifest.inputs, manifest.reading)
+    starts = starts_of(encoded.lengths)
+    groups = cut_batches(encoded.lengths, budget)
+    return [padded_batch(encoded, starts, group, manifest.padding) for group in groups]

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pydantic
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from plankwise.core.errors import ModelError, suggest
+from plankwise.core.errors import ModelError
 from plankwise.core.files import sha256
 from plankwise.data.reading import Reading
 from plankwise.encoder.configuration import usable_positions
@@ -178,15 +178,3 @@ def read_manifest(folder: Path) -> Manifest:
         if sha256(folder / name) != expected:
             raise ModelError(f"{folder}: {name} is not the file that was exported; its SHA-256 differs")
     return manifest
-
-
-def check_runtime(name: str) -> RuntimeName:
-    """Give the runtime of this name.
-
-    Raises:
-        ModelError: if there is none.
-    """
-    for each in RUNTIMES:
-        if each == name:
-            return each
-    raise ModelError(f"no runtime '{name}'; {suggest(name, RUNTIMES)}")

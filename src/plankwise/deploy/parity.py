@@ -9,21 +9,14 @@ import torch
 from transformers import PreTrainedModel
 
 from plankwise.core.errors import ModelError
-from plankwise.data.encoding import token_budget_batches
 from plankwise.deploy.manifest import Check, Manifest, Parity
-from plankwise.deploy.runtimes import Inputs, Logits, Probabilities, Runtime, padded, probabilities
+from plankwise.deploy.runtimes import Inputs, Logits, Probabilities, Runtime, probabilities
 
 TOKENS_PER_BATCH = 1024
 CHECK_TEXTS, CHECK_TOKENS = 4, 12
 # Largest change of a probability that is handed out, by precision: for the same operations in another order,
 # and for 8 and for 4 bits.
 TOLERANCES = {"fp32": 0.001, "bf16": 0.05, "fp16": 0.05, "int8": 0.25, "int8-weights": 0.25, "int4-weights": 0.5}
-
-
-def batched(examples: Sequence[dict[str, list[int]]], padding: dict[str, int], budget: int) -> list[Inputs]:
-    """Pad encoded texts into batches of similar lengths, of at most `budget` tokens each."""
-    groups = token_budget_batches([len(each["input_ids"]) for each in examples], budget)
-    return [padded([examples[index] for index in group], padding) for group in groups]
 
 
 def random_inputs(manifest: Manifest, vocabulary: int, tokens: int = CHECK_TOKENS, seed: int = 0) -> Inputs:

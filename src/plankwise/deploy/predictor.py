@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from plankwise.core.errors import DataError, RecipeError
+from plankwise.core.errors import DataError, RecipeError, one_of
 from plankwise.data.reading import Reading, check_reading
 from plankwise.deploy.batches import (
     TOKENS_PER_BATCH,
@@ -24,7 +24,7 @@ from plankwise.deploy.batches import (
     starts_of,
 )
 from plankwise.deploy.deployed import Deployed, open_model
-from plankwise.deploy.runtimes import Mode, check_mode, probabilities
+from plankwise.deploy.runtimes import MODES, Mode, probabilities
 from plankwise.deploy.streaming import Streams, Watch, run_blocks
 
 Item = TypeVar("Item")
@@ -98,7 +98,7 @@ class Predictor:
                 raise DataError(f"{name} is {value}; allowed: 1 or more")
         if mode == "latency" and tokens_per_batch is not None:
             raise DataError("tokens_per_batch is for throughput mode; latency mode runs one text at a time")
-        self.mode: Mode = check_mode(mode)
+        self.mode: Mode = one_of(mode, MODES, "mode")
         self.source = None if isinstance(model, Deployed) else str(model)
         self.deployed = model if isinstance(model, Deployed) else open_model(model, self.mode, threads)
         manifest = self.deployed.manifest

@@ -6,7 +6,7 @@ two in flight OpenVINO gets nearer to the peak of two cores than with both on on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from transformers import PreTrainedModel
 
-from plankwise.core.errors import ModelError, suggest
+from plankwise.core.errors import ModelError
 
 Inputs = Mapping[str, npt.NDArray[np.int64]]
 Logits = npt.NDArray[np.float32]
@@ -143,35 +143,6 @@ class OpenVino:
         logits: Logits = np.array(request.infer(dict(inputs))[0])  # its buffer is used again
         self._free.append(request)
         return logits
-
-
-def check_mode(name: str) -> Mode:
-    """Give the mode of this name.
-
-    Raises:
-        ModelError: if there is none.
-    """
-    for each in MODES:
-        if each == name:
-            return each
-    raise ModelError(f"no mode '{name}'; {suggest(name, MODES)}")
-
-
-def padded(
-    inputs: Sequence[Mapping[str, Sequence[int]]], padding: Mapping[str, int]
-) -> dict[str, npt.NDArray[np.int64]]:
-    """Pad inputs on the right to the longest, [texts, tokens].
-
-    Args:
-        inputs: token ids and what goes with them, for each text.
-        padding: the value that fills up each input, by its name.
-    """
-    longest = max(len(each["input_ids"]) for each in inputs)
-    made = {name: np.full((len(inputs), longest), fill, dtype=np.int64) for name, fill in padding.items()}
-    for name, rows in made.items():
-        for row, each in enumerate(inputs):
-            rows[row, : len(each[name])] = each[name]
-    return made
 
 
 def probabilities(logits: npt.NDArray[np.floating[Any]], kind: str) -> Probabilities:

@@ -12,7 +12,8 @@ from plankwise.core.errors import DataError, ModelError
 from plankwise.core.recipe import read_recipe
 from plankwise.data.reading import Reading
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
-from plankwise.deploy.export import Text, check_request, export
+from plankwise.deploy.batches import Text
+from plankwise.deploy.export import check_request, export
 from plankwise.deploy.manifest import Manifest
 from plankwise.encoder.checkpoint import load_config
 from plankwise.study.plan import Recipe
@@ -52,28 +53,41 @@ def export_model(
     found = _recipe_of(model) if recipe is None and texts is None else recipe
     if found is not None and texts is not None:
         raise DataError("give either a recipe or a file of texts, not both")
-    reading = None if max_length is None else Reading(max_length=max_length)
-    calibration = compared = _lines(texts) if texts is not None else None
-    if found is not None:
-        logger.info("texts and their reading: those of %s", found)
-        read = read_recipe(found, Recipe)
-        task = read.task.load()
-        _check_labels(model, task)
-        calibration, compared = (
-            _sample(task.splits[split], most) for split, most in ((TRAIN, CALIBRATED), (DEVELOPMENT, COMPARED))
-        )
-        own = read.model.reading
-        reading = own if max_length is None else dataclasses.replace(own, max_length=max_length)
+    material = _Material() if found is None else _of_recipe(found, model)
+    if texts is not None:
+        lines = _lines(texts)
+        material = _Material(lines, lines)
+    reading = material.reading
+    if max_length is not None:
+        reading = dataclasses.replace(reading or Reading(), max_length=max_length)
     return export(
         model,
         out,
         to=to,
         precision=precision,
         reading=reading,
-        calibration=calibration,
-        texts=compared,
+        calibration=material.calibration,
+        texts=material.compared,
         tolerance=tolerance,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Material:
+    """Texts to calibrate and to compare on, and how much of them the model sees, as far as that is known."""
+
+    calibration: list[Text] | None = None
+    compared: list[Text] | None = None
+    reading: Reading | None = None
+
+
+def _of_recipe(path: Path, model: str) -> _Material:
+    logger.info("texts and their reading: those of %s", path)
+    recipe = read_recipe(path, Recipe)
+    task = recipe.task.load()
+    _check_labels(model, task)
+    train, development = (task.splits[split] for split in (TRAIN, DEVELOPMENT))
+    return _Material(_sample(train, CALIBRATED), _sample(development, COMPARED), recipe.model.reading)
 
 
 def _recipe_of(model: str) -> Path | None:

@@ -11,8 +11,7 @@ import math
 import shutil
 import statistics
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from filelock import FileLock
 
 from plankwise.core.errors import CheckpointError, OutputError, PlankwiseError, RecipeError
 from plankwise.core.files import contents, make_writable_folder, write_text
+from plankwise.core.progress import hushed
 from plankwise.core.recipe import to_plain
 from plankwise.core.records import FILE_NAME, Record, read_record
 from plankwise.core.runtime import mix_seed, process_count
@@ -32,6 +32,7 @@ from plankwise.study.storage import reachable
 from plankwise.study.trials import Claim, Row, Trials
 
 logger = logging.getLogger(__name__)
+LOUD = ("plankwise.training", "plankwise.methods", "plankwise.study.stages")  # a study trains hundreds of times
 STUDY, TABLE, DATABASE, TRIALS, BASELINES = "study.yaml", "trials.csv", "trials.db", "trials", "baselines"
 POLL_SECONDS = 2.0
 
@@ -103,7 +104,7 @@ def _trained(plan: Plan, out: Path, claim: Claim) -> Record:
     folder = out / TRIALS / trial_name(claim.setting, claim.seed)
     record = _finished(checked, folder)
     if record is None:
-        with _quietly():
+        with hushed(*LOUD):
             baseline = _baseline(checked, out)
             record = run(checked, folder, resume=True, until="steps", baseline=baseline)
     if not plan.study.keep_models:
@@ -151,20 +152,6 @@ def _measured(record: Record) -> tuple[float, Row]:
         "seconds_per_step": seconds / steps if steps else None,
         "redraws": sum(redraws) if redraws else None,
     }
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """Leave out what each training has to tell: a study trains hundreds of times."""
-    loud = [logging.getLogger(f"plankwise.{name}") for name in ("training", "methods", "study.stages")]
-    before = [each.level for each in loud]
-    for each in loud:
-        each.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for each, level in zip(loud, before, strict=True):
-            each.setLevel(level)
 
 
 def _tell(trials: Trials, claim: Claim, seconds: Sequence[float]) -> None:
