@@ -20,6 +20,14 @@ def mimic(
     mimic_dir: Annotated[Path, typer.Option(help="Folder with MIMIC-III's tables, .csv or .csv.gz.")],
     out: NewFolder,
     definition: Annotated[str, typer.Option(help="admission-notes or first-48h.")] = "admission-notes",
+    leak_filter: Annotated[
+        str,
+        typer.Option(
+            "--filter",
+            help="What finds told deaths: 2 (many wordings, about the patient and no relative), or published (the few "
+            "wordings of van Aken et al. 2021, and none for first-48h).",
+        ),
+    ] = "2",
     seed: Annotated[int, typer.Option(help="Deals patients out to the splits.")] = 0,
     memory: Annotated[int, typer.Option(help="MB that DuckDB may use; the rest goes to disk, beside --out.")] = 512,
     as_json: AsJson = False,
@@ -28,7 +36,7 @@ def mimic(
     from plankwise.data.mimic import extract
     from plankwise.study.show import counts_table, print_table
 
-    counts = extract(mimic_dir, out, definition, seed, memory, progress=not as_json)
+    counts = extract(mimic_dir, out, definition, seed, memory, progress=not as_json, leak_filter=leak_filter)
     if as_json:
         typer.echo(json.dumps(counts))
     else:

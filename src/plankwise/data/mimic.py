@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
@@ -21,20 +21,15 @@ from plankwise.core.errors import DataError, OutputError, suggest
 from plankwise.core.files import make_writable_folder, whole_folder, write_json
 from plankwise.core.progress import bar
 from plankwise.data.mimic_cohorts import Steps, admission_notes, first_48h
-from plankwise.data.mimic_sections import (
-    LEAK_FILTER_VERSION,
-    REQUIRED,
-    admission_note,
-    is_usable,
-    sections_of,
-    without_leaks,
-)
+from plankwise.data.mimic_leaks import FILTERS
+from plankwise.data.mimic_readers import AdmissionNotes, EveryNote, Reader, UntoldNotes
 from plankwise.data.mimic_tables import connect, explained
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 ADMISSION_NOTES, FIRST_48H = "admission-notes", "first-48h"
+DEFAULT_FILTER = "2"
 COHORTS = {ADMISSION_NOTES: admission_notes, FIRST_48H: first_48h}
 SHARES = {"train": 0.7, "dev": 0.1, "test": 0.2}
 LEAST_MEMORY_MB = 256
@@ -70,7 +65,13 @@ class Tally:
 
 
 def extract(
-    folder: Path, out: Path, definition: str, seed: int = 0, memory_mb: int = 512, progress: bool = False
+    folder: Path,
+    out: Path,
+    definition: str,
+    seed: int = 0,
+    memory_mb: int = 512,
+    progress: bool = False,
+    leak_filter: str = DEFAULT_FILTER,
 ) -> dict[str, Any]:
     """Write `train.jsonl`, `dev.jsonl`, `test.jsonl` and `counts.json` into `out`.
 
@@ -84,6 +85,7 @@ def extract(
         seed: of the hash that deals patients out to the splits.
         memory_mb: what DuckDB may use; the rest spills into the output's temporary folder.
         progress: show bars where standard error is a terminal.
+        leak_filter: what finds told outcomes, `2` or `published`.
 
     Returns:
         What `counts.json` holds.
@@ -94,6 +96,8 @@ def extract(
     """
     if definition not in COHORTS:
         raise DataError(f"there is no definition '{definition}'; {suggest(definition, COHORTS)}")
+    if leak_filter not in FILTERS:
+        raise DataError(f"there is no filter '{leak_filter}'; {suggest(leak_filter, FILTERS)}")
     if memory_mb < LEAST_MEMORY_MB:
         raise DataError(f"--memory {memory_mb} is too little; give at least {LEAST_MEMORY_MB} (MB)")
     out = free_folder(out)
@@ -104,9 +108,11 @@ def extract(
         steps = Steps()
         with closing(connect(work, memory_mb)) as connection:
             COHORTS[definition](connection, folder, steps, progress)
-            splits = _write(connection, made, definition, steps, seed, progress)
+            reader = _reader(definition, leak_filter)
+            splits = _write(connection, made, reader, steps, seed, progress)
+            early = _deaths_within_48h(connection) if definition == FIRST_48H else {}
         rmtree(work)
-        counts = _counts(folder, definition, steps, seed, splits)
+        counts = {**_counts(folder, definition, steps, seed, splits), **early, **reader.counted()}
         write_json(made / "counts.json", counts)
     for name, tally in splits.items():
         if not 0 < tally.positive < tally.admissions:
@@ -138,28 +144,31 @@ def split_of(subject_id: str, seed: int) -> str:
     return "dev" if place < SHARES["train"] + SHARES["dev"] else "test"
 
 
+def _reader(definition: str, version: str) -> Reader:
+    """Return how notes are read; the published filter leaves the notes of the first 48 h alone."""
+    leak_filter = FILTERS[version]
+    if definition == ADMISSION_NOTES:
+        return AdmissionNotes(leak_filter)
+    return EveryNote(leak_filter) if version == "published" else UntoldNotes(leak_filter)
+
+
 def _write(
-    connection: DuckDBPyConnection, made: Path, definition: str, steps: Steps, seed: int, progress: bool
+    connection: DuckDBPyConnection, made: Path, reader: Reader, steps: Steps, seed: int, progress: bool
 ) -> dict[str, Tally]:
     """Write the splits, one admission at a time, and note down the steps that look at text."""
     splits = {name: Tally() for name in SHARES}
-    looked_at = {
-        f"with {', '.join(REQUIRED[:-1])} or {REQUIRED[-1]}": Tally(),
-        f"no outcome told (leak filter {LEAK_FILTER_VERSION})": Tally(),
-    }
-    made_of: Callable[[Example], tuple[int, Example]] = _as_admission_note
-    if definition == FIRST_48H:
-        looked_at, made_of = {}, _as_it_is
+    looked_at = {name: Tally() for name in reader.steps}
     log.info("writing admissions")
     with ExitStack() as stack:
         files = {name: stack.enter_context((made / f"{name}.jsonl").open("w", encoding="utf-8")) for name in SHARES}
         show = stack.enter_context(bar("writing admissions", steps[-1].admissions, progress))
-        for number, (example, notes) in enumerate(_examples(connection), 1):
-            passed, example = made_of(example)
+        for number, (admission, subject, label, texts) in enumerate(_admissions(connection), 1):
+            passed, notes, text = reader.read(texts)
+            example = Example(admission, subject, text, label)
             for tally in list(looked_at.values())[:passed]:
                 tally.add(example, notes)
             if passed >= len(looked_at):
-                name = split_of(example.subject_id, seed)
+                name = split_of(subject, seed)
                 splits[name].add(example, notes)
                 files[name].write(json.dumps(asdict(example), ensure_ascii=False) + "\n")
             show(number)
@@ -168,31 +177,23 @@ def _write(
     return splits
 
 
-def _as_admission_note(example: Example) -> tuple[int, Example]:
-    """Reduce a discharge summary to what is known on arrival; give how many of the two steps it passes."""
-    sections = sections_of(example.text)
-    if not is_usable(sections):
-        return 0, example
-    clean = without_leaks(sections)
-    if clean is None:
-        return 1, example
-    return 2, Example(example.id, example.subject_id, admission_note(clean), example.label)
-
-
-def _as_it_is(example: Example) -> tuple[int, Example]:
-    return 0, example
-
-
-def _examples(connection: DuckDBPyConnection) -> Iterator[tuple[Example, int]]:
-    """Give admissions in the order of their ids, each with its number of notes."""
+def _admissions(connection: DuckDBPyConnection) -> Iterator[tuple[str, str, int, list[str]]]:
+    """Yield admissions in the order of their ids: id, patient, label and the texts of its notes by date."""
     query = """SELECT hadm_id, c.subject_id, c.label, t.text FROM texts t JOIN chosen c USING (hadm_id)
         WHERE hadm_id BETWEEN ? AND ? ORDER BY hadm_id, t.moment NULLS FIRST, t.row_id NULLS FIRST, t.digest"""
     for first, last in _ranges(connection):
         with explained("the notes"):
             found = connection.execute(query, [first, last]).fetchall()
         for (admission, subject, label), rows in groupby(found, key=lambda row: row[:3]):
-            texts = [row[3].strip() for row in rows]
-            yield Example(str(admission), str(subject), "\n\n".join(texts), int(label)), len(texts)
+            yield str(admission), str(subject), int(label), [row[3].strip() for row in rows]
+
+
+def _deaths_within_48h(connection: DuckDBPyConnection) -> dict[str, int]:
+    """Count the admissions with notes whose patient died within the 48 h, or on a day that begins within them."""
+    query = """SELECT count(DISTINCT hadm_id) FROM chosen JOIN texts USING (hadm_id)
+        WHERE label = 1 AND death < intime + INTERVAL 48 HOUR"""
+    row = connection.execute(query).fetchone()
+    return {"deaths_within_48h": int(row[0]) if row else 0}
 
 
 def _ranges(connection: DuckDBPyConnection) -> list[tuple[int, int]]:
@@ -216,7 +217,6 @@ def _counts(folder: Path, definition: str, steps: Steps, seed: int, splits: dict
     inputs = {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if _is_input(path, definition)}
     return {
         "definition": definition,
-        "leak_filter_version": LEAK_FILTER_VERSION if definition == ADMISSION_NOTES else None,
         "seed": seed,
         "input_bytes": inputs,
         "steps": [asdict(step) for step in steps],
@@ -228,6 +228,6 @@ def _counts(folder: Path, definition: str, steps: Steps, seed: int, splits: dict
 
 
 def _is_input(path: Path, definition: str) -> bool:
-    tables = {"admissions", "noteevents"} | ({"patients", "icustays"} if definition == FIRST_48H else set())
+    tables = {"admissions", "noteevents", "patients"} | ({"icustays"} if definition == FIRST_48H else set())
     name = path.name.lower()
     return path.is_file() and name.split(".")[0] in tables and name.endswith((".csv", ".csv.gz"))

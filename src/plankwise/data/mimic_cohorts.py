@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plankwise.core.errors import DataError
-from plankwise.data.mimic_tables import Source, explained, find, load
+from plankwise.data.mimic_tables import Source, explained, find, load, path_of
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -21,6 +21,33 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 HAS_TEXT = r"regexp_matches(n.text, '\S')"
 IS_SUMMARY = "lower(n.category) = 'discharge summary'"
+ADMISSION = {
+    **{"hadm_id": "number", "subject_id": "number"},
+    **{"admittime": "time", "dischtime": "time", "deathtime": "time"},
+}
+IF_THERE = {"diagnosis": "text", "has_chartevents_data": "number"}
+DEATHS = {"subject_id": "number", "dod": "time"}
+# Admissions with the patient's death: the first DEATHTIME of all admissions or, where there is none, DOD, a date at
+# midnight. From `death` on a note may be written after it; from `past_death` on the patient is dead for certain.
+ACCOUNTS = r"""WITH timed AS (
+        SELECT a.*, min(deathtime) OVER (PARTITION BY coalesce(subject_id, -hadm_id)) AS time_of_death FROM admissions a
+    ), dated AS (
+        SELECT t.*, coalesce(time_of_death, date_trunc('day', p.dod)) AS death,
+            coalesce(time_of_death, date_trunc('day', p.dod) + INTERVAL 1 DAY) AS past_death
+        FROM timed t LEFT JOIN patients p ON p.subject_id = t.subject_id
+    )
+    SELECT *, regexp_matches(lower(diagnosis), 'organ\W+(donor|donation|procurement|harvest)|donor\W+account')
+            AND NOT regexp_matches(lower(diagnosis), '(liv(e|ing)|recipient|await)') AS donor,
+        admittime >= past_death AS begun_after_death,
+        dischtime <= admittime AS ends_before_it_begins,
+        has_chartevents_data = 0 AND date_trunc('day', admittime) = date_trunc('day', death) AS uncharted
+    FROM dated"""
+NOT_ALIVE = {  # steps against admissions of the dead, and the column that holds for these
+    "admission of no organ donor": "donor",
+    "admission begun before death": "begun_after_death",
+    "admission that ends after it begins": "ends_before_it_begins",
+    "admission charted, or not on the day of death": "uncharted",
+}
 
 
 @dataclass(frozen=True)
@@ -52,16 +79,24 @@ class Steps(list[Step]):
 def admission_notes(connection: DuckDBPyConnection, folder: Path, steps: Steps, progress: bool) -> None:
     """Select discharge summaries of all but newborns; their sections and leaks are looked at afterwards.
 
-    The addenda of an admission join its report by date. Of identical texts the last one stays.
+    The addenda of an admission join its report by date. Of identical texts the last one stays. A report is always
+    written after the stay, so that the date of death can only hold back addenda.
 
     Raises:
         DataError: if a table is missing or damaged, or a step leaves nothing.
     """
-    kinds = {"hadm_id": "number", "admission_type": "text", "hospital_expire_flag": "number"}
-    admissions = find(folder, "admissions", kinds)
+    kinds = {**ADMISSION, "admission_type": "text", "hospital_expire_flag": "number"}
+    admissions = find(folder, "admissions", kinds, IF_THERE)
+    patients = find(folder, "patients", DEATHS) if path_of(folder, "patients") else None
     dates = {"row_id": "number", "subject_id": "number", "hadm_id": "number", "chartdate": "time"}
     notes = find(folder, "noteevents", {**dates, "category": "text", "description": "text", "text": "note"})
     _load_all(connection, {"admissions": (admissions, "hadm_id")}, progress)
+    if patients is None:
+        log.warning("%s holds no PATIENTS: deaths are known by DEATHTIME alone", folder)
+        connection.execute("CREATE TABLE patients (subject_id BIGINT, dod TIMESTAMP)")
+    else:
+        _load_all(connection, {"patients": (patients, "subject_id")}, progress)
+    connection.execute(f"CREATE TABLE accounts AS {ACCOUNTS}")
     _refuse_flags(connection, admissions)
     predicates = {
         "notes read": "true",
@@ -69,9 +104,12 @@ def admission_notes(connection: DuckDBPyConnection, folder: Path, steps: Steps, 
         "with text": HAS_TEXT,
         "with HADM_ID": "n.hadm_id IS NOT NULL",
         "admission in ADMISSIONS": "a.hadm_id IS NOT NULL",
+        **{name: f"(a.{column}) IS NOT TRUE" for name, column in NOT_ALIVE.items()},
         "discharge summaries": IS_SUMMARY,
+        "no addendum from the day of death on": "(NOT coalesce(lower(n.description) = 'report', false)"
+        " AND n.chartdate >= date_trunc('day', a.death)) IS NOT TRUE",
     }
-    _load_notes(connection, notes, "admissions a", "n.chartdate", predicates, progress)
+    _load_notes(connection, notes, "accounts a", "n.chartdate", predicates, progress)
     with explained("the notes"):
         _count(connection, steps, "notes", predicates)
         connection.execute(
@@ -81,9 +119,9 @@ def admission_notes(connection: DuckDBPyConnection, folder: Path, steps: Steps, 
             ) = 1"""
         )
         _count(connection, steps, "(SELECT *, 1 AS passed FROM latest)", {"identical texts once": ""})
-        joined = """SELECT hadm_id, max(subject_id) AS subject_id, hospital_expire_flag AS label, count(*) AS notes,
-            CASE WHEN NOT bool_or(report) THEN 0 WHEN count(DISTINCT subject_id) <> 1 THEN 1 ELSE 2 END AS passed
-            FROM latest JOIN admissions USING (hadm_id) GROUP BY hadm_id, hospital_expire_flag"""
+        joined = """SELECT hadm_id, max(n.subject_id) AS subject_id, hospital_expire_flag AS label, count(*) AS notes,
+            CASE WHEN NOT bool_or(report) THEN 0 WHEN count(DISTINCT n.subject_id) <> 1 THEN 1 ELSE 2 END AS passed
+            FROM latest n JOIN admissions USING (hadm_id) GROUP BY hadm_id, hospital_expire_flag"""
         connection.execute(f"CREATE TABLE joined AS {joined}")
         _count(connection, steps, "joined", {"admissions with a Report": "", "of one patient": ""}, "sum(notes)")
         connection.execute("CREATE TABLE chosen AS SELECT * FROM joined WHERE passed = 2")
@@ -91,32 +129,38 @@ def admission_notes(connection: DuckDBPyConnection, folder: Path, steps: Steps, 
 
 
 def first_48h(connection: DuckDBPyConnection, folder: Path, steps: Steps, progress: bool) -> None:
-    """Select notes of the first two days in intensive care, of adults who stayed at least as long.
+    """Select notes of the first two days in intensive care, of adults who kept their bed at least as long.
 
-    Ages over 89 are shifted by 300 years in MIMIC-III and count as adult by plain date arithmetic.
+    The bed may be left after death, which may so lie within the two days; no note from then on is selected. Ages over
+    89 are shifted by 300 years in MIMIC-III and count as adult by plain date arithmetic.
 
     Raises:
         DataError: if a table is missing or damaged, or a step leaves nothing.
     """
-    patients = find(folder, "patients", {"subject_id": "number", "dob": "time", "dod": "time"})
-    times = {"admittime": "time", "dischtime": "time", "deathtime": "time"}
-    admissions = find(folder, "admissions", {"hadm_id": "number", **times})
+    patients = find(folder, "patients", {**DEATHS, "dob": "time"})
+    admissions = find(folder, "admissions", ADMISSION, IF_THERE)
     units = {"first_careunit": "text", "last_careunit": "text", "first_wardid": "number", "last_wardid": "number"}
     ids = {"subject_id": "number", "hadm_id": "number"}
     stays = find(folder, "icustays", {**ids, **units, "intime": "time", "outtime": "time"})
     kinds = {"row_id": "number", **ids, "charttime": "time", "category": "text", "iserror": "number", "text": "note"}
-    notes = find(folder, "noteevents", kinds)
+    notes = find(folder, "noteevents", kinds, {"storetime": "time"})
     tables = {"patients": (patients, "subject_id"), "admissions": (admissions, "hadm_id"), "icustays": (stays, None)}
     _load_all(connection, tables, progress)
     predicates = {
         "ICU stays read": "true",
         "stays with patient and admission": "known",
+        **{
+            name.replace("admission", "stays of an admission"): f"{each} IS NOT TRUE"
+            for name, each in NOT_ALIVE.items()
+        },
         "stays without transfer": "settled",
         "one stay an admission": "alone = 1",
         "stays at an age of 18 or more": "dob + INTERVAL 18 YEAR <= intime",
         "stays of 48 h or more": "intime + INTERVAL 48 HOUR <= outtime",
+        "stays begun before death": "(death <= intime) IS NOT TRUE",
     }
     with explained("the ICU stays"):
+        connection.execute(f"CREATE TABLE accounts AS {ACCOUNTS}")
         connection.execute(f"CREATE TABLE stays AS {_stays(predicates)}")
         _count(connection, steps, "stays", predicates)
         connection.execute(f"CREATE TABLE chosen AS SELECT * FROM stays WHERE passed = {len(predicates)}")
@@ -125,7 +169,9 @@ def first_48h(connection: DuckDBPyConnection, folder: Path, steps: Steps, progre
         "with text": HAS_TEXT,
         "no discharge summaries": f"({IS_SUMMARY}) IS NOT TRUE",
         "not marked as error": "n.iserror IS DISTINCT FROM 1",
+        "with CHARTTIME": "n.charttime IS NOT NULL",
         "charted in the first 48 h": "n.charttime BETWEEN a.intime AND a.intime + INTERVAL 48 HOUR",
+        "charted and stored before death": "(greatest(n.charttime, n.storetime) >= a.death) IS NOT TRUE",
     }
     _load_notes(connection, notes, "chosen a", "n.charttime", predicates, progress)
     with explained("the notes"):
@@ -136,12 +182,12 @@ def first_48h(connection: DuckDBPyConnection, folder: Path, steps: Steps, progre
 def _stays(predicates: Mapping[str, str]) -> str:
     """Give a query for ICU stays with their label and how many of the steps each passes."""
     return f"""WITH joined AS (
-        SELECT s.hadm_id, s.subject_id, s.intime, s.outtime, p.dob,
+        SELECT s.hadm_id, s.subject_id, s.intime, s.outtime, p.dob, a.death, {", ".join(NOT_ALIVE.values())},
             p.subject_id IS NOT NULL AND a.hadm_id IS NOT NULL AS known,
             (known AND first_careunit = last_careunit AND first_wardid = last_wardid) IS TRUE AS settled,
             ((p.dod BETWEEN a.admittime AND a.dischtime) IS TRUE
                 OR (a.deathtime BETWEEN a.admittime AND a.dischtime) IS TRUE)::BIGINT AS label
-        FROM icustays s LEFT JOIN patients p USING (subject_id) LEFT JOIN admissions a ON a.hadm_id = s.hadm_id
+        FROM icustays s LEFT JOIN patients p USING (subject_id) LEFT JOIN accounts a ON a.hadm_id = s.hadm_id
     ), counted AS (SELECT *, count(*) FILTER (settled) OVER (PARTITION BY hadm_id) AS alone FROM joined)
     SELECT *, {_passed(predicates)} FROM counted"""
 

@@ -1,13 +1,16 @@
-"""Admission notes out of discharge summaries: the sections known on arrival, and the filter against told outcomes.
+"""Admission notes out of discharge summaries: the sections known on arrival, without told outcomes.
 
-The sections and the wording of the filter are those of van Aken et al. 2021, "Clinical Outcome Prediction from
-Admission Notes using Self-Supervised Knowledge Integration". Everything here is pure: text in, text out.
+The sections are those of van Aken et al. 2021, "Clinical Outcome Prediction from Admission Notes using Self-Supervised
+Knowledge Integration". Everything here is pure: text in, text out.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+
+from plankwise.data.mimic_leaks import LeakCounts, LeakFilter
+from plankwise.data.mimic_mentions import sex_of
 
 SECTIONS = (
     "chief complaint",
@@ -20,17 +23,11 @@ SECTIONS = (
     "social history",
 )
 REQUIRED = SECTIONS[:3]  # one of them has to be there
+FAMILY_HISTORY = "family history"
 REDACTED = ("medications on admission", "physical exam")  # a leak is cut out of these and disqualifies elsewhere
-LEAK_FILTER_VERSION = "1"
 
 _STARTS = {name: re.compile(re.escape(f"{name}:"), re.IGNORECASE) for name in SECTIONS}
 _BLANK_LINE_AND_HEADING = re.compile(r"\n[^\S\n]*\n[^()|.\\\d\n:]+:")
-_LEAK = re.compile(
-    r"(?:patient|pt)\s+(?:(?:had|has)\s+)?(?:expired|died|passed\s+away|deceased)"
-    r"|he\s+expired|pronounced\s+expired|time\s+of\s+death",
-    re.IGNORECASE,
-)
-_WHOLE_WORDS_AND_STOP = re.compile(rf"\w*(?:{_LEAK.pattern})\w*\s*[.,;:]?", re.IGNORECASE)  # "She", not "S" + "he"
 
 
 def sections_of(text: str) -> dict[str, str]:
@@ -61,29 +58,46 @@ def is_usable(sections: Mapping[str, str]) -> bool:
     return any(name in sections for name in REQUIRED)
 
 
-def has_leak(text: str) -> bool:
-    """Say whether `text` tells that the patient died, in a wording of the leak filter."""
-    return _LEAK.search(text) is not None
+def without_leaks(
+    sections: Mapping[str, str], leak_filter: LeakFilter, counts: LeakCounts | None = None
+) -> dict[str, str] | None:
+    """Cut told outcomes out of physical exam and medications; return None if another section tells one.
 
-
-def without_leaks(sections: Mapping[str, str]) -> dict[str, str] | None:
-    """Cut told outcomes out of physical exam and medications; give None if another section tells one.
-
-    The rest of its first and last word and the stop after it go with a phrase, so that nothing odd marks its place.
+    Args:
+        sections: names and bodies.
+        leak_filter: one of `mimic_leaks.FILTERS`.
+        counts: takes up which rules led to the drop or the cuts, each once for these sections.
 
     Example:
-        >>> without_leaks({"physical exam": "Pale. Patient has expired. Cold."})
+        >>> from plankwise.data.mimic_leaks import FILTERS
+        >>> without_leaks({"physical exam": "Pale. She expired in the ICU. Cold."}, FILTERS["2"])
         {'physical exam': 'Pale. Cold.'}
     """
-    if any(has_leak(body) for name, body in sections.items() if name not in REDACTED):
+    sex = sex_of(" ".join(sections.values()))
+    counts = counts or LeakCounts()
+    told = {
+        leak.rule
+        for name, body in sections.items()
+        if name not in REDACTED
+        for leak in leak_filter.leaks(body, name == FAMILY_HISTORY, sex)
+    }
+    if told:
+        counts.dropped.update(told)
         return None
-    cut = {name: _cut(body) if name in REDACTED else body for name, body in sections.items()}
-    return {name: body for name, body in cut.items() if body}
+    cut: set[str] = set()
+    kept = {name: _cut(body, leak_filter, sex, cut) if name in REDACTED else body for name, body in sections.items()}
+    counts.cut.update(cut)
+    return {name: body for name, body in kept.items() if body}
 
 
-def _cut(body: str) -> str:
-    while has_leak(body):  # what is left around a cut may make another phrase
-        body = " ".join(_WHOLE_WORDS_AND_STOP.sub(" ", body).split())
+def _cut(body: str, leak_filter: LeakFilter, sex: str, rules: set[str]) -> str:
+    while leaks := list(leak_filter.leaks(body, False, sex)):  # what is left around a cut may make another phrase
+        rules.update(leak.rule for leak in leaks)
+        left, at = [], 0
+        for start, end in sorted({(leak.start, leak.end) for leak in leaks}):
+            left.append(body[at:start])
+            at = max(at, end)
+        body = " ".join(" ".join([*left, body[at:]]).split())
     return body
 
 

@@ -15,7 +15,7 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -39,6 +39,7 @@ CASTS = {
     "text": "nullif(trim({0}), '')",
     "note": "{0}",
 }
+TYPES = {"number": "BIGINT", "time": "TIMESTAMP", "text": "VARCHAR", "note": "VARCHAR"}
 KIND_NAMES = {"number": "a whole number", "time": "a date"}
 _CSV_ERRORS = (  # what Python says, and what is said of it
     ("unexpected end", "a quoted cell never ends; the file is cut off, or a quote is not doubled"),
@@ -49,17 +50,22 @@ _CSV_ERRORS = (  # what Python says, and what is said of it
 
 @dataclass(frozen=True)
 class Source:
-    """One table's file: where it is, its header in lower case, and the kinds of the columns that are needed."""
+    """One table's file: where it is, its header in lower case, and the kinds of the columns that are read.
+
+    Columns in `absent` are wanted and not in the file; they are empty in every row.
+    """
 
     path: Path
     header: tuple[str, ...]
     kinds: Mapping[str, str]
+    absent: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> str:
         """Give SQL for a subquery of the needed columns of the view `block`, and `unreadable`, a column's name."""
         values = {name: CASTS[kind].format(f"block.{name}") for name, kind in self.kinds.items()}
-        selected = ", ".join(f"{value} AS {name}" for name, value in values.items())
+        empty = {name: f"NULL::{TYPES[kind]}" for name, kind in self.absent.items()}
+        selected = ", ".join(f"{value} AS {name}" for name, value in {**values, **empty}.items())
         wrong = " ".join(
             f"WHEN trim(block.{name}) <> '' AND {value} IS NULL THEN '{name.upper()}'"
             for name, value in values.items()
@@ -68,17 +74,17 @@ class Source:
         return f"(SELECT {selected}, CASE {wrong} END AS unreadable FROM block)"
 
 
-def find(folder: Path, table: str, kinds: Mapping[str, str]) -> Source:
+def find(folder: Path, table: str, kinds: Mapping[str, str], optional: Mapping[str, str] | None = None) -> Source:
     """Find a table's file and check that it has the columns named in `kinds`, in any case.
+
+    Those in `optional` may be missing; they are then empty, and a warning says so.
 
     Raises:
         DataError: if the folder, the file or a column is missing.
     """
-    if not folder.is_dir():
-        raise DataError(f"there is no folder {folder}; give the one that holds MIMIC-III's tables as --mimic-dir")
-    files = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_file()}
-    path = next((files[table + ending] for ending in ENDINGS if table + ending in files), None)
+    path = path_of(folder, table)
     if path is None:
+        files = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_file()}
         tables = [path.name for name, path in files.items() if name.endswith(ENDINGS)]
         names = f"{table.upper()}.csv or {table.upper()}.csv.gz"
         raise DataError(f"{folder} holds no {names}; tables there: {_listed(tables)}")
@@ -90,7 +96,24 @@ def find(folder: Path, table: str, kinds: Mapping[str, str]) -> Source:
         if not all(re.fullmatch(r"[A-Za-z_]\w{0,39}", each) for each in header):  # a file without header: data
             names = f"{len(header)} cells, not all of them names of columns"
         raise DataError(f"{path}: there is no column {missing[0].upper()}; its first line has {names}")
-    return Source(path, tuple(name.lower() for name in header), kinds)
+    there = tuple(name.lower() for name in header)
+    absent = {name: kind for name, kind in (optional or {}).items() if name not in there}
+    for name in absent:
+        log.warning("%s: there is no column %s; it counts as empty", path, name.upper())
+    found = {name: kind for name, kind in (optional or {}).items() if name in there}
+    return Source(path, there, {**kinds, **found}, absent)
+
+
+def path_of(folder: Path, table: str) -> Path | None:
+    """Return the path of a table's file; None where the folder holds none.
+
+    Raises:
+        DataError: if there is no folder.
+    """
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}; give the one that holds MIMIC-III's tables as --mimic-dir")
+    files = {path.name.lower(): path for path in folder.iterdir() if path.is_file()}
+    return next((files[table + ending] for ending in ENDINGS if table + ending in files), None)
 
 
 def connect(folder: Path, memory_mb: int) -> DuckDBPyConnection:

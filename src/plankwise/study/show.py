@@ -83,6 +83,17 @@ def counts_table(counts: dict[str, Any], out: Path) -> Table:
     table.add_section()
     for name, split in counts["splits"].items():
         table.add_row(name, "", *(str(split[key]) for key in ("admissions", "patients", "positive")))
+    if "deaths_within_48h" in counts:
+        table.add_section()
+        table.add_row("died within the first 48 h", "", str(counts["deaths_within_48h"]), "", "")
+    if counts["leak_filter"] is not None:
+        table.add_section()
+        unit = counts["leak_filter"]["counts"]
+        for rule in counts["leak_filter"]["rules"]:
+            for done in ("dropped", "cut"):
+                if rule[done]:
+                    number = (str(rule[done]), "") if unit == "notes" else ("", str(rule[done]))
+                    table.add_row(f"{done}: told in the rule '{rule['rule']}'", *number, "", "")
     table.caption = str(out)
     return table
 
