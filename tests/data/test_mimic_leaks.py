@@ -1,13 +1,11 @@
-"""Version 2 of the leak filter on sentences written by hand: what is told of the patient, and what only looks like it."""
+"""Version 2 of the leak filter on sentences written by hand: what is told, and what only looks like it."""
 
 from __future__ import annotations
-
-import time
 
 import pytest
 
 from plankwise.data.mimic_leaks import FILTERS
-from plankwise.data.mimic_mentions import sentences, sex_of
+from plankwise.data.mimic_mentions import sex_of
 from plankwise.data.mimic_wordings import RULES
 
 TOLD = {

@@ -36,8 +36,8 @@ ACCOUNTS = r"""WITH timed AS (
             coalesce(time_of_death, date_trunc('day', p.dod) + INTERVAL 1 DAY) AS past_death
         FROM timed t LEFT JOIN patients p ON p.subject_id = t.subject_id
     )
-    SELECT *, regexp_matches(lower(diagnosis), 'organ\W+(donor|donation|procurement|harvest)|donor\W+account')
-            AND NOT regexp_matches(lower(diagnosis), '(liv(e|ing)|recipient|await)') AS donor,
+    SELECT *, regexp_matches(lower(diagnosis), '\borgan\W+(donor|donation|procurement|harvest)|\bdonor\W+account')
+            AND NOT regexp_matches(lower(diagnosis), '\b(live|living|recipient|awaiting)\b') AS donor,
         admittime >= past_death AS begun_after_death,
         dischtime <= admittime AS ends_before_it_begins,
         has_chartevents_data = 0 AND date_trunc('day', admittime) = date_trunc('day', death) AS uncharted

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from plankwise.data.mimic_mentions import sentences
-from plankwise.data.mimic_wordings import CUE, RULES
+from plankwise.data.mimic_wordings import RULES
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,13 @@ _REST_OF_WORD = re.compile(r"\w*\s*[.,;:]?")
 
 def told_by_rules(text: str, family: bool, sex: str) -> Iterator[Leak]:
     """Find the sentences that tell that the patient died; where several rules hold, there is a leak for each."""
-    if CUE.search(text) is None:
-        return
-    for sentence in sentences(text, family, sex):
-        if CUE.search(sentence.text):
-            end = sentence.start + len(sentence.text)
-            yield from (Leak(rule.name, sentence.start, end) for rule in RULES if rule.tells(sentence))
+    lowered = text.lower()
+    rules = [rule for rule in RULES if rule.may_be_in(lowered)]
+    for sentence in sentences(text, family, sex) if rules else ():
+        lowered, end = sentence.text.lower(), sentence.start + len(sentence.text)
+        for rule in rules:
+            if rule.may_be_in(lowered) and rule.tells(sentence):
+                yield Leak(rule.name, sentence.start, end)
 
 
 def told_as_published(text: str, family: bool, sex: str) -> Iterator[Leak]:

@@ -1,7 +1,8 @@
 """Whose death a sentence tells: the patient's or somebody else's, and whether it is told as a fact.
 
-Plain patterns that look at one sentence and what is before it in its paragraph. The nearest person named before the verb is taken for
-its subject, except for bystanders ("with his wife", "daughter at bedside"). No person named means the patient.
+Plain patterns that look at one sentence and what is before it in its paragraph. The nearest person named before the
+verb is taken for its subject, except for bystanders ("with his wife", "daughter at bedside"). No person named means
+the patient.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ PERSONS = {  # by the pronoun that stands for them
     "she": r"wi(?:fe|ve)|mother|mom(?:my)?|mum|sister|daughter|dtr|grandma|aunt|niece|girlfriend|[mp]gm",
     "": r"spouse|partner|parent|sibling|child(?!['’]s|\W{0,3}pugh|\s+class|\s+[a-c]\b)(?:ren)?|kid|bab(?:y|ie)|infant"
     r"|newborn|twin|triplet|fo?etus(?:es)?|pregnanc(?:y|ie)|cousin|relative|family\s+member|fianc[eé]e?|friend|roommate"
-    r"|neighbou?r|co-?worker|colleague|classmate|dog|cat(?!\s+scan)|donor|someone|somebody|people|patients|graft"
+    r"|neighbou?r|co-?worker|proxy|hcp|colleague|classmate|dog|cat(?!\s+scan)|donor|someone|somebody|people|patients|graft"
     r"|they|(?:other|another|fellow)\s+(?:patient|pt|driver|passenger|occupant|person|victim|resident)",
 }
-OTHER = rf"\b(?:great-?|grand|step-?|god|half[- ]|ex-)*(?:{'|'.join(PERSONS.values())})s?(?:-in-law)?\b"
+OTHER = rf"\b(?:great-?|grand|step-?|god|half[- ]|ex-){{0,3}}(?:{'|'.join(PERSONS.values())})s?(?:-in-law)?\b"
 PATIENT = (
-    r"(?<!\bof )(?<!\bof the )(?<!\bof this )\b(?:patient|pt)\b(?!['’]?s\b|\s*:)|\b(?:mr|mrs|ms|miss)\b\.?|\[\*\*known\b"
+    r"(?<!\bof )(?<!\bof the )(?<!\bof this )\b(?:patient|pt)\b(?!['’]?s\b|\s*:)"
+    r"|\b(?:mr|mrs|ms|miss)\b\.?|\[\*\*known\b"
     r"|\b(?:this|the)\s+(?:\w+\s+)?(?:gentleman|lady|man|woman|male|female)\b"
 )
 PRONOUN = r"\b(?:he|she)\b"
@@ -36,7 +38,7 @@ _BOUNDARY = re.compile(r"(?<=[.!?;])\s+|\n[^\S\n]*\n\s*|\n(?=[^\S\n]*(?:[-*•]|
 _FAMILY_HEADING = re.compile(r"\b(?:family\s+(?:medical\s+)?(?:history|hx)|fam\s*hx|fh|fhx)\s*[:\-]", re.IGNORECASE)
 _BY_HER_SIDE = re.compile(  # what makes a relative a bystander
     r"(?:[,\s]|and\b|who\b|was\b|were\b|is\b|are\b|has\b|have\b|had\b|been\b|also\b|both\b|then\b|all\b|his\b|her\b"
-    rf"|does\b|did\b|not\b|{OTHER}){{0,12}}"
+    rf"|does\b|did\b|not\b|{OTHER}){{0,8}}"
     r"(?:(?:at|by)\s+(?:the\s+|his\s+|her\s+)?bed\s?side|present|notified|informed|aware|called|contacted|updated|arriv"
     r"|visiting|in\s+(?:agreement|(?:the\s+)?room)|agree|consent|declin|refus|request|decid|wish|want|ask|elect|chose"
     r"|sign|opted|made\b|report|state|says|said|told)",
@@ -47,6 +49,7 @@ _IN_COMPANY = re.compile(
 )
 _SEVERAL = re.compile(r"\b(?:both|all|several|many|most)\s+(?:(?:have|had|has|are|were|now)\s+){0,2}$", re.IGNORECASE)
 _OWNER = re.compile(rf"{OTHER[:-2]}(?:['’]s|['’])\s+(?:\w+\s+)?\w+$", re.IGNORECASE)
+_OF = re.compile(rf"\s+(?:of|on|in)\s+(?:\w+\s+)?{OTHER}", re.IGNORECASE)
 _OF_OTHER = re.compile(
     rf"\W{{1,3}}(?:(?:of|on|for)\s+)?(?:(?:his|her|their|the|a)\s+)?(?:\w+\s+)?{OTHER}", re.IGNORECASE
 )
@@ -71,9 +74,9 @@ _AGED = re.compile(
     re.IGNORECASE,
 )
 _NOT_SO = re.compile(
-    r"(?:\b(?:if|whether|unless|would|could|might|may(?!\s+\d)|should|will|won['’]t|wish\w*|want\w*|hop(?:e|es|ed|ing)"
+    r"(?:\b(?:if|whether|unless|would|could|can|might|may(?!\s+\d)|should|will|won['’]t|wish\w*|want\w*|hop(?:e|es|ed|ing)"
     r"|afraid|fear\w*|worr(?:y|ies|ied)|scared|dream\w*|imagin\w+|hallucinat\w+|delusion\w*|almost|nearly|as\s+though"
-    r"|as\s+if|(?:he|she|i|patient|pt)\s+(?:thinks|thought|believe[sd]?|felt|feels)|in\s+case|in\s+the\s+event|risk)\b"
+    r"|as\s+if|thinks|believes|convinced|(?:he|she|i|patient|pt)\s+(?:thinks|thought|believe[sd]?|felt|feels)|in\s+case|in\s+the\s+event|risk)\b"
     r"(?:(?!\b(?:and|but|then|so|when|after|before|until|because)\b)[^,;:()])*"
     r"|(?:\bnot|n['’]t|\bnever|\bno|\bno\s+one|\bdenies|\bnobody|\byet\s+to)\s+(?:\w+\s+)?)$",
     re.IGNORECASE,
@@ -150,7 +153,9 @@ class Sentence:
     def is_owned_by_another(self, start: int, end: int) -> bool:
         """Return whether the noun that ends at `end` is somebody else's: "her husband's death", "autopsy of"."""
         window = self.text[max(0, start - 60) : end]
-        if _OWNER.search(window) or re.match(rf"\s+(?:of|on|in)\s+(?:\w+\s+)?{OTHER}", self.text[end : end + 60], re.I):
+        if ("'" in window or "’" in window) and _OWNER.search(window):
+            return True
+        if _OF.match(self.text, end):
             return True
         return self.text[start : start + 3].lower() in ("his", "her") and not self.is_of_patient(start, end)
 

@@ -20,6 +20,7 @@ class Rule:
 
     Attributes:
         name: what counts are listed under.
+        cues: text in lower case that is in whatever the phrase finds; looking for it is fast.
         phrase: what is looked for; a group `verb` marks the words that someone is the subject of.
         unless: nothing is told where one of these covers the phrase.
         person: `subject` of a verb, `owner` of a noun, or `nobody` else than the patient is possible.
@@ -27,6 +28,7 @@ class Rule:
     """
 
     name: str
+    cues: tuple[str, ...]
     phrase: re.Pattern[str]
     unless: re.Pattern[str] | None = None
     person: str = "subject"
@@ -35,6 +37,10 @@ class Rule:
     def tells(self, sentence: Sentence) -> bool:
         """Return whether a sentence tells the patient's death in this rule's wording."""
         return any(self._is_told(sentence, match) for match in self.phrase.finditer(sentence.text))
+
+    def may_be_in(self, lowered: str) -> bool:
+        """Return whether a text in lower case has one of the cues."""
+        return any(cue in lowered for cue in self.cues)
 
     def _is_told(self, sentence: Sentence, match: re.Match[str]) -> bool:
         start, end = match.span("verb") if "verb" in self.phrase.groupindex and match["verb"] else match.span()
@@ -50,10 +56,15 @@ class Rule:
 
 
 def _rule(
-    name: str, *phrases: str, unless: tuple[str, ...] = (), person: str = "subject", wished: bool = False
+    name: str,
+    cues: tuple[str, ...],
+    *phrases: str,
+    unless: tuple[str, ...] = (),
+    person: str = "subject",
+    wished: bool = False,
 ) -> Rule:
     covers = re.compile("|".join(unless), re.IGNORECASE) if unless else None
-    return Rule(name, re.compile("|".join(phrases), re.IGNORECASE), covers, person, wished)
+    return Rule(name, cues, re.compile("|".join(phrases), re.IGNORECASE), covers, person, wished)
 
 
 _WHO = r"\b(?:patient|pt\.?|s?he)\s+(?:(?:was|is|has|had|then|subsequently|later)\s+){0,3}"
@@ -74,6 +85,7 @@ _FEELINGS = (
 RULES = (
     _rule(
         "expired",
+        ("expire",),
         r"\bexpired\b",
         r"\b(?:patient|pt\.?|s?he)\s+expires\b",
         unless=(
@@ -85,6 +97,7 @@ RULES = (
     ),
     _rule(
         "died",
+        ("died", "dies"),
         r"\bdied\b",
         r"\b(?:patient|pt\.?)\s+dies\b",
         unless=(
@@ -95,20 +108,32 @@ RULES = (
     ),
     _rule(
         "passed away",
+        ("pass", "lost"),
         r"\bpass(?:ed|es)[\s-]+away\b",
         r"\bpassed\s+(?:peacefully|quietly|comfortably)\b",
         rf"{_WHO}passed\s+(?:at\s+{_TIME}|in\s+(?:his|her)\s+sleep)",
         r"\b(?:patient|pt\.?|s?he)\s+(?:has|had)\s+passed(?:\s+on)?(?=\s*(?:[.!;]|$))",
         r"\blost\s+(?:his|her)\s+(?:life|battle|fight)\b",
-        unless=(rf"\b{_FEELINGS}{_GAP}passed\s+away",),
+        r"\b(?:patient|pt\.?|s?he)\s+passed(?=\s*(?:[.!;]|$))",
+        unless=(
+            rf"\b{_FEELINGS}{_GAP}passed\s+away",
+            r"\b(?:test|trial|stud|eval|exam|screen|sbt|swallow|speech|void|check|stone)\w*\b.{0,60}?passed",
+        ),
     ),
-    _rule("deceased", r"\bdeceased\b", unless=(r"\bdeceased[\s-]+(?:\w+[\s-]+){0,2}(?:donor|person|transplant)",)),
+    _rule(
+        "deceased",
+        ("deceased",),
+        r"\bdeceased\b",
+        unless=(r"\bdeceased[\s-]+(?:\w+[\s-]+){0,2}(?:donor|person|transplant)",),
+    ),
     _rule(
         "dead",
+        ("dead", "doa", "death"),
         r"\b(?:found|declared|certified|confirmed|legally|clinically)\s+(?:to\s+be\s+)?dead\b",
         r"\b(?:is|was|were)\s+(?:now\s+|already\s+)?dead\b",
         r"\bdead\s+(?:up)?on\s+arrival\b",
         r"(?-i:\bDOA\b)",
+        r"^\W*(?:dead|death)\W*$",
         unless=(
             r"\bdead\s+(?:space|tissue|skin|bowel|weight|muscle|bone|tooth|teeth|nerve|battery|end|line)",
             rf"\b(?:tissue|bowel|gut|toe|leg|arm|foot|skin|line|tooth|teeth|muscle|finger|limb|gallbladder|{_FEELINGS})"
@@ -117,6 +142,7 @@ RULES = (
     ),
     _rule(
         "pronounced",
+        ("pronounced",),
         r"\bpronounced\s+(?:(?:him|her|patient|pt)\s+)?(?:dead|deceased|expired)\b",
         rf"\bpronounced\s+(?:(?:at|@|on)\s*)?{_TIME}",
         r"\bpronounced\s+by\s+(?:the\s+)?(?:\[|dr\b|md\b|np\b|physician|doctor|team|house|intern|resident|ems)",
@@ -126,9 +152,10 @@ RULES = (
     ),
     _rule(
         "brain death",
+        ("brain",),
         r"\bbrain[\s-]+dea(?:d|th)\b",
         unless=(
-            r"\b(?:not|no|never|without|rule\s+out|r/o|possible|possibly|question|concern\w*|pending|await\w*|consider\w*)"
+            r"\b(?:not|cannot|no|never|without|rule\s+out|r/o|possible|possibly|question|concern\w*|pending|await\w*|consider\w*)"
             r"\b[^.,;]{0,50}?brain[\s-]+dea\w+",
             r"n['’]t\b[^.,;]{0,50}?brain[\s-]+dea\w+",
             r"\bbrain[\s-]+dead\s+donor",
@@ -138,7 +165,9 @@ RULES = (
     ),
     _rule(
         "not survived",
+        ("surviv", "make", "made", "resuscitat", "revived", "saved", "code"),
         r"\b(?:(?:did\s+not|didn['’]t|failed\s+to)\s+survive)\b",
+        r"\b(?:did\s+not|didn['’]t)\s+make\s+it(?=\s*(?:[.,;!]|$))",
         r"\b(?:could\s+not|couldn['’]t|unable\s+to)\s+be\s+(?:resuscitated|revived|saved)\b",
         r"\bresuscitat\w+\s+(?:efforts?\s+|attempts?\s+)?(?:was|were)\s+(?:\w+\s+)?"
         r"(?:unsuccessful|futile|stopped|ceased|terminated|called\s+off|discontinued|abandoned)",
@@ -148,6 +177,7 @@ RULES = (
     ),
     _rule(
         "breathing ceased",
+        ("ceased", "breath"),
         r"\bceased\s+(?:to\s+breathe?|breathing|respirations?)\b",
         r"\b(?:respirations?|breathing|heart\s*beat|cardiac\s+activity|vital\s+signs)\s+(?:\w+\s+)?ceased\b",
         r"\b(?:took|drew)\s+(?:his|her)\s+(?:last|final)\s+breath",
@@ -156,6 +186,7 @@ RULES = (
     ),
     _rule(
         "succumbed",
+        ("succumb", "demise", "exitus", "fatal"),
         r"\bsuccumb(?:ed|s)\b",
         r"\bdemise\b",
         r"\bexitus\b",
@@ -168,6 +199,7 @@ RULES = (
     ),
     _rule(
         "death recorded",
+        ("death", "tod", "passing", "expiration", "demise"),
         r"\b(?:time|date|hour|cause|manner)\s+of\s+(?:(?:his|her|the|patient['’]?s|pt['’]?s)\s+)?(?:death|expiration)\b",
         r"(?-i:\bTOD\b)\W{0,3}(?:was\s+|is\s+|at\s+)?(?:\d|\[)",
         r"\bdeath\s+(?:certificate|note|summary|occurred|(?:was|is)\s+(?:pronounced|declared|confirmed|called|due))\b",
@@ -175,12 +207,14 @@ RULES = (
         r"\b(?:notified|informed|aware|told)\s+(?:\w+\s+){0,3}?of\s+(?:(?:the|his|her|patient['’]?s|pt['’]?s)\s+)?"
         r"(?:death|passing|demise|expiration)\b",
         r"\b(?:patient|pt)['’]?s\s+(?:\w+\s+)?(?:death|passing|expiration)\b",
+        r"\b(?:(?:leading|led)\s+to|result(?:ing|ed)\s+in|arrest\s+and)\s+(?:(?:the|his|her)\s+)?death\b",
         r"\b(?:his|her)\s+(?:untimely\s+|subsequent\s+|eventual\s+)?(?:death|passing)\b(?!\s+(?:out|gas|flatus|urine|wish))",
         unless=(r"\b(?:leading|common|risk|predictor)\w*\b.{0,30}?of\s+death", r"\bdate\s+of\s+expiration\b"),
         person="owner",
     ),
     _rule(
         "comfort care until death",
+        ("died", "expired", "passed"),
         r"\b(?:cmo|comfort\s+(?:measures?|care)|made\s+comfortable|terminal(?:ly)?\s+(?:extubat|wean)\w*"
         r"|(?:care|support|pressors?)\s+(?:was|were)\s+withdrawn|withdrawal\s+of\s+(?:care|(?:life\s+)?support))\b"
         r".{0,200}?(?P<verb>\b(?:expired|died|passed\s+away))\b",
@@ -188,12 +222,14 @@ RULES = (
     ),
     _rule(
         "disposition",
+        ("dispo", "condition", "status", "discharge"),
         r"\b(?:disposition|dispo|condition|status)(?:\s+(?:on|at|upon)\s+discharge)?\s*[:=–-]\s*(?:(?:patient|pt)\s+)?"
         r"(?:expired|deceased|dead|died|death)\b",
         r"\bdischarged?\s*(?:to|as|:)\s*(?:expired|deceased|dead|morgue)\b",
     ),
     _rule(
         "body",
+        ("body", "morgue", "funeral", "mortem"),
         r"\b(?:the|his|her|patient['’]?s|pt['’]?s)\s+body\s+(?:was|has\s+been|is)\s+(?:\w+\s+)?(?:released|transferred"
         r"|taken|sent|transported|picked\s+up|claimed|brought|viewed|prepared|cremated|washed|bathed|donated)\b",
         r"\bmorgue\b",
@@ -205,6 +241,7 @@ RULES = (
     ),
     _rule(
         "autopsy",
+        ("autops", "mortem", "coroner", "examiner", "me "),
         r"\bautops(?:y|ies)\b",
         r"\bpost[\s-]*mortem\b(?!\s+care)",
         r"\b(?:coroner|medical\s+examiner)\b",
@@ -214,6 +251,7 @@ RULES = (
     ),
     _rule(
         "organ bank",
+        ("organ", "neob"),
         r"\borgan\s+bank\b",
         r"\bneob\b",
         r"\borgan\s+(?:procurement|harvest\w*)\b",
@@ -226,16 +264,10 @@ RULES = (
     ),
     _rule(
         "rest in peace",
+        ("peace", "rip", "r.i", "r. i"),
         r"\brest(?:s|ing)?\s+in\s+peace\b",
         r"\br\.\s?i\.\s?p\b\.?",
         r"(?-i:\bRIP\b)(?=\s*(?:[.!]|$))",
         wished=True,
     ),
-)
-
-CUE = re.compile(  # every phrase has one of these; most texts have none
-    r"expire|\bdie[ds]\b|pass|deceas|\bdead\b|\bdoa\b|pronounc|death|surviv|resuscitat|revived|saved|\bcode\b|ceased"
-    r"|breath|succumb|demise|exitus|fatal|\btod\b|\blost\b|expiration|\bbody\b|morgue|funeral|mortem|autops|coroner"
-    r"|examiner|\bme\b|organ|\bneob\b|\brest|\br\.?\s?i\.?\s?p\b",
-    re.IGNORECASE,
 )

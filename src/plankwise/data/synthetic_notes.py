@@ -44,7 +44,7 @@ PLAIN = (
     "no recent travel",
 )
 COMPLAINTS = ("chest pain", "shortness of breath", "fever", "fall", "abdominal pain", "weakness")
-LEAKS = (
+LEAKS = (  # the published wordings, then at least one for each rule of version 2
     "Patient expired",
     "the pt died",
     "Pt had passed away",
@@ -53,6 +53,38 @@ LEAKS = (
     "was pronounced expired",
     "TIME OF DEATH 04:10",
     "the patient\nhad died",
+    "Pt. expired in the ICU",
+    "Died with his wife at the bedside",
+    "He passed away peacefully",
+    "Deceased",
+    "Found dead in bed",
+    "Asystole, no pulse, pronounced at 04:10",
+    "Declared brain dead",
+    "Did not survive",
+    "He ceased to breathe",
+    "She succumbed to sepsis",
+    "Family was notified of the death",
+    "CMO overnight and died",
+    "Disposition: Expired",
+    "Taken to the morgue",
+    "Medical examiner declined the case",
+    "Organ bank was called",
+    "May she rest in peace",
+)
+TOLD_AT_ONCE = 5
+RELATIVES = (
+    "Her husband died in 2147",
+    "Father passed away of MI",
+    "Mother deceased",
+    "Her son expired after an overdose",
+    "Widowed, wife died 5 years ago",
+    "Ran out of pills when her prescription expired",
+    "Expiratory wheezes",
+    "Kidney from a deceased donor",
+    "Pain died down",
+    "Afraid that he would die",
+    "Retired medical examiner",
+    "Lives alone since the death of her sister",
 )
 HEADINGS = (
     "Chief Complaint",
@@ -76,22 +108,31 @@ def phrases(draw: Random, illness: float, count: int) -> str:
     return ". ".join(made) + "."
 
 
-def summary(draw: Random, illness: float, trap: str, marker: str, length: int) -> str:
-    """Write a discharge summary of about `length` characters, or as many as its sections take."""
-    bodies = _bodies(draw, illness, trap, marker)
+def told(turn: int) -> str:
+    """Tell a death in the next few wordings; each comes up in turn."""
+    return ". ".join(LEAKS[(TOLD_AT_ONCE * turn + number) % len(LEAKS)] for number in range(TOLD_AT_ONCE)) + "."
+
+
+def summary(draw: Random, illness: float, trap: str, turn: int, marker: str) -> str:
+    """Write a discharge summary without its last heading."""
+    bodies = _bodies(draw, illness, trap, turn, marker)
     if trap == "no main section":
         bodies = {name: body for name, body in bodies.items() if name not in HEADINGS[:3]}
     names = {name: _case(name, draw) if trap == "mixed-case headings" else name for name in bodies}
     parts = ["Admission Date:  [**2150-1-1**]    Discharge Date: [**2150-1-9**]", "Service: MEDICINE"]
     parts += [f"{names[name]}:{_gap(name)}{body}" for name, body in bodies.items()]
     parts.append(f"{COURSE}:\n{phrases(draw, illness, 3)} {marker}")
-    text = "\n\n".join(parts)
+    return "\n\n".join(parts) + "\n\nDischarge Condition:\nas above\n"
+
+
+def lengthened(draw: Random, illness: float, text: str, length: int) -> str:
+    """Add lines to a note until it has about `length` characters."""
     while len(text) < length:
         text += f"\n{phrases(draw, illness, 40)}"
-    return text + "\n\nDischarge Condition:\nas above\n"
+    return text
 
 
-def _bodies(draw: Random, illness: float, trap: str, marker: str) -> dict[str, str]:
+def _bodies(draw: Random, illness: float, trap: str, turn: int, marker: str) -> dict[str, str]:
     bodies = {
         HEADINGS[0]: draw.choice(COMPLAINTS),
         HEADINGS[1]: f'{phrases(draw, illness, 6)}\nSaid "not well", {draw.choice(COMPLAINTS)}. {marker}',
@@ -107,11 +148,13 @@ def _bodies(draw: Random, illness: float, trap: str, marker: str) -> dict[str, s
             "\n\nDay 2: better\n\nLabs (partial): fine\n\nEcho | EF: good\n\nDr. A: agreed\n\na\\b: seen"
         )
     if trap == "told in the exam":
-        bodies[HEADINGS[5]] += f" {draw.choice(LEAKS)}. Skin warm."
+        bodies[HEADINGS[5]] += f" {told(turn)} Skin warm."
     if trap == "told in medications":
-        bodies[HEADINGS[3]] += f" {draw.choice(LEAKS)}."
+        bodies[HEADINGS[3]] += f" {told(turn)}"
     if trap == "told elsewhere":
-        bodies[HEADINGS[draw.choice((1, 2, 6, 7))]] += f" {draw.choice(LEAKS)}."
+        bodies[HEADINGS[(1, 2, 7)[turn % 3]]] += f" {told(turn)}"
+    if trap == "relatives' deaths":
+        bodies[HEADINGS[(1, 6, 7)[turn % 3]]] += f" {'. '.join(RELATIVES)}."
     return bodies
 
 
@@ -120,12 +163,10 @@ def addendum(draw: Random, marker: str) -> str:
     return f"Admission Date: [**2150-1-1**]\n\nAddendum:\n{phrases(draw, 0.5, 2)} {marker}\n\nAllergies: changed\n"
 
 
-def progress_note(draw: Random, illness: float, marker: str, length: int) -> str:
-    """Write a note of the ward of about `length` characters or more."""
-    text = f'NPN 0700-1900\n{phrases(draw, illness, 5)}\n\nPlan: "{phrases(draw, illness, 2)}"\n{marker}'
-    while len(text) < length:
-        text += f"\n{phrases(draw, illness, 40)}"
-    return text
+def progress_note(draw: Random, illness: float, trap: str, turn: int, marker: str) -> str:
+    """Write a note of the ward."""
+    told_here = {"told in notes": f"\n{told(turn)}", "relatives' deaths": f"\n{'. '.join(RELATIVES)}."}.get(trap, "")
+    return f'NPN 0700-1900\n{phrases(draw, illness, 5)}{told_here}\n\nPlan: "{phrases(draw, illness, 2)}"\n{marker}'
 
 
 def _gap(name: str) -> str:
