@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from plankwise.data.mimic_leaks import FILTERS
@@ -172,3 +174,43 @@ def test_told(rule: str) -> None:
 
 def test_not_told() -> None:
     assert {text: found for text in NOT_TOLD if (found := rules(text))} == {}
+
+
+def test_in_a_family_history_only_the_patient_counts() -> None:
+    for text in ("Died at 60.", "He died.", "Expired", "Two were found dead"):
+        assert rules(text, family=True) == set(), text
+    assert rules("The patient died.", family=True) == {"died"}
+    note = "Family History: Father with CAD.\nDied of it\n\nPlan: DNR"
+    assert rules(note) == set()
+    assert rules(f"{note}\nDied at 3 am") == {"died"}
+
+
+@pytest.mark.parametrize(
+    ("before", "told"),
+    [
+        ("70 yo M. Wife had cancer.", True),  # "he" is not the wife
+        ("70 yo M. Son had cancer.", True),  # nobody knows; a leak is worse than a loss
+        ("70 yo F. Husband had cancer.", False),
+        ("Husband had cancer.", False),
+        ("Husband had cancer.\n\n", True),  # another paragraph
+        ("Husband at the bedside.", True),
+    ],
+)
+def test_a_pronoun_stands_for_who_was_named_last(before: str, told: bool) -> None:
+    assert (rules(f"{before} He died.") == {"died"}) is told
+
+
+def test_only_the_sentence_is_cut() -> None:
+    text = "Seen by Dr. Bee. Pt. expired in\nthe ICU! Skin 1.5 cm.\n- Cold\n\nDied"
+    found = FILTERS["2"].leaks(text, False, "")
+    assert [text[leak.start : leak.end] for leak in found] == ["Pt. expired in\nthe ICU!", "Died"]
+
+
+@pytest.mark.parametrize(
+    "piece", ["great-", "her mother died ", "pt. ", "wife and ", "if he ", "cmo ", "\n", "A b: ", "a", "not no brain "]
+)
+def test_time_grows_with_the_length_alone(piece: str) -> None:
+    text = piece * (100_000 // len(piece)) + " died"
+    start = time.process_time()
+    rules(text)
+    assert time.process_time() - start < 1.5  # a tenth of that is usual; going over pairs takes minutes

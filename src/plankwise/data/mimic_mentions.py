@@ -33,7 +33,7 @@ REACH = 300  # characters between a person and the verb, at most
 _MENTION = re.compile(rf"(?P<other>{OTHER})|(?P<patient>{PATIENT})|(?P<pronoun>{PRONOUN})", re.IGNORECASE)
 _OTHER = re.compile(OTHER, re.IGNORECASE)
 _GENDERS = {pronoun: re.compile(rf"(?:{words})", re.IGNORECASE) for pronoun, words in PERSONS.items() if pronoun}
-_ABBREVIATION = re.compile(r"(?:^|[\s(])(?:pt|mr|mrs|ms|dr|st|vs|approx|s/p|[a-z])\.$", re.IGNORECASE)
+_ABBREVIATION = re.compile(r"(?<!\w)(?:pt|mr|mrs|ms|dr|st|vs|approx|s/p|[a-z])\.$", re.IGNORECASE)
 _BOUNDARY = re.compile(r"(?<=[.!?;])\s+|\n[^\S\n]*\n\s*|\n(?=[^\S\n]*(?:[-*•]|\d{1,2}[.)]\s|[A-Za-z][^\n:]{0,40}:))")
 _FAMILY_HEADING = re.compile(r"\b(?:family\s+(?:medical\s+)?(?:history|hx)|fam\s*hx|fh|fhx)\s*[:\-]", re.IGNORECASE)
 _BY_HER_SIDE = re.compile(  # what makes a relative a bystander
@@ -185,7 +185,7 @@ def sentences(text: str, family: bool = False, sex: str = "") -> Iterator[Senten
 
 
 def sex_of(text: str) -> str:
-    """Return the pronoun that fits the patient of a note, by "70 yo male" or else by most pronouns; empty: unclear."""
+    """Return the pronoun that fits the patient of a note, by "70 yo male" or else by many pronouns; empty: unclear."""
     stated = _SEX.search(text)
     if stated is not None and stated.lastgroup:
         return stated.lastgroup
@@ -193,7 +193,7 @@ def sex_of(text: str) -> str:
     for match in _GENDERED.finditer(text):
         counts[str(match.lastgroup)] += 1
     most, least = sorted(counts, key=lambda name: -counts[name])
-    return most if counts[most] > 2 * counts[least] else ""
+    return most if counts[most] > 2 * counts[least] + 2 else ""
 
 
 def _mentions(sentence: str) -> Iterator[Mention]:

@@ -91,7 +91,8 @@ RULES = (
         unless=(
             rf"\b{_THINGS}{_GAP}expired",
             rf"\b(?:it|which|that){_GAP}expired",
-            rf"\bexpired\s+(?:{_THINGS}|{_BREATH}|inspir\w*|date|ventilation|flow|phase)\b",
+            rf"\bexpired\s*:?\s+(?:\w+\s+)?{_THINGS}\b",
+            rf"\bexpired\s+(?:{_THINGS}|{_BREATH}|inspir\w*|date|ventilation|flow|phase|contrast)\b",
             r"\b(?:inspired|forced|mixed|tidal|fev1?|fvc|volume|air|gas)\W{1,3}(?:(?:and|to|or)\s+)?expired",
         ),
     ),
@@ -222,8 +223,8 @@ RULES = (
     ),
     _rule(
         "disposition",
-        ("dispo", "condition", "status", "discharge"),
-        r"\b(?:disposition|dispo|condition|status)(?:\s+(?:on|at|upon)\s+discharge)?\s*[:=–-]\s*(?:(?:patient|pt)\s+)?"
+        ("dispo", "condition", "status", "outcome", "discharge"),
+        r"\b(?:disposition|dispo|condition|status|outcome)(?:\s+(?:on|at|upon)\s+discharge)?\s*[:=–-]\s*(?:(?:patient|pt)\s+)?"
         r"(?:expired|deceased|dead|died|death)\b",
         r"\bdischarged?\s*(?:to|as|:)\s*(?:expired|deceased|dead|morgue)\b",
     ),
