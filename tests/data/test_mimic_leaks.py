@@ -27,6 +27,8 @@ TOLD = {
         "Her husband visited daily. She expired on hospital day 4.",
         "Code status DNR. Expired.",
         "Daughter reports that the patient expired this morning",
+        "pt expired on medications",
+        "80M with metastatic lung cancer who expired after PEA arrest.",
     ),
     "died": (
         "The patient died.",
@@ -104,6 +106,10 @@ NOT_TOLD = (
     "Received a kidney from a deceased donor.",
     "The donor was brain dead.",
     "expired medication",
+    "Expired: albuterol inhaler",
+    "Husband and two children, one died of leukemia",
+    "Patient lost his wife who died 2 months ago",
+    "DNR: allow natural death",
     "Her prescription for oxycodone expired.",
     "His albuterol had expired",
     "diffuse expiratory wheezes",
@@ -194,6 +200,8 @@ def test_in_a_family_history_only_the_patient_counts() -> None:
         ("Husband had cancer.", False),
         ("Husband had cancer.\n\n", True),  # another paragraph
         ("Husband at the bedside.", True),
+        ("Walks the dog.", True),
+        ("70 yo F. Her partner had cancer.", False),
     ],
 )
 def test_a_pronoun_stands_for_who_was_named_last(before: str, told: bool) -> None:

@@ -148,7 +148,9 @@ class Sentence:
         named = here or [each for each in _mentions(self.previous) if each.kind != "pronoun"]
         if not named or named[-1].kind != "other" or named[-1].pronoun not in ("", pronoun.pronoun):
             return False
-        return bool(here) or aged or self.sex != pronoun.pronoun
+        if here or aged:
+            return True
+        return self.sex != pronoun.pronoun and bool(self.sex or named[-1].pronoun)
 
     def is_owned_by_another(self, start: int, end: int) -> bool:
         """Return whether the noun that ends at `end` is somebody else's: "her husband's death", "autopsy of"."""

@@ -91,7 +91,7 @@ RULES = (
         unless=(
             rf"\b{_THINGS}{_GAP}expired",
             rf"\b(?:it|which|that){_GAP}expired",
-            rf"\bexpired\s*:?\s+(?:\w+\s+)?{_THINGS}\b",
+            rf"\bexpired\s*:\s+(?:\w+\s+)?{_THINGS}\b",
             rf"\bexpired\s+(?:{_THINGS}|{_BREATH}|inspir\w*|date|ventilation|flow|phase|contrast)\b",
             r"\b(?:inspired|forced|mixed|tidal|fev1?|fvc|volume|air|gas)\W{1,3}(?:(?:and|to|or)\s+)?expired",
         ),
