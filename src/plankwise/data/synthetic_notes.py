@@ -55,7 +55,7 @@ LEAKS = (  # the published wordings, then at least one for each rule of version 
     "the patient\nhad died",
     "Pt. expired in the ICU",
     "Died with his wife at the bedside",
-    "Pt passed away peacefully",
+    "Passed away peacefully",
     "Deceased",
     "Found dead in bed",
     "Asystole, no pulse, pronounced at 04:10",
