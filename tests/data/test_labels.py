@@ -14,7 +14,8 @@ import yaml
 from plankwise.core.errors import DataError, RecipeError
 from plankwise.core.recipe import read_recipe, to_plain, validate
 from plankwise.data.labels import plain
-from plankwise.data.tables import READERS, HubDataset, Table
+from plankwise.data.table_rows import KINDS
+from plankwise.data.tables import HubDataset, Table
 
 
 def write(path: Path, columns: dict[str, list]) -> Path:
@@ -58,7 +59,7 @@ def refusal(source) -> str:
 
 
 class TestEveryFormat:
-    @pytest.mark.parametrize("ending", READERS)
+    @pytest.mark.parametrize("ending", KINDS)
     @pytest.mark.parametrize(
         ("raw", "given"),
         [
@@ -80,7 +81,7 @@ class TestEveryFormat:
         assert task.labels == ("hate", "none")
         assert by_id(task) == {str(n): ("hate", "none")[(n - 1) % 2] for n in range(1, 49)}
 
-    @pytest.mark.parametrize("ending", READERS)
+    @pytest.mark.parametrize("ending", KINDS)
     def test_a_column_with_gaps_and_numbers(self, tmp_path, ending):
         path = write(tmp_path / f"d{ending}", columns([1, 0, None]))
         task = Table(train=path, labels={1: "hate", 0: "none", None: None}).load()

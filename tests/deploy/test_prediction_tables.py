@@ -22,10 +22,10 @@ import pytest
 import tiny
 from plankwise.core.errors import CheckpointError, DataError, OutputError
 from plankwise.data.reading import Reading, Windows
+from plankwise.data.table_rows import read_rows
 from plankwise.deploy.prediction_tables import predict_table
 from plankwise.deploy.predictor import Predictor
 from plankwise.deploy.screening import Columns, Policy
-from plankwise.deploy.table_rows import read_rows
 
 SECRET = "geheimnis"
 SKIP = Policy(on_error="skip")

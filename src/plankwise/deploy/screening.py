@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from plankwise.core.errors import DataError, suggest
+from plankwise.data.table_rows import Cells, Malformed, is_text
 from plankwise.deploy.batches import Encoded, Text
-from plankwise.deploy.predictor import is_unicode
-from plankwise.deploy.table_rows import Cells
 from plankwise.deploy.unfinished import Fault
 
 POLICIES = ("fail", "skip")
@@ -31,6 +30,10 @@ class Columns:
     text_pair: str | None = None
     id: str | None = None
     keep: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.text == self.text_pair:
+            raise DataError(f"the column '{self.text}' is named for both texts of a pair; allowed: two columns")
 
     @property
     def texts(self) -> list[str]:
@@ -84,18 +87,18 @@ class Block:
     truncated: int = 0
 
 
-def screen(first: int, rows: Sequence[Cells | None], columns: Columns) -> Block:
+def screen(first: int, rows: Sequence[Cells | Malformed], columns: Columns) -> Block:
     """Sort out which rows hold text.
 
     Args:
         first: number of the first row.
-        rows: cells of the text columns, then of those that are carried; nothing for a row out of shape.
+        rows: cells of the text columns, then of those that are carried; or what is wrong with a row out of shape.
         columns: which these are.
     """
     block, texts = Block(first, len(rows)), len(columns.texts)
     for number, cells in enumerate(rows, first):
-        fault = MALFORMED if cells is None else _fault(cells[:texts])
-        if fault is not None or cells is None:
+        fault = MALFORMED if isinstance(cells, Malformed) else _fault(cells[:texts])
+        if fault is not None or isinstance(cells, Malformed):
             block.faults.append({"row": number, "fault": fault})
             continue
         block.texts.append(cells[0] if texts == 1 else (cells[0], cells[1]))
@@ -124,9 +127,9 @@ def complaint(fault: Fault, max_length: int) -> str:
     return f"row {fault['row']}: {told}, --on-error skip leaves such rows out"
 
 
-def characters(cells: Cells | None, columns: Columns) -> int:
+def characters(cells: Cells | Malformed, columns: Columns) -> int:
     """Count the characters of a row's texts."""
-    texts = cells[: len(columns.texts)] if cells else ()
+    texts = () if isinstance(cells, Malformed) else cells[: len(columns.texts)]
     return sum(len(cell) for cell in texts if isinstance(cell, str))
 
 
@@ -134,7 +137,7 @@ def _fault(cells: Cells) -> str | None:
     for cell in cells:
         if cell is None:
             return MISSING
-        if not isinstance(cell, str) or not is_unicode(cell):
+        if not is_text(cell):
             return NOT_TEXT
         if not cell.strip():
             return EMPTY
