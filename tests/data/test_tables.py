@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+import gzip
 import json
+import lzma
+import subprocess
+import sys
 from pathlib import Path
+from typing import ClassVar
 
 import datasets
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from plankwise.core.errors import DataError
@@ -145,6 +152,128 @@ class TestColumns:
     def test_a_wrong_one_is_refused_with_the_nearest(self, tmp_path, wrong, message):
         path = write_table(tmp_path)
         assert refusal(Table(train=path, **wrong)).startswith(f"{path}: there is {message}")
+
+
+class TestPackedAndEncoded:
+    PACK: ClassVar = {
+        ".gz": gzip.compress,
+        ".xz": lzma.compress,
+        ".zst": lambda data: pa.compress(data, "zstd", asbytes=True),
+    }
+
+    @pytest.mark.parametrize("ending", KINDS)
+    @pytest.mark.parametrize("packing", PACK)
+    def test_a_packed_file_gives_the_same_task(self, tmp_path, ending, packing):
+        path = write(tmp_path / f"data{ending}", many({"text": TRICKY, "label": ["a", "b"] * 5}))
+        plain = Table(train=path).load()
+        packed = tmp_path / f"data{ending}{packing}"
+        packed.write_bytes(self.PACK[packing](path.read_bytes()))
+        task = Table(train=packed).load()
+        assert (task.hashes, task.name) == (plain.hashes, plain.name)
+
+    @pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl"])
+    @pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-16-le", "utf-16-be", "utf-8-sig"])
+    def test_an_encoding_that_is_named_gives_the_same_task(self, tmp_path, ending, encoding):
+        path = write(
+            tmp_path / f"data{ending}", many({"text": [f"größer {n} –" for n in range(10)], "label": ["ä", "b"] * 5})
+        )
+        plain, text = Table(train=path).load(), path.read_text(encoding="utf-8")
+        mark = "\ufeff" if encoding in ("utf-16-le", "utf-16-be") else ""  # as Excel writes it
+        path.write_bytes((mark + text).encode(encoding))
+        assert Table(train=path, encoding=encoding).load().hashes == plain.hashes
+        if encoding == "utf-8-sig":
+            assert Table(train=path).load().hashes == plain.hashes
+            return
+        likely = encoding if encoding == "cp1252" else "utf-16"
+        said = (
+            f"cannot read {path}: it is not UTF-8, most likely {likely}; give encoding: {likely} (--encoding {likely}"
+        )
+        assert refusal(Table(train=path)).startswith(said)
+
+    @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+    def test_utf_16_without_a_mark_is_told_by_its_nuls(self, tmp_path, encoding):
+        path = tmp_path / "data.csv"
+        path.write_text("text,label\n" + "a day,good\n" * 20, encoding=encoding)
+        assert refusal(Table(train=path)).startswith(
+            f"cannot read {path}: it is not UTF-8, most likely {encoding}; give"
+        )
+
+    def test_a_wrong_encoding_is_told_as_well(self, tmp_path):
+        path = tmp_path / "data.csv"
+        path.write_text("text,label\n" + "größer,good\n" * 20, encoding="utf-8")
+        assert "is not UTF-16, most likely utf-8; give encoding: utf-8" in refusal(Table(train=path, encoding="utf-16"))
+
+    def test_a_damaged_place_is_no_other_encoding(self, tmp_path):
+        path = tmp_path / "data.csv"
+        path.write_bytes(b"text,label\n" + "größer,good\n".encode() * 90_000 + b"\xff,good\n")
+        assert "it is not UTF-8 throughout; part of it is damaged" in refusal(Table(train=path))
+
+    @pytest.mark.parametrize("ending", [".xlsx", ".xls", ".ods"])
+    def test_spreadsheets_are_refused_with_the_command_that_converts_them(self, tmp_path, ending):
+        (path := tmp_path / f"my data{ending}").write_bytes(b"PK")
+        message = refusal(Table(train=path))
+        assert f"no reader for '{ending}' files" in message
+        assert message.endswith(f"index=False)\" '{path}' '{path.with_suffix('.csv')}'")
+
+    def test_the_command_for_json_works(self, tmp_path):
+        (path := tmp_path / "my data.json").write_text(
+            json.dumps([{"text": f"ä {n}", "label": "ab"[n % 2]} for n in range(20)])
+        )
+        command = refusal(Table(train=path)).partition("to convert it: ")[2]
+        subprocess.run(command.replace("python", sys.executable, 1), shell=True, check=True)
+        assert sum(Table(train=path.with_suffix(".jsonl")).load().splits.num_rows.values()) == 20
+
+
+class TestShape:
+    """A table whose columns or rows cannot mean what they say is refused before anything is trained."""
+
+    @pytest.mark.parametrize("ending", [".csv", ".tsv", ".parquet"])
+    def test_two_columns_of_one_name(self, tmp_path, ending):
+        path, names = tmp_path / f"d{ending}", ["text", "label", "label"]
+        if ending == ".parquet":
+            pq.write_table(pa.table([["a", "b"] * 9] * 3, names=names), path)
+        else:
+            mark = "," if ending == ".csv" else "\t"
+            path.write_text("".join(mark.join(row) + "\n" for row in [names, *[["a", "x", "y"]] * 9]))
+        assert refusal(Table(train=path)) == f"{path}: there are 2 columns 'label'; allowed: one"
+
+    def test_two_columns_of_a_name_that_is_not_asked_for_are_no_fault(self, tmp_path):
+        path = tmp_path / "d.csv"
+        path.write_text("text,label,,\n" + "".join(f"text {n},{'ab'[n % 2]},,\n" for n in range(30)))
+        assert Table(train=path).load().labels == ("a", "b")
+
+    def test_two_keys_of_one_name(self, tmp_path):
+        path = tmp_path / "d.jsonl"
+        path.write_text('{"text": "a", "label": "b"}\n{"text": "a", "label": "b", "label": "c"}\n')
+        assert refusal(Table(train=path)) == f"{path}, row 2: a key is there twice"
+
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("d.csv", "text;label\na;b\n", """: its header is one column that holds ';'; give delimiter: ";\""""),
+            ("d.csv", "text\tlabel\na\tb\n", r': its header is one column that holds tabs; give delimiter: "\t"'),
+            ("d.tsv", "text,label\na,b\n", ": its header is one column that holds ','; name the file .csv"),
+            ("d.csv", 'text,label\na,b\n"c,d\ne,f\n', ": not a table; a quote is out of place near line 3"),
+            ("d.csv", "text,label\na,b\n\nc\n", ", row 2: 1 cells, the header has 2 (near line 4)"),
+            ("d.csv", "text,label\na,b,\n", ", row 1: 3 cells, the header has 2 (near line 2)"),
+            ("d.jsonl", '{"text": "a", "label": "b"}\n[1]\n', ", row 2: not a JSON object"),
+        ],
+    )
+    def test_a_bad_shape_is_named_by_place(self, tmp_path, name, content, message):
+        (tmp_path / name).write_text(content)
+        assert refusal(Table(train=tmp_path / name)) == f"{tmp_path / name}{message}"
+
+    def test_blank_lines_are_no_rows(self, tmp_path):
+        path = tmp_path / "d.csv"
+        path.write_text("text,label\n\n  \n" + "".join(f"text {n},{'ab'[n % 2]}\n\n" for n in range(30)) + " \n")
+        assert sum(Table(train=path).load().splits.num_rows.values()) == 30
+
+    def test_a_key_may_be_missing_from_the_first_row(self, tmp_path):
+        path = tmp_path / "d.jsonl"
+        lines = ['{"text": "not yet"}', *(f'{{"text": "text {n}", "label": "{"ab"[n % 2]}"}}' for n in range(30))]
+        path.write_text("\n".join(lines))
+        task = Table(train=path, labels={"a": "a", "b": "b", "": None}).load()
+        assert sum(task.splits.num_rows.values()) == 30
 
 
 class TestUnreadable:

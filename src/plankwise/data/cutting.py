@@ -33,7 +33,7 @@ def labels_of(row: Row) -> list[str]:
 def cut(rows: Sequence[Row], share: float, seed: int, what: str, secret: bool = False) -> tuple[list[Row], list[Row]]:
     """Cut a seeded `share` off `rows`, stratified by label; every label of the rows taken occurs in those kept.
 
-    Rows with a label that no other row has are kept, which is logged.
+    Rows with a label that no other row has are kept, which is logged; the share is that of the other rows.
 
     Args:
         rows: to cut.
@@ -59,13 +59,14 @@ def cut(rows: Sequence[Row], share: float, seed: int, what: str, secret: bool = 
         raise DataError(
             f"{what}: cannot cut {share:.0%} off {len(rows)} rows{why}; give this split as a file"
         ) from None
-    kept, taken = _keep_every_label([*kept, *rare], taken)
-    if rare:
-        shown = "" if secret else f": {shown_counts((label, 1) for label in sorted(single))}"
-        logger.warning(
-            "%s: %d rows stay in train, being the only ones of %d labels%s", what, len(rare), len(single), shown
-        )
-    return kept, taken
+    back, taken = _unlearnable([*kept, *rare], taken)
+    for held, why in ((rare, "stay in train, being the only ones"), (back, "go back to train, which has no other")):
+        if held:
+            some = Counter(chain.from_iterable(map(labels_of, held)))
+            few = [(label, count) for label, count in some.items() if held is back or label in single]
+            shown = "" if secret else f": {shown_counts(few)}"
+            logger.warning("%s: %d rows %s of their labels%s", what, len(held), why, shown)
+    return [*kept, *rare, *back], taken
 
 
 def _divide(rows: list[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
@@ -82,8 +83,8 @@ def _divide(rows: list[Row], share: float, seed: int) -> tuple[list[Row], list[R
     return kept, taken
 
 
-def _keep_every_label(kept: list[Row], taken: list[Row]) -> tuple[list[Row], list[Row]]:
-    """Move rows back until every label that is taken is kept as well: large shares and many labels leave some out."""
+def _unlearnable(kept: list[Row], taken: list[Row]) -> tuple[list[Row], list[Row]]:
+    """Split off what has to be kept, so that all labels are: large shares and many labels leave some out."""
     seen = set(chain.from_iterable(map(labels_of, kept)))
     back: list[Row] = []
     rest: list[Row] = []
@@ -91,7 +92,7 @@ def _keep_every_label(kept: list[Row], taken: list[Row]) -> tuple[list[Row], lis
         missing = set(labels_of(row)) - seen
         (back if missing else rest).append(row)
         seen |= missing
-    return [*kept, *back], rest
+    return back, rest
 
 
 def iteratively_stratified(labels: Sequence[Sequence[str]], share: float, seed: int) -> NDArray[np.bool_]:

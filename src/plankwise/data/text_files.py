@@ -149,7 +149,7 @@ def read_lines(path: Path, encoding: str | None = None) -> list[str]:
 def reason_of(error: BaseException, path: Path, encoding: str | None = None) -> str:
     """Return why a file cannot be read, without a word of what is in it."""
     if isinstance(error, UnicodeError):
-        return _not_in(encoding, path)
+        return "its text is not UTF-8" if kind_of(path) == ".parquet" else _not_in(encoding, path)
     return getattr(error, "strerror", None) or type(error).__name__
 
 
@@ -172,7 +172,7 @@ def conversion(path: Path) -> str | None:
 
 def refuse_kind(path: Path, allowed: Iterable[str]) -> DataError:
     """Make the error for a file of a kind that is not read."""
-    command = conversion(path)
+    command = conversion(path) if path.is_file() else None
     convert = f"; to convert it: {command}" if command else ""
     said = f"allowed: {', '.join(allowed)}, plain or {', '.join(COMPRESSED)}"
     return DataError(f"{path}: no reader for '{kind_of(path)}' files; {said}{convert}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -97,7 +98,7 @@ def screen(first: int, rows: Sequence[Cells | Malformed], columns: Columns) -> B
     """
     block, texts = Block(first, len(rows)), len(columns.texts)
     for number, cells in enumerate(rows, first):
-        fault = MALFORMED if isinstance(cells, Malformed) else _fault(cells[:texts])
+        fault = MALFORMED if isinstance(cells, Malformed) else _fault(cells[:texts], cells[texts:])
         if fault is not None or isinstance(cells, Malformed):
             block.faults.append({"row": number, "fault": fault})
             continue
@@ -133,12 +134,18 @@ def characters(cells: Cells | Malformed, columns: Columns) -> int:
     return sum(len(cell) for cell in texts if isinstance(cell, str))
 
 
-def _fault(cells: Cells) -> str | None:
-    for cell in cells:
+def _fault(texts: Cells, carried: Cells) -> str | None:
+    for cell in texts:
         if cell is None:
             return MISSING
         if not is_text(cell):
             return NOT_TEXT
         if not cell.strip():
             return EMPTY
-    return None
+    return None if all(map(_can_be_written, carried)) else NOT_TEXT
+
+
+def _can_be_written(cell: Any) -> bool:
+    if isinstance(cell, (list, dict)):
+        cell = json.dumps(cell, ensure_ascii=False, default=str)
+    return not isinstance(cell, str) or is_text(cell)
