@@ -84,6 +84,13 @@ def test_a_byte_order_mark_and_windows_line_ends_change_nothing(kind: str, tmp_p
     assert read(save(tmp_path, f"a{kind}", data)) == DOCUMENTS
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("kind", [".txt", ".jsonl", ".csv", ".tsv"])
+def test_an_encoding_that_is_named_gives_the_same_documents(kind: str, encoding: str, tmp_path: Path) -> None:
+    path = save(tmp_path, f"a{kind}", content(kind).decode().encode(encoding))
+    assert list(documents_of([path], "text", encoding)) == DOCUMENTS
+
+
 @pytest.mark.parametrize("packing", [".gz", ".xz", ".zst"])
 def test_packed_pieces_in_one_file_are_read_to_the_last(packing: str, tmp_path: Path) -> None:
     data = PACK[packing](b"one\n\n") + PACK[packing](b"two\n")
@@ -130,6 +137,12 @@ def parquet_of(**columns: list[object]) -> bytes:
     return sink.getvalue()
 
 
+def twice() -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.table([[SECRET], ["a"]], names=["text", "text"]), sink)
+    return sink.getvalue()
+
+
 LONG = (SECRET + " and more of it\n").encode() * 20_000
 BAD: dict[str, tuple[str, bytes, str]] = {
     "cut gz": ("a.txt.gz", gzip.compress(os.urandom(5000).hex().encode())[:-300], "EOFError"),
@@ -155,6 +168,7 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "no parquet": ("a.parquet", LONG, "Parquet|ArrowInvalid"),
     "cut parquet": ("a.parquet", parquet_of(text=[SECRET] * 99)[:-20], "ArrowInvalid"),
     "cut parquet.gz": ("a.parquet.gz", gzip.compress(parquet_of(text=[SECRET] * 99))[:-20], "EOFError"),
+    "parquet column twice": ("a.parquet", twice(), "there are 2 columns 'text'; allowed: one"),
     "parquet column": ("a.parquet", parquet_of(txt=[SECRET]), r"no column 'text'; did you mean 'txt'\?"),
     "parquet numbers": ("a.parquet", parquet_of(text=[1, 2]), r"row 1: its text is int, not a string"),
     "parquet bytes": ("a.parquet", parquet_of(text=[SECRET.encode()]), r"row 1: its text is bytes, not a string"),

@@ -201,12 +201,25 @@ class TestPackedAndEncoded:
     def test_a_wrong_encoding_is_told_as_well(self, tmp_path):
         path = tmp_path / "data.csv"
         path.write_text("text,label\n" + "größer,good\n" * 20, encoding="utf-8")
-        assert "is not UTF-16, most likely utf-8; give encoding: utf-8" in refusal(Table(train=path, encoding="utf-16"))
+        for encoding in ("utf-16", "cp1252", "latin-1", "cp1250"):
+            message = f"is not {encoding.upper()}, most likely utf-8; give encoding: utf-8"
+            assert message in refusal(Table(train=path, encoding=encoding))
+        path.write_text("text,label\n" + "".join(f"a day {n},{'ab'[n % 2]}\n" for n in range(30)))
+        assert Table(train=path, encoding="cp1252").load().hashes == Table(train=path).load().hashes
 
     def test_a_damaged_place_is_no_other_encoding(self, tmp_path):
         path = tmp_path / "data.csv"
         path.write_bytes(b"text,label\n" + "größer,good\n".encode() * 90_000 + b"\xff,good\n")
         assert "it is not UTF-8 throughout; part of it is damaged" in refusal(Table(train=path))
+
+    @pytest.mark.parametrize(
+        ("content", "kind"),
+        [(gzip.compress(b"text"), "packed by gzip; let its name end in .gz"), (b"\0\1\2\0\xff\0\0\3", "text in UTF-8")],
+    )
+    def test_what_is_not_text_at_all_is_named(self, tmp_path, content, kind):
+        (path := tmp_path / "data.csv").write_bytes(content)
+        assert f"cannot read {path}: it is not text" in (message := refusal(Table(train=path)))
+        assert kind in message
 
     @pytest.mark.parametrize("ending", [".xlsx", ".xls", ".ods"])
     def test_spreadsheets_are_refused_with_the_command_that_converts_them(self, tmp_path, ending):

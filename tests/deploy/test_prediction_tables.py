@@ -9,6 +9,7 @@ import json
 import lzma
 import os
 import random
+import re
 import signal
 import time
 from pathlib import Path
@@ -334,6 +335,15 @@ class TestRefusals:
         (tmp_path / "odd.csv").mkdir()
         self.check(predictor, source, tmp_path / "odd.csv", OutputError, "odd.csv is a folder")
 
+    def test_a_row_out_of_shape_is_named_with_the_reason(self, predictor, tmp_path):
+        for name, content, said in (
+            ("in.csv", f"text,n\na,1\n{SECRET},2,3\n", "3 cells, the header has 2 (near line 3)"),
+            ("in.jsonl", f'{{"text": "a"}}\n{{"text": "{SECRET}", "text": "b"}}\n', "a key is there twice"),
+        ):
+            (tmp_path / name).write_text(content)
+            message = re.escape(f"{name}, row 2: malformed, {said}, --on-error skip leaves such rows out")
+            self.check(predictor, tmp_path / name, tmp_path / "out.csv", DataError, message)
+
     def test_columns(self, predictor, tmp_path):
         source, out = write(tmp_path / "in.csv", rows(9)), tmp_path / "out.csv"
         for wrong in (Columns("txt"), Columns(text_pair="txt"), Columns(id="txt"), Columns(keep=("txt",))):
@@ -362,7 +372,7 @@ class TestRefusals:
             "semicolons.csv": (f"text;n\n{SECRET};1\n".encode(), "its header is one column that holds ';'; give deli"),
             "tabs.csv": (f"text\tn\n{SECRET}\t1\n".encode(), r'holds tabs; give delimiter: "\\t"'),
             "wide.csv": (f"text\n{SECRET}".encode("utf-16-le"), "not UTF-8, most likely utf-16-le; give encoding"),
-            "sheet.csv": (b"PK\x03\x04\x14\0\0\0\xff", "not text in UTF-8, nor in another encoding"),
+            "sheet.csv": (b"PK\x03\x04\x14\0\0\0\xff", "it is not text but a ZIP or Excel file; save it as CSV"),
         }
         for name, (data, message) in broken.items():
             (tmp_path / name).write_bytes(data)

@@ -43,7 +43,8 @@ def is_missing(value: Any) -> bool:
 def read_label(cell: Any, known: Container[str]) -> str:
     """Read one label out of a cell.
 
-    What reads as a missing value or as a number with a fraction is a label only where it is `known`, as `plain` has it.
+    What reads as a missing value, or as a number that is not whole, is a label only where it is `known`, in the form
+    that `plain` gives it.
 
     Raises:
         ValueError: saying why the cell is not a label; only a missing value or a number is quoted.
@@ -63,7 +64,7 @@ def read_label(cell: Any, known: Container[str]) -> str:
     if text.casefold() in MISSING or text == MISSING_AS_WRITTEN:
         raise ValueError(f"holds '{text}', which reads as a missing value; if it is a class, name it in labels")
     if (_FRACTION.fullmatch(text) and float(text) % 1) or (isinstance(cell, float) and not cell.is_integer()):
-        raise ValueError("holds a number with a fraction; if it is a class, name it in labels")
+        raise ValueError("holds a number that is not whole; if it is a class, name it in labels")
     return text
 
 
@@ -186,7 +187,9 @@ def shown_counts(counts: Iterable[tuple[str, int]], most: int = 10) -> str:
         "'Hate' (3), 'hate' (12)"
     """
     every = list(counts)
-    shown = ", ".join(f"{label!r} ({count})" for label, count in every[:most])
+    alike = len({unicodedata.normalize("NFC", label) for label, _ in every}) < len(every)
+    write = ascii if alike else repr  # in some forms of Unicode the same letters are different strings
+    shown = ", ".join(f"{write(label)} ({count})" for label, count in every[:most])
     return shown + (f" and {len(every) - most} more" if len(every) > most else "")
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from plankwise.data.cutting import Row, labels_of
 
 logger = logging.getLogger(__name__)
-Text = tuple[str, str]
 PAIRS = (("development", "test"), ("train", "test"), ("train", "development"))
 MEND = "`deduplicate: true` in the task, or --deduplicate, drops such rows from"
 
@@ -28,44 +28,30 @@ def without_overlap(name: str, splits: Mapping[str, list[Row]], drop: bool) -> d
         The splits.
     """
     kept = dict(splits)
+    keys = {part: list(map(_key, rows)) for part, rows in kept.items()}
     for earlier, later in PAIRS:
-        one, other = (later, earlier) if not drop else (earlier, later)
-        shared = _shared(kept[one], kept[other])
-        if not any(shared):
+        one, other = (earlier, later) if drop else (later, earlier)
+        known: defaultdict[bytes, set[frozenset[str]]] = defaultdict(set)
+        for key, row in zip(keys[other], kept[other], strict=True):
+            known[key].add(frozenset(labels_of(row)))
+        shared = [(row, known[key]) for key, row in zip(keys[one], kept[one], strict=True) if key in known]
+        if not shared:
             continue
-        conflicting = sum(
-            known is not None and known != {_label(row)} for row, known in zip(kept[one], shared, strict=True)
-        )
-        labels = f" ({conflicting} with another label there)" if conflicting else ""
-        count, rows = len(shared) - shared.count(None), len(shared)
+        conflicting = sum(labels != {frozenset(labels_of(row))} for row, labels in shared)
+        with_other = f" ({conflicting} with another label there)" if conflicting else ""
+        said = (name, len(shared), len(kept[one]), one)
         if drop:
-            kept[earlier] = [row for row, known in zip(kept[earlier], shared, strict=True) if known is None]
-            logger.warning(
-                "%s: %d of %d rows of %s dropped, their text is in %s too%s", name, count, rows, one, other, labels
-            )
+            logger.warning("%s: %d of %d rows of %s dropped, their text is in %s too%s", *said, other, with_other)
+            kept[one] = [row for key, row in zip(keys[one], kept[one], strict=True) if key not in known]
+            keys[one] = [key for key in keys[one] if key not in known]
         else:
-            logger.warning(
-                "%s: %d of %d rows of %s have a text that is in %s too%s; %s %s",
-                *(name, count, rows, one, other, labels, MEND, earlier),
-            )
+            shown = "%s: %d of %d rows of %s have a text that is in %s too%s; %s %s"
+            logger.warning(shown, *said, other, with_other, MEND, earlier)
     return kept
 
 
-def _shared(rows: Sequence[Row], others: Sequence[Row]) -> list[set[frozenset[str]] | None]:
-    """Return for each row which labels its text has among the others, or nothing where it is not among them."""
-    known: defaultdict[Text, set[frozenset[str]]] = defaultdict(set)
-    for row in others:
-        known[_text(row)].add(_label(row))
-    return [known.get(_text(row)) for row in rows]
-
-
-def _text(row: Row) -> Text:
-    return _folded(row["text"]), _folded(row.get("text_pair") or "")
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.split()).casefold()
-
-
-def _label(row: Row) -> frozenset[str]:
-    return frozenset(labels_of(row))
+def _key(row: Row) -> bytes:
+    """Hash the text or texts of a row without their case and spaces."""
+    texts = (row["text"], row.get("text_pair") or "")
+    folded = "\0".join(" ".join(text.split()).casefold() for text in texts)
+    return hashlib.blake2b(folded.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import gzip
 import io
 import lzma
@@ -36,6 +37,16 @@ _BOMS = {  # those of UTF-32 begin like those of UTF-16
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_NARROW = ("cp125", "iso8859", "mac-")
+_MAGIC = {
+    b"PK\x03\x04": "a ZIP or Excel file; save it as CSV in UTF-8",
+    b"\xd0\xcf\x11\xe0": "an Excel file; save it as CSV in UTF-8",
+    b"\x1f\x8b": "packed by gzip; let its name end in .gz",
+    b"\xfd7zXZ": "packed by xz; let its name end in .xz",
+    b"\x28\xb5\x2f\xfd": "packed by zstd; let its name end in .zst",
+    b"PAR1": "Parquet; let its name end in .parquet",
+}
+_UNPACKERS = {".bz2": "bunzip2 --keep", ".zip": "unzip"}
 _SPREADSHEETS = {".xlsx": "openpyxl", ".xls": "xlrd", ".ods": "odfpy"}
 
 
@@ -100,6 +111,8 @@ def unpacked(path: Path) -> Path:
 
 def open_packed(path: Path) -> IO[bytes]:
     """Open a file, packed or not, for reading what is in it; `FAULTS` are what may go wrong from then on."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "it is not a regular file")  # a pipe may never end
     opened: IO[bytes] = COMPRESSED[path.suffix.lower()](path) if path.suffix.lower() in COMPRESSED else path.open("rb")
     return opened
 
@@ -119,11 +132,15 @@ def open_text(file: IO[bytes], encoding: str | None, newline: str | None = None)
 
 
 def checked_lines(lines: Iterable[str], path: Path, encoding: str | None) -> Iterator[str]:
-    """Pass lines on without a byte-order mark; UTF-16 without one reads as UTF-8 full of NULs.
+    """Pass lines on without a byte-order mark.
 
     Raises:
-        DataError: if the first line holds a NUL.
+        DataError: if they can be decoded and yet are in another encoding: UTF-16 without a mark reads as UTF-8 full of
+            NULs, and UTF-8 reads as any encoding of one byte a character.
     """
+    narrow = encoding is not None and codecs.lookup(encoding).name.startswith(_NARROW)
+    if narrow and _likely_encoding(_head(path)) not in ("cp1252", "latin-1", None):
+        raise DataError(f"cannot read {path}: {_not_in(encoding, path)}")
     rest = iter(lines)
     first = next(rest, "").removeprefix("\ufeff")
     if "\0" in first:
@@ -160,6 +177,8 @@ def conversion(path: Path) -> str | None:
         target = shlex.quote(str(path.with_suffix(".jsonl")))
         code = "import json, sys; [print(json.dumps(row)) for row in json.load(open(sys.argv[1], encoding='utf-8'))]"
         return f'python -c "{code}" {source} > {target}'
+    if kind in _UNPACKERS:
+        return f"{_UNPACKERS[kind]} {source}"
     if kind in _SPREADSHEETS:
         target = shlex.quote(str(path.with_suffix(".csv")))
         code = (
@@ -180,7 +199,11 @@ def refuse_kind(path: Path, allowed: Iterable[str]) -> DataError:
 
 def _not_in(encoding: str | None, path: Path) -> str:
     wanted = (encoding or "UTF-8").upper()
-    likely = _likely_encoding(path)
+    head = _head(path)
+    for magic, kind in _MAGIC.items():
+        if head.startswith(magic):
+            return f"it is not text but {kind}"
+    likely = _likely_encoding(head)
     if likely is None:
         return f"it is not text in {wanted}, nor in another encoding that can be told"
     if likely == (encoding or "utf-8").lower():
@@ -190,13 +213,17 @@ def _not_in(encoding: str | None, path: Path) -> str:
     )
 
 
-def _likely_encoding(path: Path) -> str | None:
-    """Guess the encoding of a file by its byte-order mark, its NULs and its bytes."""
+def _head(path: Path) -> bytes:
+    """Read the beginning of what is in a file, packed or not."""
     try:
         with open_packed(path) as file:
-            head = file.read(SNIFFED_BYTES)
+            return file.read(SNIFFED_BYTES)
     except FAULTS:
-        return None
+        return b""
+
+
+def _likely_encoding(head: bytes) -> str | None:
+    """Guess the encoding of a file by its byte-order mark, its NULs and its bytes."""
     for mark, name in _BOMS.items():
         if head.startswith(mark):
             return name

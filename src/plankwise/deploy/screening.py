@@ -100,7 +100,8 @@ def screen(first: int, rows: Sequence[Cells | Malformed], columns: Columns) -> B
     for number, cells in enumerate(rows, first):
         fault = MALFORMED if isinstance(cells, Malformed) else _fault(cells[:texts], cells[texts:])
         if fault is not None or isinstance(cells, Malformed):
-            block.faults.append({"row": number, "fault": fault})
+            why = {"why": cells} if isinstance(cells, Malformed) else {}
+            block.faults.append({"row": number, "fault": fault, **why})
             continue
         block.texts.append(cells[0] if texts == 1 else (cells[0], cells[1]))
         block.carried.append(cells[texts:] if columns.id is not None else [number, *cells[texts:]])
@@ -123,6 +124,8 @@ def complaint(fault: Fault, max_length: int) -> str:
     """Say what is wrong with a row and what can be done, without its text."""
     if fault["fault"] == OVER_LONG:
         told = f"over-long, {fault['tokens']} tokens where the model reads {max_length}; --truncate cuts such texts"
+    elif fault["fault"] == MALFORMED:
+        told = f"{MALFORMED}, {fault['why']}"
     else:
         told = f"{fault['fault']}; allowed: text"
     return f"row {fault['row']}: {told}, --on-error skip leaves such rows out"
