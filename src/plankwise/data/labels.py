@@ -123,8 +123,8 @@ def check_columns(
     labels = label if isinstance(label, list) else [label]
     for key, column in [*(("label", each) for each in labels), *others.items()]:
         if column in taken:
-            both = key if taken[column] == key else f"{taken[column]} and {key}"
-            raise ValueError(f"{both} names the column '{column}' twice; allowed: each column once")
+            by = f"twice in {key}" if taken[column] == key else f"by {taken[column]} and by {key}"
+            raise ValueError(f"the column '{column}' is named {by}; allowed: each column once")
         if column is not None:
             taken[column] = key
     if isinstance(label, list) and names is not None:
