@@ -228,6 +228,10 @@ class TestPackedAndEncoded:
         assert f"no reader for '{ending}' files" in message
         assert message.endswith(f"index=False)\" '{path}' '{path.with_suffix('.csv')}'")
 
+    def test_json_lines_by_another_name_are_to_be_renamed(self, tmp_path):
+        (path := tmp_path / "d.json").write_text('{"text": "a"}\n{"text": "b"}\n')
+        assert refusal(Table(train=path)).endswith(f"to convert it: mv {path} {path}l")
+
     def test_the_command_for_json_works(self, tmp_path):
         (path := tmp_path / "my data.json").write_text(
             json.dumps([{"text": f"ä {n}", "label": "ab"[n % 2]} for n in range(20)])

@@ -131,8 +131,9 @@ def separated_rows(
             elif len(row) > 1 or "".join(row).strip():
                 yield f"{len(row)} cells, the header has {len(header)} (near line {began})"
             began = rows.line_num + 1
-    except csv.Error:
-        raise DataError(f"{path}: not a table; a quote is out of place near line {began}") from None
+    except csv.Error as error:
+        what = "a NUL" if "NUL" in str(error) else "a quote"  # NULs up to Python 3.10
+        raise DataError(f"{path}: not a table; {what} is out of place near line {began}") from None
 
 
 def _separated(file: IO[bytes], path: Path, columns: Sequence[str], form: TextFormat) -> Iterator[Cells | Malformed]:

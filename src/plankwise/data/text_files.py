@@ -37,7 +37,7 @@ _BOMS = {  # those of UTF-32 begin like those of UTF-16
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_NARROW = ("cp125", "iso8859", "mac-")
+_NARROW, _WIDE = ("cp125", "iso8859", "mac-"), ("utf-16", "utf-32")
 _MAGIC = {
     b"PK\x03\x04": "a ZIP or Excel file; save it as CSV in UTF-8",
     b"\xd0\xcf\x11\xe0": "an Excel file; save it as CSV in UTF-8",
@@ -138,8 +138,7 @@ def checked_lines(lines: Iterable[str], path: Path, encoding: str | None) -> Ite
         DataError: if they can be decoded and yet are in another encoding: UTF-16 without a mark reads as UTF-8 full of
             NULs, and UTF-8 reads as any encoding of one byte a character.
     """
-    narrow = encoding is not None and codecs.lookup(encoding).name.startswith(_NARROW)
-    if narrow and _likely_encoding(_head(path)) not in ("cp1252", "latin-1", None):
+    if encoding is not None and _is_other(encoding, _likely_encoding(_head(path))):
         raise DataError(f"cannot read {path}: {_not_in(encoding, path)}")
     rest = iter(lines)
     first = next(rest, "").removeprefix("\ufeff")
@@ -175,6 +174,9 @@ def conversion(path: Path) -> str | None:
     kind, source = path.suffix.lower(), shlex.quote(str(path))
     if kind == ".json":
         target = shlex.quote(str(path.with_suffix(".jsonl")))
+        lines = _head(path).split(b"\n", 2)
+        if len(lines) > 2 and all(line.lstrip().startswith(b"{") for line in lines[:2]):
+            return f"mv {source} {target}"  # JSON lines by another name
         code = "import json, sys; [print(json.dumps(row)) for row in json.load(open(sys.argv[1], encoding='utf-8'))]"
         return f'python -c "{code}" {source} > {target}'
     if kind in _UNPACKERS:
@@ -211,6 +213,14 @@ def _not_in(encoding: str | None, path: Path) -> str:
     return (
         f"it is not {wanted}, most likely {likely}; give encoding: {likely} (--encoding {likely} at the command line)"
     )
+
+
+def _is_other(encoding: str, likely: str | None) -> bool:
+    """Return whether a file is evidently not in an encoding that can decode it all the same."""
+    name = codecs.lookup(encoding).name
+    if name.startswith(_NARROW):
+        return likely not in ("cp1252", "latin-1", None)
+    return name.startswith(_WIDE) and likely is not None and not likely.startswith(_WIDE)
 
 
 def _head(path: Path) -> bytes:
