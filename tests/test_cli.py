@@ -43,6 +43,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def pairs(place: Path, folder: Path) -> Path:
+    """Write the table with a second column of texts."""
+    header, *lines = (place / "data.csv").read_text().splitlines()
+    path = folder / "pairs.csv"
+    path.write_text("\n".join([f"other,{header}", *(f"again,{line}" for line in lines)]))
+    return path
+
+
 def test_the_verbs_work_one_after_the_other(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -143,7 +151,14 @@ WRONG = {
         r"windows\.stride 30 is not less than the 30 tokens of text in a window; allowed: 0 to 29",
     ),
     "windows of pairs": (
-        lambda p, t: ["--set", "model.windows={}", "--set", "task.text_pair=text"],
+        lambda p, t: [
+            "--set",
+            "model.windows={}",
+            "--set",
+            "task.text_pair=other",
+            "--set",
+            f"task.train={pairs(p, t)}",
+        ],
         r"windows cannot read pairs of texts",
     ),
     "windows and truncation": (

@@ -84,6 +84,11 @@ def test_the_key_is_made_of_content_and_settings_alone(tmp_path: Path) -> None:
     base = key(Corpus(files=(str(first),), **settings).load())
     assert {key(Corpus(files=(str(path),), **settings, title="t").load()) for path in same} == {base}
     assert len(list((cache_folder() / "corpora").glob("*/counts.json"))) == 1
+    wide = tmp_path / "wide.txt"
+    wide.write_bytes(first.read_text(encoding="utf-8").encode("utf-16"))
+    assert texts(Corpus(files=(str(wide),), **settings, encoding="utf-16").load()) == texts(
+        Corpus(files=(str(first),), **settings).load()
+    )
     packed = tmp_path / "a.txt.gz"
     packed.write_bytes(gzip.compress(first.read_bytes()))
     others = [
@@ -276,6 +281,8 @@ def test_wrong_datasets_are_refused_in_one_line(tmp_path: Path) -> None:
         ({}, "give either files or dataset"),
         ({"files": ("a",), "dataset": "b"}, "give either files or dataset"),
         ({"files": ()}, "at least 1"),
+        ({"files": ("a",), "encoding": "utf-99"}, "no encoding 'utf-99'"),
+        ({"dataset": "a", "encoding": "cp1252"}, "encoding is for files, not a dataset"),
         ({"files": ("a",), "held_out": 0.5}, "less than 0.5"),
         ({"files": ("a",), "held_out": 0}, "greater than 0"),
     ],

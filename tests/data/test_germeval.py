@@ -95,6 +95,33 @@ class TestTweets:
         assert [row["label"] for row in rows] == ["OTHER", "OFFENSE"]
         assert [row["id"] for row in rows] == ["tweets:1", "tweets:3"]
 
+    def test_a_byte_order_mark_is_no_part_of_the_first_tweet(self, tmp_path):
+        rows = one(tmp_path, "\ufeff@a Du\tOTHER\tOTHER\n@b Sie\tOTHER\tOTHER\n")
+        assert [row["text"] for row in rows] == ["@user Du", "@user Sie"]
+
+    @pytest.mark.parametrize(
+        ("tweet", "expected"),
+        [
+            ("schreib an max.muster@web.de, @max!", "schreib an max.muster@web.de, @user!"),
+            ("https://medium.com/@max/post und www.a.de/@b", "https://medium.com/@max/post und www.a.de/@b"),
+            ("t.me/@max a@b @@c", "t.me/@max a@b @@user"),
+            (
+                ".@max (@max) Schade.@max „@max“ @spd/@cdu @a@b",
+                ".@user (@user) Schade.@user „@user“ @user/@user @user@user",
+            ),
+        ],
+    )
+    def test_handles_begin_words(self, tweet, expected):
+        assert clean(tweet, "@user") == expected
+        assert clean(tweet, None) == tweet
+
+    def test_deduplicate_drops_tweets_of_test_from_train_and_development(self, tmp_path):
+        plain, task = (GermEval2018(path=write(tmp_path), deduplicate=drop).load() for drop in (False, True))
+        assert task.hashes["test"] == plain.hashes["test"]
+        rest = [*task.splits["train"]["text"], *task.splits["development"]["text"]]
+        assert len(rest) == 5009 - 3532  # tweets are numbered on
+        assert not set(rest) & set(task.splits["test"]["text"])
+
     def test_nothing_but_tabs_and_newlines_separates(self, tmp_path):
         text = '"Er sagte \'nein" \u2028 und # ging \x85 heim, "'
         (row, _) = one(tmp_path, f"{text}\tOTHER\tOTHER\nx\tOTHER\tOTHER\n")
@@ -125,7 +152,7 @@ class TestTweets:
         with pytest.raises(DataError, match=r"cannot read .*germeval2018\.training\.txt: No such file"):
             GermEval2018(path=tmp_path).load()
         (tmp_path / "tweets.txt").write_bytes("für\tOTHER\tOTHER\n".encode("latin-1"))
-        with pytest.raises(DataError, match=r"cannot read .*tweets\.txt: .*utf-8"):
+        with pytest.raises(DataError, match=r"cannot read .*tweets\.txt: not UTF-8, as published"):
             read_tweets(tmp_path / "tweets.txt", "binary", None)
 
 

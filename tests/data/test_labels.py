@@ -14,7 +14,8 @@ import yaml
 from plankwise.core.errors import DataError, RecipeError
 from plankwise.core.recipe import read_recipe, to_plain, validate
 from plankwise.data.labels import plain
-from plankwise.data.tables import READERS, HubDataset, Table
+from plankwise.data.table_rows import KINDS
+from plankwise.data.tables import HubDataset, Table
 
 
 def write(path: Path, columns: dict[str, list]) -> Path:
@@ -58,7 +59,7 @@ def refusal(source) -> str:
 
 
 class TestEveryFormat:
-    @pytest.mark.parametrize("ending", READERS)
+    @pytest.mark.parametrize("ending", KINDS)
     @pytest.mark.parametrize(
         ("raw", "given"),
         [
@@ -80,7 +81,7 @@ class TestEveryFormat:
         assert task.labels == ("hate", "none")
         assert by_id(task) == {str(n): ("hate", "none")[(n - 1) % 2] for n in range(1, 49)}
 
-    @pytest.mark.parametrize("ending", READERS)
+    @pytest.mark.parametrize("ending", KINDS)
     def test_a_column_with_gaps_and_numbers(self, tmp_path, ending):
         path = write(tmp_path / f"d{ending}", columns([1, 0, None]))
         task = Table(train=path, labels={1: "hate", 0: "none", None: None}).load()
@@ -164,6 +165,92 @@ class TestMapping:
         assert by_id(task) == {str(n): ("hate", "none")[(n - 1) % 3] for n in range(1, 73) if n % 3}
 
 
+class TestMissing:
+    """One rule: what reads as missing, or as a number that is not whole, is a label only where `labels` names it."""
+
+    @pytest.mark.parametrize("ending", KINDS)
+    @pytest.mark.parametrize("spelling", ["NaN", "nan", "NA", "n/a", " null ", "None", "<NA>"])
+    def test_spellings_are_refused_by_row_in_every_format_unless_named(self, tmp_path, ending, spelling):
+        path = write(tmp_path / f"d{ending}", columns(["a", "b", spelling]))
+        message = f"{path}, row 3: the column 'label' holds '{spelling.strip()}', which reads as a missing value; "
+        assert refusal(Table(train=path)).startswith(message)
+        assert refusal(Table(train=path, labels={"a": "a", "b": "b"})).startswith(message)
+        assert Table(train=path, labels={"a": "a", "b": "b", spelling: "c"}).load().labels == ("a", "b", "c")
+
+    def test_words_that_name_classes_are_none(self, tmp_path):
+        path = write(tmp_path / "d.csv", columns(["none", "no", "nil"]))
+        assert Table(train=path).load().labels == ("nil", "no", "none")
+        assert Table(train=write(tmp_path / "e.csv", columns(["NONE", "HATE"]))).load().labels == ("HATE", "NONE")
+
+    def test_several_labels_follow_it_too(self, tmp_path):
+        path = write(tmp_path / "d.jsonl", columns(["a;b", "b;NaN", "a"]))
+        assert "row 2: the column 'label' holds 'NaN', which reads" in refusal(Table(train=path, label_separator=";"))
+        path = write(tmp_path / "e.jsonl", columns([["a", "b"], ["b", {"c": 1}], ["a"]]))
+        assert "row 2: the column 'label' holds an object; allowed" in refusal(Table(train=path, label_separator=";"))
+
+    @pytest.mark.parametrize("ending", KINDS)
+    def test_fractions_are_refused_unless_named(self, tmp_path, ending):
+        path = write(tmp_path / f"d{ending}", columns([1.0, 2.5]))
+        assert f"{path}, row 2: the column 'label' holds a number that is not whole; if" in refusal(Table(train=path))
+        assert Table(train=path, labels={1: "low", 2.5: "high"}).load().labels == ("high", "low")
+
+    @pytest.mark.parametrize(
+        ("label", "kind"), [(["a"], "a list"), ({"a": 1}, "an object"), ([], "a list"), (0.25, "a number that is not")]
+    )
+    @pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
+    def test_what_is_not_one_label_is_refused(self, tmp_path, ending, label, kind):
+        path = write(tmp_path / f"d{ending}", columns([label, label]))
+        assert refusal(Table(train=path)).startswith(f"{path}, row 1: the column 'label' holds {kind}")
+
+    @pytest.mark.parametrize("bad", ["a\ud83d", "a\0"])
+    def test_what_is_not_text_is_refused(self, tmp_path, bad):
+        for column, where in (("label", "label"), ("text", "text"), ("key", "key")):
+            table = {**columns(["a", "b"]), "key": [f"k{n}" for n in range(48)]}
+            table[column] = [*table[column][:4], bad, *table[column][5:]]
+            path = tmp_path / "d.jsonl"
+            lines = [dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)]
+            path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+            message = f"{path}, row 5: the column '{where}' holds a NUL or half of a surrogate pair; allowed: text"
+            assert refusal(Table(train=path, id="key")) == message
+
+
+class TestLookAlikes:
+    @pytest.mark.parametrize(
+        "other",
+        ["Hate", "ha te", "hate\u200b", "ｈate", "HATE"],
+        ids=["case", "space", "invisible", "width", "capitals"],
+    )
+    @pytest.mark.parametrize("several", [False, True])
+    def test_are_refused_with_both_spellings_and_counts(self, tmp_path, other, several):
+        path = write(tmp_path / "d.csv", columns(["hate", "none", other, "hate"], 6))
+        source = Table(train=path, label_separator=";" if several else None)
+        assert refusal(source).startswith(
+            f"{path}: the labels 'hate' (12), {other!r} (6) differ in case, spaces or Unico"
+        )
+        secret = refusal(Table(train=path, access="credentialed"))
+        assert secret.startswith(f"{path}: labels in 12 and 6 rows differ in case, spaces or Unicode form alone; name")
+
+    def test_composed_letters_and_numbers_too(self, tmp_path):
+        path = write(tmp_path / "d.csv", columns(["gr\u00fcn", "rot", "gru\u0308n"], 6))
+        message = r"the labels 'gr\xfcn' (6), 'gru\u0308n' (6) differ in case, spaces or Unicode form alone"
+        assert message in refusal(Table(train=path))
+        path = write(tmp_path / "e.csv", columns(["1", "0", "1.0"], 6))
+        assert "the labels '1' (6), '1.0' (6) differ in" in refusal(Table(train=path))
+
+    def test_are_taken_where_labels_names_them(self, tmp_path):
+        path = write(tmp_path / "d.csv", columns(["US", "us", "none"]))
+        assert Table(train=path, labels={"US": "US", "us": "us", "none": "none"}).load().labels == ("US", "none", "us")
+        assert Table(train=path, labels={"US": "us", "us": "us", "none": "none"}).load().labels == ("none", "us")
+
+    def test_spaces_around_a_label_are_dropped_and_that_is_said(self, tmp_path, caplog):
+        path = write(tmp_path / "d.jsonl", columns(["hate", "none", " hate", "hate"], 6))
+        assert Table(train=path).load().labels == ("hate", "none")
+        assert f"{path}: 'hate' (12), ' hate' (6) are read as the one label 'hate'" in caplog.messages
+        caplog.clear()
+        Table(train=path, access="credentialed").load()
+        assert f"{path}: 2 spellings are read as the one label" in caplog.messages
+
+
 class TestRefused:
     def test_a_label_without_a_name(self, tmp_path):
         path = write(tmp_path / "d.csv", columns(["1", "0", "9 patients"]))
@@ -183,6 +270,14 @@ class TestRefused:
             ("labels: [a]", "labels: input should be a valid dictionary"),
             ("label: [h, i]\nlabels: {h: hate}", "labels has to name every column .*unlike 'i'; allowed: h, i"),
             ("label: [h]\nlabels: {h: hate, j: x}", "unlike 'j'; allowed: h"),
+            ("label: [a, b, a]", "the column 'a' is named twice in label; allowed: each column once"),
+            ("label: text", "the column 'text' is named by label and by text"),
+            ("label: [a, t]\ntext: t", "the column 't' is named by label and by text"),
+            ("text_pair: text", "the column 'text' is named by text and by text_pair"),
+            ("id: label", "the column 'label' is named by label and by id"),
+            ("encoding: cp9999", "encoding: no encoding 'cp9999'; allowed: utf-8, cp1252, utf-16"),
+            ("encoding: hex", "encoding: no encoding 'hex'; allowed"),
+            ("test: d.parquet\nencoding: cp1252", r"encoding is for text files, not d\.parquet"),
             ("delimiter: ':'", "delimiter: input should be ',', ';'"),
             ("test: d.jsonl\ndelimiter: ';'", r"delimiter is for \.csv files, not d\.jsonl"),
         ],

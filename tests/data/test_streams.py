@@ -84,6 +84,13 @@ def test_a_byte_order_mark_and_windows_line_ends_change_nothing(kind: str, tmp_p
     assert read(save(tmp_path, f"a{kind}", data)) == DOCUMENTS
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("kind", [".txt", ".jsonl", ".csv", ".tsv"])
+def test_an_encoding_that_is_named_gives_the_same_documents(kind: str, encoding: str, tmp_path: Path) -> None:
+    path = save(tmp_path, f"a{kind}", content(kind).decode().encode(encoding))
+    assert list(documents_of([path], "text", encoding)) == DOCUMENTS
+
+
 @pytest.mark.parametrize("packing", [".gz", ".xz", ".zst"])
 def test_packed_pieces_in_one_file_are_read_to_the_last(packing: str, tmp_path: Path) -> None:
     data = PACK[packing](b"one\n\n") + PACK[packing](b"two\n")
@@ -130,6 +137,12 @@ def parquet_of(**columns: list[object]) -> bytes:
     return sink.getvalue()
 
 
+def twice() -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.table([[SECRET], ["a"]], names=["text", "text"]), sink)
+    return sink.getvalue()
+
+
 LONG = (SECRET + " and more of it\n").encode() * 20_000
 BAD: dict[str, tuple[str, bytes, str]] = {
     "cut gz": ("a.txt.gz", gzip.compress(os.urandom(5000).hex().encode())[:-300], "EOFError"),
@@ -139,25 +152,33 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "damaged xz": ("a.txt.xz", b"no xz", "LZMAError"),
     "damaged zst": ("a.txt.zst", b"no zst at all", "OSError"),
     "gz that is none": ("a.txt.gz", SECRET.encode(), "BadGzipFile"),
-    "no UTF-8": ("a.txt", LONG + f"{SECRET} ".encode() + b"\xff\xfe", "UnicodeDecodeError"),
-    "no UTF-8, jsonl": ("a.jsonl", f'{{"text": "{SECRET}'.encode() + b'\xff"}', "UnicodeDecodeError"),
-    "no UTF-8, csv": ("a.csv", f"text\n{SECRET}".encode() + b"\xff\n", "UnicodeDecodeError"),
+    "no UTF-8": (
+        "a.txt",
+        LONG + f"{SECRET} ".encode() + b"\xff\xfe",
+        "is not UTF-8, most likely cp1252; give encoding: cp1252",
+    ),
+    "no UTF-8, jsonl": ("a.jsonl", f'{{"text": "{SECRET}'.encode() + b'\xff"}', "is not UTF-8, most likely cp1252"),
+    "no UTF-8, csv": ("a.csv", f"text\n{SECRET}".encode() + b"\xff\n", "is not UTF-8, most likely cp1252"),
     "no JSON": ("a.jsonl", f'{{"text": "a"}}\n{{"text": "{SECRET}"'.encode(), r"a\.jsonl:2: not a line of JSON"),
     "deep JSON": ("a.jsonl", b"[" * 100_000, r"a\.jsonl:1: not a line of JSON"),
     "missing key": ("a.jsonl", f'{{"txt": "{SECRET}"}}'.encode(), r":1: there is no key 'text'; did you mean 'txt'\?"),
-    "no object": ("a.jsonl", f'["{SECRET}"]'.encode(), r":1: there is no key 'text'"),
+    "no object": ("a.jsonl", f'["{SECRET}"]'.encode(), r":1: not a JSON object"),
     "number": ("a.jsonl", b'{"text": "a"}\n{"text": 17}', r"row 2: its text is int, not a string"),
     "list": ("a.jsonl", f'{{"text": ["{SECRET}"]}}'.encode(), r"row 1: its text is list, not a string"),
     "no parquet": ("a.parquet", LONG, "Parquet|ArrowInvalid"),
     "cut parquet": ("a.parquet", parquet_of(text=[SECRET] * 99)[:-20], "ArrowInvalid"),
     "cut parquet.gz": ("a.parquet.gz", gzip.compress(parquet_of(text=[SECRET] * 99))[:-20], "EOFError"),
+    "parquet column twice": ("a.parquet", twice(), "there are 2 columns 'text'; allowed: one"),
     "parquet column": ("a.parquet", parquet_of(txt=[SECRET]), r"no column 'text'; did you mean 'txt'\?"),
     "parquet numbers": ("a.parquet", parquet_of(text=[1, 2]), r"row 1: its text is int, not a string"),
     "parquet bytes": ("a.parquet", parquet_of(text=[SECRET.encode()]), r"row 1: its text is bytes, not a string"),
     "csv column": ("a.csv", f"txt\n{SECRET}\n".encode(), r"no column 'text'; did you mean 'txt'\?"),
     "ragged csv": ("a.csv", f"n,text\n1,{SECRET}\n2,{SECRET},{SECRET}\n".encode(), "row 2: 3 cells, the header has 2"),
     "open quote": ("a.csv", f'text\n"{SECRET}\n'.encode(), "a quote is out of place near line 2"),
-    "tsv as csv": ("a.tsv", f"n,text\n1,{SECRET}\n".encode(), "there is no column 'text'"),
+    "tsv as csv": ("a.tsv", f"n,text\n1,{SECRET}\n".encode(), "its header is one column that holds ','; name"),
+    "column twice": ("a.csv", f"text,text\n{SECRET},a\n".encode(), "there are 2 columns 'text'; allowed: one"),
+    "key twice": ("a.jsonl", f'{{"text": "a", "text": "{SECRET}"}}'.encode(), ":1: a key is there twice"),
+    "UTF-16": ("a.txt", SECRET.encode("utf-16-le"), "not UTF-8, most likely utf-16-le"),
     "empty csv": ("a.csv", b"", "there is no column 'text'"),
 }
 

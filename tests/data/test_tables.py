@@ -1,14 +1,22 @@
 from __future__ import annotations
 
+import gzip
 import json
+import lzma
+import subprocess
+import sys
 from pathlib import Path
+from typing import ClassVar
 
 import datasets
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from plankwise.core.errors import DataError
-from plankwise.data.tables import READERS, HubDataset, Table
+from plankwise.data.table_rows import KINDS
+from plankwise.data.tables import HubDataset, Table
 from plankwise.data.task import TEST, TRAIN
 from tiny import rows, write_table
 
@@ -55,17 +63,19 @@ def refusal(source) -> str:
 
 
 class TestFormats:
-    @pytest.mark.parametrize("labels", [["a", "b"] * 5, [0, 1] * 5, ["NA", "None "] * 5], ids=["words", "ints", "na"])
+    @pytest.mark.parametrize(
+        "labels", [["a", "b"] * 5, [0, 1] * 5, ["none", "yes "] * 5], ids=["words", "ints", "spaces"]
+    )
     def test_every_format_gives_the_same_task(self, tmp_path, labels):
         columns = many({"text": TRICKY, "label": labels, "key": [f"k{n}" for n in range(10)]})
-        paths = [write(tmp_path / f"data{ending}", columns) for ending in READERS]
+        paths = [write(tmp_path / f"data{ending}", columns) for ending in KINDS]
         tasks = [Table(train=path, id="key").load() for path in paths]
         assert len(paths) == 4
         assert all(task.hashes == tasks[0].hashes for task in tasks)
         assert {text for split in tasks[0].splits.values() for text in split["text"]} == set(TRICKY)
         assert tasks[0].labels == tuple(sorted({str(label).strip() for label in labels}))
 
-    @pytest.mark.parametrize("ending", READERS)
+    @pytest.mark.parametrize("ending", KINDS)
     def test_several_labels_in_one_column_are_the_same_in_every_format(self, tmp_path, ending):
         columns = many({"text": TRICKY[:4], "label": ["b; a", "", "c", "a"]})
         task = Table(train=write(tmp_path / f"data{ending}", columns), label_separator=";").load()
@@ -87,7 +97,7 @@ class TestFormats:
         assert Table(train=path, label_separator=";").load().labels == ("a", "b")
         assert refusal(Table(train=path)).endswith("row 2: the column 'label' is empty")
 
-    @pytest.mark.parametrize("ending", READERS)
+    @pytest.mark.parametrize("ending", KINDS)
     @pytest.mark.parametrize("flags", [(0, 1), (False, True), (0.0, 1.0)], ids=["int", "bool", "float"])
     def test_columns_of_flags(self, tmp_path, ending, flags):
         no, yes = flags
@@ -144,18 +154,158 @@ class TestColumns:
         assert refusal(Table(train=path, **wrong)).startswith(f"{path}: there is {message}")
 
 
+class TestPackedAndEncoded:
+    PACK: ClassVar = {
+        ".gz": gzip.compress,
+        ".xz": lzma.compress,
+        ".zst": lambda data: pa.compress(data, "zstd", asbytes=True),
+    }
+
+    @pytest.mark.parametrize("ending", KINDS)
+    @pytest.mark.parametrize("packing", PACK)
+    def test_a_packed_file_gives_the_same_task(self, tmp_path, ending, packing):
+        path = write(tmp_path / f"data{ending}", many({"text": TRICKY, "label": ["a", "b"] * 5}))
+        plain = Table(train=path).load()
+        packed = tmp_path / f"data{ending}{packing}"
+        packed.write_bytes(self.PACK[packing](path.read_bytes()))
+        task = Table(train=packed).load()
+        assert (task.hashes, task.name) == (plain.hashes, plain.name)
+
+    @pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl"])
+    @pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-16-le", "utf-16-be", "utf-8-sig"])
+    def test_an_encoding_that_is_named_gives_the_same_task(self, tmp_path, ending, encoding):
+        path = write(
+            tmp_path / f"data{ending}", many({"text": [f"größer {n} –" for n in range(10)], "label": ["ä", "b"] * 5})
+        )
+        plain, text = Table(train=path).load(), path.read_text(encoding="utf-8")
+        mark = "\ufeff" if encoding in ("utf-16-le", "utf-16-be") else ""  # as Excel writes it
+        path.write_bytes((mark + text).encode(encoding))
+        assert Table(train=path, encoding=encoding).load().hashes == plain.hashes
+        if encoding == "utf-8-sig":
+            assert Table(train=path).load().hashes == plain.hashes
+            return
+        likely = encoding if encoding == "cp1252" else "utf-16"
+        said = (
+            f"cannot read {path}: it is not UTF-8, most likely {likely}; give encoding: {likely} (--encoding {likely}"
+        )
+        assert refusal(Table(train=path)).startswith(said)
+
+    @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+    def test_utf_16_without_a_mark_is_told_by_its_nuls(self, tmp_path, encoding):
+        path = tmp_path / "data.csv"
+        path.write_text("text,label\n" + "a day,good\n" * 20, encoding=encoding)
+        assert refusal(Table(train=path)).startswith(
+            f"cannot read {path}: it is not UTF-8, most likely {encoding}; give"
+        )
+
+    def test_a_wrong_encoding_is_told_as_well(self, tmp_path):
+        path = tmp_path / "data.csv"
+        path.write_text("text,label\n" + "größer,good\n" * 20, encoding="utf-8")
+        for encoding in ("utf-16", "cp1252", "latin-1", "cp1250"):
+            message = f"is not {encoding.upper()}, most likely utf-8; give encoding: utf-8"
+            assert message in refusal(Table(train=path, encoding=encoding))
+        path.write_text("text,label\n" + "".join(f"a day {n},{'ab'[n % 2]}\n" for n in range(30)))
+        assert Table(train=path, encoding="cp1252").load().hashes == Table(train=path).load().hashes
+
+    def test_a_damaged_place_is_no_other_encoding(self, tmp_path):
+        path = tmp_path / "data.csv"
+        path.write_bytes(b"text,label\n" + "größer,good\n".encode() * 90_000 + b"\xff,good\n")
+        assert "it is not UTF-8 throughout; part of it is damaged" in refusal(Table(train=path))
+
+    @pytest.mark.parametrize(
+        ("content", "kind"),
+        [(gzip.compress(b"text"), "packed by gzip; let its name end in .gz"), (b"\0\1\2\0\xff\0\0\3", "text in UTF-8")],
+    )
+    def test_what_is_not_text_at_all_is_named(self, tmp_path, content, kind):
+        (path := tmp_path / "data.csv").write_bytes(content)
+        assert f"cannot read {path}: it is not text" in (message := refusal(Table(train=path)))
+        assert kind in message
+
+    @pytest.mark.parametrize("ending", [".xlsx", ".xls", ".ods"])
+    def test_spreadsheets_are_refused_with_the_command_that_converts_them(self, tmp_path, ending):
+        (path := tmp_path / f"my data{ending}").write_bytes(b"PK")
+        message = refusal(Table(train=path))
+        assert f"no reader for '{ending}' files" in message
+        assert message.endswith(f"index=False)\" '{path}' '{path.with_suffix('.csv')}'")
+
+    def test_json_lines_by_another_name_are_to_be_renamed(self, tmp_path):
+        (path := tmp_path / "d.json").write_text('{"text": "a"}\n{"text": "b"}\n')
+        assert refusal(Table(train=path)).endswith(f"to convert it: mv {path} {path}l")
+
+    def test_the_command_for_json_works(self, tmp_path):
+        (path := tmp_path / "my data.json").write_text(
+            json.dumps([{"text": f"ä {n}", "label": "ab"[n % 2]} for n in range(20)])
+        )
+        command = refusal(Table(train=path)).partition("to convert it: ")[2]
+        subprocess.run(command.replace("python", sys.executable, 1), shell=True, check=True)
+        assert sum(Table(train=path.with_suffix(".jsonl")).load().splits.num_rows.values()) == 20
+
+
+class TestShape:
+    """A table whose columns or rows cannot mean what they say is refused before anything is trained."""
+
+    @pytest.mark.parametrize("ending", [".csv", ".tsv", ".parquet"])
+    def test_two_columns_of_one_name(self, tmp_path, ending):
+        path, names = tmp_path / f"d{ending}", ["text", "label", "label"]
+        if ending == ".parquet":
+            pq.write_table(pa.table([["a", "b"] * 9] * 3, names=names), path)
+        else:
+            mark = "," if ending == ".csv" else "\t"
+            path.write_text("".join(mark.join(row) + "\n" for row in [names, *[["a", "x", "y"]] * 9]))
+        assert refusal(Table(train=path)) == f"{path}: there are 2 columns 'label'; allowed: one"
+
+    def test_two_columns_of_a_name_that_is_not_asked_for_are_no_fault(self, tmp_path):
+        path = tmp_path / "d.csv"
+        path.write_text("text,label,,\n" + "".join(f"text {n},{'ab'[n % 2]},,\n" for n in range(30)))
+        assert Table(train=path).load().labels == ("a", "b")
+
+    def test_two_keys_of_one_name(self, tmp_path):
+        path = tmp_path / "d.jsonl"
+        path.write_text('{"text": "a", "label": "b"}\n{"text": "a", "label": "b", "label": "c"}\n')
+        assert refusal(Table(train=path)) == f"{path}, row 2: a key is there twice"
+
+    @pytest.mark.parametrize(
+        ("name", "content", "message"),
+        [
+            ("d.csv", "text;label\na;b\n", """: its header is one column that holds ';'; give delimiter: ";\""""),
+            ("d.csv", "text\tlabel\na\tb\n", r': its header is one column that holds tabs; give delimiter: "\t"'),
+            ("d.tsv", "text,label\na,b\n", ": its header is one column that holds ','; name the file .csv"),
+            ("d.csv", 'text,label\na,b\n"c,d\ne,f\n', ": not a table; a quote is out of place near line 3"),
+            ("d.csv", "text,label\na,b\n\nc\n", ", row 2: 1 cells, the header has 2 (near line 4)"),
+            ("d.csv", "text,label\na,b,\n", ", row 1: 3 cells, the header has 2 (near line 2)"),
+            ("d.jsonl", '{"text": "a", "label": "b"}\n[1]\n', ", row 2: not a JSON object"),
+        ],
+    )
+    def test_a_bad_shape_is_named_by_place(self, tmp_path, name, content, message):
+        (tmp_path / name).write_text(content)
+        assert refusal(Table(train=tmp_path / name)) == f"{tmp_path / name}{message}"
+
+    def test_blank_lines_are_no_rows(self, tmp_path):
+        path = tmp_path / "d.csv"
+        path.write_text("text,label\n\n  \n" + "".join(f"text {n},{'ab'[n % 2]}\n\n" for n in range(30)) + " \n")
+        assert sum(Table(train=path).load().splits.num_rows.values()) == 30
+
+    def test_a_key_may_be_missing_from_the_first_row(self, tmp_path):
+        path = tmp_path / "d.jsonl"
+        lines = ['{"text": "not yet"}', *(f'{{"text": "text {n}", "label": "{"ab"[n % 2]}"}}' for n in range(30))]
+        path.write_text("\n".join(lines))
+        task = Table(train=path, labels={"a": "a", "b": "b", "": None}).load()
+        assert sum(task.splits.num_rows.values()) == 30
+
+
 class TestUnreadable:
-    @pytest.mark.parametrize("ending", READERS)
+    @pytest.mark.parametrize("ending", KINDS)
     def test_a_missing_file_is_named(self, tmp_path, ending):
         path = tmp_path / f"none{ending}"
         assert refusal(Table(train=path)).startswith(f"cannot read {path}: ")
 
     def test_another_kind_of_file_is_refused(self, tmp_path):
-        assert refusal(Table(train=tmp_path / "data.xlsx")).endswith(
-            "no reader for '.xlsx' files; allowed: .csv, .tsv, .jsonl, .parquet"
+        message = refusal(Table(train=tmp_path / "data.docx"))
+        assert message.endswith(
+            "no reader for '.docx' files; allowed: .csv, .tsv, .jsonl, .parquet, plain or .gz, .xz, .zst"
         )
 
-    @pytest.mark.parametrize("ending", READERS)
+    @pytest.mark.parametrize("ending", KINDS)
     @pytest.mark.parametrize("garbage", [b"", b"\xff\xfe\x00{"], ids=["empty", "binary"])
     def test_garbage_is_named(self, tmp_path, ending, garbage):
         path = tmp_path / f"data{ending}"
@@ -174,11 +324,11 @@ class TestSecrets:
         ("name", "bad", "where"),
         [
             ("d.csv", f"{SECRET},\n", "row 21: the column 'label' is empty"),
-            ("d.csv", f"{SECRET}\n", "row 21: the column 'label' is empty"),
+            ("d.csv", f"{SECRET}\n", "row 21: 1 cells, the header has 2"),
             ("d.csv", "  ,a\n", "row 21: the column 'text' holds no text"),
-            ("d.csv", f"{SECRET}, {SECRET},a\n", "line 22"),
-            ("d.csv", f'"{SECRET},a\n', "CSV table"),
-            ("d.jsonl", f'{{"text": "{SECRET}", "label" "a"}}\n', "JSON lines table"),
+            ("d.csv", f"{SECRET}, {SECRET},a\n", "row 21: 3 cells, the header has 2 (near line 22)"),
+            ("d.csv", f'"{SECRET},a\n', "a quote is out of place near line 22"),
+            ("d.jsonl", f'{{"text": "{SECRET}", "label" "a"}}\n', "row 21: not a line of JSON"),
             ("d.jsonl", f'{{"text": ["{SECRET}"], "label": "a"}}\n', "row 21: the column 'text' holds no text"),
         ],
     )
@@ -197,12 +347,14 @@ class TestSecrets:
         (tmp_path / "data.csv").write_text("\n".join(lines))
         assert str(tmp_path / "data.csv") in refusal(Table(train=tmp_path / "data.csv"))
 
-    @pytest.mark.parametrize("label", [["flag", "text"], "text"], ids=["as a flag", "as the label"])
+    @pytest.mark.parametrize("label", [["flag", "note"], "note"], ids=["as a flag", "as the label"])
     def test_a_text_column_named_by_mistake_is_not_quoted(self, tmp_path, label):
         def columns(kind):
-            return {"text": [f"{SECRET} {kind} {number}" for number in range(20)], "flag": [0, 1] * 10}
+            return {name: [f"{SECRET} {kind} {number}" for number in range(20)] for name in ("text", "note")}
 
-        paths = {part: write(tmp_path / f"{part}.csv", columns(part)) for part in ("train", "test")}
+        paths = {
+            part: write(tmp_path / f"{part}.csv", {**columns(part), "flag": [0, 1] * 10}) for part in ("train", "test")
+        }
         assert SECRET not in refusal(Table(**paths, label=label, access="credentialed"))
 
     def test_a_flag_that_is_none_is_named_in_an_open_task(self, tmp_path):

@@ -9,6 +9,7 @@ import json
 import lzma
 import os
 import random
+import re
 import signal
 import time
 from pathlib import Path
@@ -22,10 +23,11 @@ import pytest
 import tiny
 from plankwise.core.errors import CheckpointError, DataError, OutputError
 from plankwise.data.reading import Reading, Windows
+from plankwise.data.table_rows import read_rows
+from plankwise.data.text_files import TextFormat
 from plankwise.deploy.prediction_tables import predict_table
 from plankwise.deploy.predictor import Predictor
 from plankwise.deploy.screening import Columns, Policy
-from plankwise.deploy.table_rows import read_rows
 
 SECRET = "geheimnis"
 SKIP = Policy(on_error="skip")
@@ -120,6 +122,16 @@ class TestFaults:
         faults = [*self.ROWS[1], "missing"]
         faults.insert(2, "malformed")
         return [(number, fault) for number, fault in enumerate(faults, 1) if fault]
+
+    @pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+    def test_what_utf_8_cannot_hold_is_a_fault_in_copied_columns_too(self, fake, tmp_path, ending):
+        kept = ["a", "half \ud800", ["a", "\udfff"], "b"]
+        source = tmp_path / "in.jsonl"
+        source.write_text(
+            "".join(json.dumps({"text": "the \0 day" if n == 3 else "a", "k": k}) + "\n" for n, k in enumerate(kept))
+        )
+        document = predict_table(Predictor(fake()), source, tmp_path / f"out{ending}", Columns(keep=("k",)), SKIP)
+        assert (document["predicted"], document["skipped"]) == (1, {"not text": 3})
 
     @pytest.mark.parametrize("look_ahead", [1, 4, 100])
     def test_skipped_rows_are_left_out_and_listed_by_number(self, fake, tmp_path, look_ahead):
@@ -254,9 +266,9 @@ class TestResuming:
 def test_a_long_table_is_read_a_few_blocks_ahead(fake, tmp_path, monkeypatch):
     source, read_so_far, ahead = write(tmp_path / "in.jsonl", rows(2000)), 0, []
 
-    def counted(path, columns):
+    def counted(*given):
         nonlocal read_so_far
-        for row in read_rows(path, columns):
+        for row in read_rows(*given):
             read_so_far += 1
             yield row
 
@@ -277,6 +289,23 @@ def test_a_long_table_is_read_a_few_blocks_ahead(fake, tmp_path, monkeypatch):
     assert max(ahead) <= 4 * 50
 
 
+def test_an_encoding_and_a_delimiter_are_read_and_remembered(predictor, tmp_path):
+    texts = ["the größer day", "a lovely tree", "often grim; cruel"]
+    lines = ["text;n", *(f'"{text}";{n}' for n, text in enumerate(texts))]
+    for encoding in ("cp1252", "utf-16", "utf-16-le"):
+        source, out = tmp_path / f"{encoding}.csv.gz", tmp_path / f"{encoding}.jsonl"
+        source.write_bytes(gzip.compress("\r\n".join(lines).encode(encoding)))
+        form = TextFormat(encoding, ";")
+        predict_table(predictor, source, out, Columns(keep=("text", "n")), form=form)
+        found = read(out)
+        assert [row["text"] for row in found] == texts
+        shares = predictor.probabilities(texts)
+        columns = [[row[f"probability_{label}"] for row in found] for label in predictor.labels]
+        assert np.allclose(np.array(columns).T, shares, atol=1e-6)
+    with pytest.raises(DataError, match="not UTF-8, most likely utf-16; give encoding: utf-16"):
+        predict_table(predictor, tmp_path / "utf-16.csv.gz", tmp_path / "out.csv")
+
+
 class TestRefusals:
     def check(self, predictor, source, out, error, message, **options):
         before = sorted(each.name for each in out.parent.iterdir()) if out.parent.is_dir() else []
@@ -289,7 +318,13 @@ class TestRefusals:
     def test_places(self, predictor, tmp_path):
         source, out = write(tmp_path / "in.csv", rows(9)), tmp_path / "out.csv"
         self.check(predictor, tmp_path / "no.csv", out, DataError, "there is no file .*no.csv")
-        self.check(predictor, source, tmp_path / "out.xlsx", DataError, "no table of kind '.xlsx'; allowed: .csv, .tsv")
+        self.check(
+            predictor,
+            source,
+            tmp_path / "out.xlsx",
+            DataError,
+            "no reader for '.xlsx' files; allowed: .csv, .tsv, .jsonl, .parquet, plain or .gz",
+        )
         self.check(predictor, source, tmp_path / "out.parquet.gz", OutputError, "allowed: out.parquet$")
         self.check(
             predictor, source, tmp_path / "no" / "out.csv", OutputError, "there is no folder .*no to write out.csv"
@@ -300,6 +335,15 @@ class TestRefusals:
         (tmp_path / "odd.csv").mkdir()
         self.check(predictor, source, tmp_path / "odd.csv", OutputError, "odd.csv is a folder")
 
+    def test_a_row_out_of_shape_is_named_with_the_reason(self, predictor, tmp_path):
+        for name, content, said in (
+            ("in.csv", f"text,n\na,1\n{SECRET},2,3\n", "3 cells, the header has 2 (near line 3)"),
+            ("in.jsonl", f'{{"text": "a"}}\n{{"text": "{SECRET}", "text": "b"}}\n', "a key is there twice"),
+        ):
+            (tmp_path / name).write_text(content)
+            message = re.escape(f"{name}, row 2: malformed, {said}, --on-error skip leaves such rows out")
+            self.check(predictor, tmp_path / name, tmp_path / "out.csv", DataError, message)
+
     def test_columns(self, predictor, tmp_path):
         source, out = write(tmp_path / "in.csv", rows(9)), tmp_path / "out.csv"
         for wrong in (Columns("txt"), Columns(text_pair="txt"), Columns(id="txt"), Columns(keep=("txt",))):
@@ -307,17 +351,28 @@ class TestRefusals:
         self.check(predictor, source, out, OutputError, "two columns 'n'", columns=Columns(id="n", keep=("n",)))
         with pytest.raises(DataError, match="no policy on_error 'stop'"):
             Policy(on_error="stop")
+        with pytest.raises(DataError, match="'text' is named for both texts of a pair"):
+            Columns(text_pair="text")
 
     def test_broken_files(self, predictor, tmp_path):
         out, packed = tmp_path / "out.csv", gzip.compress(f"text\n{SECRET}\n".encode() * 9)
         broken = {
             "cut.csv.gz": (packed[:-9], "cannot read .*cut.csv.gz: EOFError"),
             "no.csv.gz": (SECRET.encode(), "cannot read .*no.csv.gz"),
-            "latin.csv": (f"text\n{SECRET}\xfc\n".encode("latin-1"), "cannot read .*latin.csv: UnicodeDecodeError"),
+            "latin.csv": (
+                f"text\n{SECRET}\xfc\n".encode("latin-1"),
+                "cannot read .*latin.csv: it is not UTF-8, most likely cp1252; give encoding: cp1252",
+            ),
             "quote.csv": (f'text\n"{SECRET}" day\n'.encode(), "quote is out of place near line 2"),
             "quote.tsv": (f'text\tn\n"{SECRET}\t1\nday\t"2"\n'.encode(), "quote"),
             "no.parquet": (SECRET.encode(), "cannot read .*no.parquet: ArrowInvalid"),
             "empty.csv": (b"", "no column 'text'"),
+            "twice.csv": (f"text,n,text\n{SECRET},1,a\n".encode(), "there are 2 columns 'text'; allowed: one"),
+            "twice.tsv": (f"text\ttext\n{SECRET}\ta\n".encode(), "there are 2 columns 'text'"),
+            "semicolons.csv": (f"text;n\n{SECRET};1\n".encode(), "its header is one column that holds ';'; give deli"),
+            "tabs.csv": (f"text\tn\n{SECRET}\t1\n".encode(), r'holds tabs; give delimiter: "\\t"'),
+            "wide.csv": (f"text\n{SECRET}".encode("utf-16-le"), "not UTF-8, most likely utf-16-le; give encoding"),
+            "sheet.csv": (b"PK\x03\x04\x14\0\0\0\xff", "it is not text but a ZIP or Excel file; save it as CSV"),
         }
         for name, (data, message) in broken.items():
             (tmp_path / name).write_bytes(data)
@@ -326,7 +381,7 @@ class TestRefusals:
     def test_a_fault_of_the_file_behind_many_rows_is_no_half_output(self, predictor, tmp_path):
         lines = "".join(f"the day {number}\n" for number in range(3000))
         (tmp_path / "in.csv").write_bytes(b"text\n" + lines.encode() + b"\xfc\n")
-        with pytest.raises(DataError, match=r"UnicodeDecodeError; [0-9]+ rows are done, --resume goes on"):
+        with pytest.raises(DataError, match=r"is not UTF-8, .*; [0-9]+ rows are done, --resume goes on"):
             predict_table(predictor, tmp_path / "in.csv", tmp_path / "out.csv")
         assert not (tmp_path / "out.csv").exists()
 

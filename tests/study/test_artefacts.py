@@ -63,7 +63,7 @@ def test_an_artefact_scores_as_evaluate_does(run, tmp_path):
     [
         (("--to", "tensorrt"), "no runtime 'tensorrt'; Allowed: openvino, onnx, torch"),
         (("--to", "onnx", "--precision", "bf16"), "no precision 'bf16' for onnx"),
-        (("--texts", "nowhere.txt"), "cannot read the texts nowhere.txt: No such file or directory"),
+        (("--texts", "nowhere.txt"), "cannot read nowhere.txt: No such file or directory"),
         (("--recipe", "nowhere.yaml"), "cannot read the recipe nowhere.yaml"),
         (("--recipe", "{run}/recipe.yaml", "--texts", "nowhere.txt"), "give either a recipe or a file of texts"),
         (("--precision", "fp32", "--max-length", "600"), "max_length 600 is more than the model's 72 positions"),

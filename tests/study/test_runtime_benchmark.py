@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import statistics
 import threading
@@ -15,6 +16,7 @@ import pytest
 import tiny
 from plankwise.core.errors import DataError, ModelError
 from plankwise.data.reading import Reading, Windows
+from plankwise.data.text_files import TextFormat
 from plankwise.deploy.deployed import Deployed, bare_tokenizer
 from plankwise.deploy.manifest import Geometry, Manifest, geometry_of
 from plankwise.study import fp32_baselines as baselines
@@ -266,6 +268,16 @@ class TestWorkload:
         assert texts_of_file(path, "text", 3) == ["a", "c", "f"]
         split = tiny.task(8, 8).splits["test"]
         assert texts_of_split(split, 100) == split["text"][:]
+
+    def test_texts_are_read_as_tables_are(self, tmp_path):
+        (tmp_path / "t.csv.gz").write_bytes(gzip.compress("n;text\n1;größer\n2;kühn\n".encode("cp1252")))
+        assert texts_of_file(tmp_path / "t.csv.gz", "text", 3, TextFormat("cp1252", ";")) == ["größer", "kühn"]
+        (tmp_path / "t.txt").write_text("größer\nkühn\n", encoding="utf-16")
+        assert texts_of_file(tmp_path / "t.txt", "text", 3, TextFormat("utf-16")) == ["größer", "kühn"]
+        with pytest.raises(DataError, match=r"t\.txt: it is not UTF-8, most likely utf-16; give encoding: utf-16"):
+            texts_of_file(tmp_path / "t.txt", "text", 3)
+        with pytest.raises(DataError, match="no encoding 'utf-99'; allowed: utf-8, cp1252"):
+            TextFormat("utf-99")
 
     def test_files_that_do_not_do_are_refused(self, tmp_path):
         empty, table = tmp_path / "empty.txt", tmp_path / "table.csv"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from plankwise.cli.options import AsJson, app, print_document
+from plankwise.cli.options import AsJson, Delimiter, Encoding, app, print_document
 
 
 @app.command()
@@ -27,18 +27,22 @@ def predict(
     tokens_per_batch: Annotated[
         int | None, typer.Option(min=1, help="Padded tokens of a batch; 512 unless given.")
     ] = None,
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what a killed run left, or begin.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Predict every row of a table: labels and probabilities, in the order of the input."""
+    from plankwise.data.text_files import TextFormat
     from plankwise.deploy.prediction_tables import check_places, predict_table
     from plankwise.deploy.predictor import Predictor
     from plankwise.deploy.screening import Columns, Policy
 
     columns, policy = Columns(text, text_pair, id_column, tuple(keep or ())), Policy(on_error, truncate)
-    check_places(source, out)
+    form = TextFormat(encoding, delimiter)
+    check_places(source, out, form)
     predictor = Predictor(model, mode=mode, threads=threads, max_length=max_length, tokens_per_batch=tokens_per_batch)
-    document = predict_table(predictor, source, out, columns, policy, resume, progress=not as_json)
+    document = predict_table(predictor, source, out, columns, policy, resume, progress=not as_json, form=form)
     counts = [f"{number} {fault}" for fault, number in document["skipped"].items()]
     lines = [
         f"{out}: {document['predicted']} of {document['rows']} rows in {document['seconds']:.1f} s",
@@ -60,6 +64,7 @@ def export(
         Path | None, typer.Option(help="Its task gives texts to calibrate and compare on; a run's own by default.")
     ] = None,
     texts: Annotated[Path | None, typer.Option(help="Or a text file, a text a line, without labels.")] = None,
+    encoding: Encoding = None,
     max_length: Annotated[int | None, typer.Option(min=4, help="Tokens of an input; the recipe's by default.")] = None,
     tolerance: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Largest change of a probability; by precision otherwise.")
@@ -70,7 +75,15 @@ def export(
     from plankwise.study.artefacts import export_model
 
     manifest = export_model(
-        model, out, to, precision, recipe=recipe, texts=texts, max_length=max_length, tolerance=tolerance
+        model,
+        out,
+        to,
+        precision,
+        recipe=recipe,
+        texts=texts,
+        encoding=encoding,
+        max_length=max_length,
+        tolerance=tolerance,
     )
     parity = manifest.parity
     assert parity is not None

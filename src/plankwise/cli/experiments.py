@@ -11,6 +11,7 @@ import typer
 
 from plankwise.cli.options import (
     AsJson,
+    Deduplicate,
     DryRun,
     Out,
     RecipePath,
@@ -34,11 +35,12 @@ def run(
     overrides: Set = None,
     resume: Resume = False,
     seed: Seed = None,
+    deduplicate: Deduplicate = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Do the whole chain: baseline, every step, evaluation, record and report."""
-    run_or_plan(checked_recipe(recipe, overrides, seed), out, resume, dry_run, as_json)
+    run_or_plan(checked_recipe(recipe, overrides, seed, deduplicate), out, resume, dry_run, as_json)
 
 
 @app.command()
@@ -48,10 +50,11 @@ def finetune(
     overrides: Set = None,
     resume: Resume = False,
     seed: Seed = None,
+    deduplicate: Deduplicate = False,
     as_json: AsJson = False,
 ) -> None:
     """Train the baseline only. The test split stays untouched; `run --resume` or `compress` goes on from here."""
-    run_checked(checked_recipe(recipe, overrides, seed), out, resume, as_json, until="baseline")
+    run_checked(checked_recipe(recipe, overrides, seed, deduplicate), out, resume, as_json, until="baseline")
 
 
 @app.command()
@@ -102,10 +105,11 @@ def compress(
     overrides: Set = None,
     resume: Resume = False,
     seed: Seed = None,
+    deduplicate: Deduplicate = False,
     as_json: AsJson = False,
 ) -> None:
     """Compress a baseline that was trained already, and prove what was kept."""
-    run_checked(checked_recipe(recipe, overrides, seed), out, resume, as_json, baseline=baseline)
+    run_checked(checked_recipe(recipe, overrides, seed, deduplicate), out, resume, as_json, baseline=baseline)
 
 
 @app.command()

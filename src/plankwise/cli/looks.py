@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from plankwise.cli.options import AsJson, Set, app, print_document, recipe_of
+from plankwise.cli.options import AsJson, Delimiter, Encoding, Set, app, print_document, recipe_of
 
 
 @app.command()
@@ -42,6 +42,8 @@ def bench(
     recipe: Annotated[Path | None, typer.Option(help="The recipe whose test texts to time on.")] = None,
     texts: Annotated[Path | None, typer.Option(help="Or a file: .txt has one text a line, else a table.")] = None,
     column: Annotated[str, typer.Option(help="The column of that table.")] = "text",
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
     rounds: Annotated[int, typer.Option(min=3, help="Interleaved rounds.")] = 9,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of each model; all cores by default.")] = None,
     budget: Annotated[int, typer.Option(min=1, help="Padded tokens of a batch.")] = 512,
@@ -51,12 +53,14 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Time models on the CPU against the first of them, taking turns."""
+    from plankwise.data.text_files import TextFormat
     from plankwise.study.inspect import bench as time_all
     from plankwise.study.show import print_table, timing_table
 
     read = None if recipe is None else recipe_of(recipe, overrides, None)
+    form = TextFormat(encoding, delimiter)
     how = {"rounds": rounds, "budget": budget, "baselines": baselines, "memory": memory}
-    timing = time_all(models, read, texts, column, threads, **how)
+    timing = time_all(models, read, texts, column, threads, form, **how)
     if as_json:
         print_document(timing, as_json, [])
     else:

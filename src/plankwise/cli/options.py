@@ -25,6 +25,11 @@ Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", hel
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder, or begin it.")]
 Seed = Annotated[int | None, typer.Option(help="Override the recipe's seed.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and what it costs; train nothing.")]
+Deduplicate = Annotated[
+    bool, typer.Option("--deduplicate", help="Drop rows of train and development whose text is in a later split.")
+]
+Encoding = Annotated[str | None, typer.Option(help="Of a text file: cp1252, utf-16, …; UTF-8 by default.")]
+Delimiter = Annotated[str | None, typer.Option(help="Between the cells of a .csv; a comma by default.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else.")]
 
 
@@ -36,11 +41,12 @@ def recipe_of(path: Path, overrides: list[str] | None, seed: int | None) -> Any:
     return read_recipe(path, Recipe, [*(overrides or []), *([] if seed is None else [f"seed={seed}"])])
 
 
-def checked_recipe(path: Path, overrides: list[str] | None, seed: int | None) -> Checked:
+def checked_recipe(path: Path, overrides: list[str] | None, seed: int | None, deduplicate: bool = False) -> Checked:
     """Read a recipe and check it against its data and model."""
     from plankwise.study.pipeline import check
 
-    return check(recipe_of(path, overrides, seed))
+    dropping = ["task.deduplicate=true"] if deduplicate else []
+    return check(recipe_of(path, [*(overrides or []), *dropping], seed))
 
 
 def run_checked(checked: Checked, out: Path, resume: bool, as_json: bool, **how: Any) -> None:

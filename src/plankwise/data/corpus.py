@@ -28,8 +28,9 @@ from plankwise.core.files import sha256, whole_folder, write_json
 from plankwise.core.recipe import settings
 from plankwise.core.runtime import fail_together, is_main_process, wait_for_everyone
 from plankwise.data.duplicates import LineHashes, hash_line
-from plankwise.data.streams import COMPRESSED, Document, cut_row, documents_of, find_files, kind_of, texts_of
+from plankwise.data.streams import Document, cut_row, documents_of, find_files, texts_of
 from plankwise.data.task import DEVELOPMENT, TRAIN, Access, Task
+from plankwise.data.text_files import COMPRESSED, EncodingName, TextFormat, kind_of
 
 logger = logging.getLogger(__name__)
 FORMAT = 2  # of what lies in the cache; a change makes older entries unknown
@@ -50,6 +51,7 @@ class Corpus:
         configuration: of that dataset.
         split: of that dataset.
         text: key or column that holds the text.
+        encoding: of text files, such as cp1252 or utf-16; UTF-8 by default.
         title: what reports call the corpus.
         deduplicate: keep the first of lines that are equal, in the whole corpus, and drop the others.
         held_out: share of the documents to measure perplexity on; chosen by their content, so that equal documents
@@ -64,6 +66,7 @@ class Corpus:
     configuration: str | None = None
     split: str = "train"
     text: str = "text"
+    encoding: EncodingName | None = None
     title: str | None = None
     deduplicate: bool = False
     held_out: Annotated[float, pydantic.Field(gt=0, lt=0.5)] = 0.01
@@ -74,6 +77,8 @@ class Corpus:
     def _one_of_both(self) -> Corpus:
         if (self.files is None) == (self.dataset is None):
             raise ValueError("give either files or dataset")
+        if self.encoding is not None and self.dataset is not None:
+            raise ValueError("encoding is for files, not a dataset")
         return self
 
     def load(self) -> Task:
@@ -97,7 +102,13 @@ class Corpus:
         how = [FORMAT, self.text, self.deduplicate, self.held_out, self.split_seed]
         if self.files is not None:
             files = find_files(self.files)
-            return _key(how, [identity_of(path) for path in files]), lambda: documents_of(files, self.text)
+            if self.encoding is not None:
+                how.append(self.encoding)  # without one, what lies in caches from before is found
+            for fault in filter(None, (TextFormat(self.encoding).fault(path) for path in files)):
+                raise DataError(fault)
+            return _key(how, [identity_of(path) for path in files]), lambda: documents_of(
+                files, self.text, self.encoding
+            )
         data = _load_dataset(self)
         return _key(how, [data._fingerprint]), lambda: _rows(data, self.text)
 

@@ -27,7 +27,7 @@ FILES_2019 = {
     TRAIN: ("germeval2019.training_subtask1_2_korrigiert.txt", 3995, 2708),
     TEST: ("germeval2019GoldLabelsSubtask1_2.txt", 3031, None),
 }
-_HANDLE = re.compile(r"@\w+")
+_HANDLE = re.compile(r"(?P<address>(?:\w+://|www\.|\w[\w.-]*\.\w\w+/)\S*)|(?<!\w)(?:@\w+)+")  # not in mail addresses
 
 
 @settings
@@ -37,9 +37,11 @@ class GermEval2018:
     Attributes:
         path: folder that holds the two files.
         granularity: `binary` (subtask 1) or `fine` (subtask 2, four classes).
-        user_token: what every @handle is written as; null keeps handles.
+        user_token: what every @handle is written as, at the start of a word; null keeps handles.
         development_share: share of train that is cut off for selection, stratified.
         split_seed: seed of that cut; the same for every seed of training.
+        deduplicate: drop rows of train whose text is in development or test too, and rows of development whose text
+            is in test; case and spaces do not count.
     """
 
     name: Literal["germeval2018"] = "germeval2018"
@@ -48,6 +50,7 @@ class GermEval2018:
     user_token: str | None = "@user"
     development_share: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.1
     split_seed: int = 0
+    deduplicate: bool = False
 
     def load(self) -> Task:
         """Read and check both files."""
@@ -64,6 +67,7 @@ class GermEval2019:
     user_token: str | None = "@user"
     development_share: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.1
     split_seed: int = 0
+    deduplicate: bool = False
 
     def load(self) -> Task:
         """Read and check both files."""
@@ -82,7 +86,9 @@ def _load(source: GermEval2018 | GermEval2019, files: Mapping[str, tuple[str, in
             )
         splits[split] = rows
     share, seed = source.development_share, source.split_seed
-    return build_task(source.name, splits, METRICS, development_share=share, split_seed=seed)
+    return build_task(
+        source.name, splits, METRICS, development_share=share, split_seed=seed, deduplicate=source.deduplicate
+    )
 
 
 def read_tweets(path: Path, granularity: Granularity, user_token: str | None) -> list[Row]:
@@ -92,9 +98,11 @@ def read_tweets(path: Path, granularity: Granularity, user_token: str | None) ->
         DataError: with file and line, for a missing file, a wrong number of columns or an unknown label.
     """
     try:
-        lines = path.read_bytes().decode("utf-8").split("\n")
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+        raise DataError(
+            f"cannot read {path}: {getattr(error, 'strerror', None) or 'not UTF-8, as published'}"
+        ) from None
     rows: list[Row] = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -113,11 +121,13 @@ def read_tweets(path: Path, granularity: Granularity, user_token: str | None) ->
 def clean(tweet: str, user_token: str | None) -> str:
     """Turn line-break marks into spaces and, if asked, every handle into `user_token`.
 
+    An @ within a word, as in a mail address or a URL, does not begin a handle.
+
     Example:
         >>> clean("@spdde kein Partner. |LBR| Schade", "@user")
         '@user kein Partner. Schade'
     """
-    text = tweet.replace("|LBR|", " ")
+    text = tweet.replace("|LBR|", " ").replace("\ufeff", "")
     if user_token is not None:
-        text = _HANDLE.sub(user_token, text)
+        text = _HANDLE.sub(lambda found: found["address"] or user_token * found[0].count("@"), text)
     return " ".join(text.split())

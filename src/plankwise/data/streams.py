@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import io
-import json
-import lzma
-import shutil
-import sys
-import tempfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from glob import glob
 from pathlib import Path
 from typing import IO, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from datasets import Dataset
 
 from plankwise.core.errors import DataError, suggest
+from plankwise.data.table_rows import SEPARATORS, Malformed, check_columns, parse_object, separated_rows
+from plankwise.data.text_files import (
+    COMPRESSED,
+    FAULTS,
+    checked_lines,
+    kind_of,
+    open_packed,
+    open_parquet,
+    open_text,
+    reason_of,
+    refuse_kind,
+)
 
 Document = list[str]  # its lines, stripped, none of them empty
 MOST_LINES = 256  # a longer document is cut, so that a file without blank lines is no single one
 MOST_CHARACTERS = 100_000  # a longer line is cut too, so that a file without line ends is no single one
 ROWS_PER_READ = 32
-COMPRESSED: dict[str, Callable[[Path], Any]] = {
-    ".gz": gzip.open,
-    ".xz": lzma.open,
-    ".zst": lambda path: pa.input_stream(str(path), compression="zstd"),  # notices a file that was cut off
-}
 KINDS = (".txt", ".jsonl", ".parquet", ".csv", ".tsv")
-FAULTS = (OSError, EOFError, UnicodeDecodeError, lzma.LZMAError, zlib.error, pa.ArrowException)
 
 
 def find_files(patterns: Sequence[str]) -> list[Path]:
@@ -53,7 +48,7 @@ def find_files(patterns: Sequence[str]) -> list[Path]:
             raise DataError(f"corpus files: '{pattern}' matches no file; {allowed}")
         for path in matches:
             if kind_of(path) not in KINDS:
-                raise DataError(f"{path}: no reader for '{kind_of(path)}' files; {allowed}")
+                raise refuse_kind(path, KINDS)
             found.setdefault(path.resolve(), path)
     return list(found.values())
 
@@ -69,18 +64,13 @@ def _matches(pattern: str) -> list[Path]:
     return sorted(each for each in found if each.is_file())
 
 
-def kind_of(path: Path) -> str:
-    """Give the ending that says what is in a file, below the one that says how it is packed."""
-    inner = path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
-    return inner.suffix.lower()
-
-
-def documents_of(files: Sequence[Path], text: str) -> Iterator[Document]:
+def documents_of(files: Sequence[Path], text: str, encoding: str | None = None) -> Iterator[Document]:
     """Read files one after the other, as a stream.
 
     Args:
         files: by `find_files`.
         text: key or column of the text, for kinds that have one.
+        encoding: of text files; UTF-8 by default.
 
     Raises:
         DataError: if one cannot be read; rows are named by number, never quoted.
@@ -88,26 +78,15 @@ def documents_of(files: Sequence[Path], text: str) -> Iterator[Document]:
     for path in files:
         try:
             with open_packed(path) as file:
-                yield from _READERS[kind_of(path)](file, path, text)
+                yield from _READERS[kind_of(path)](file, path, text, encoding)
         except FAULTS as error:
-            raise DataError(f"cannot read {path}: {reason_of(error)}") from None
+            raise DataError(f"cannot read {path}: {reason_of(error, path, encoding)}") from None
 
 
-def reason_of(error: BaseException) -> str:
-    """Say why a file cannot be read, without a word of what is in it."""
-    return getattr(error, "strerror", None) or type(error).__name__
-
-
-def open_packed(path: Path) -> IO[bytes]:
-    """Open a file, packed or not, for reading what is in it; `FAULTS` are what may go wrong from then on."""
-    opened: IO[bytes] = COMPRESSED[path.suffix.lower()](path) if path.suffix.lower() in COMPRESSED else path.open("rb")
-    return opened
-
-
-def _plain(file: IO[bytes], path: Path, text: str) -> Iterator[Document]:
+def _plain(file: IO[bytes], path: Path, text: str, encoding: str | None) -> Iterator[Document]:
     lines: Document = []
-    with io.TextIOWrapper(file, encoding="utf-8-sig") as read:
-        for raw in iter(lambda: read.readline(MOST_CHARACTERS), ""):
+    with open_text(file, encoding) as read:
+        for raw in checked_lines(iter(lambda: read.readline(MOST_CHARACTERS), ""), path, encoding):
             line = raw.strip()
             if line:
                 lines.append(line)
@@ -118,27 +97,22 @@ def _plain(file: IO[bytes], path: Path, text: str) -> Iterator[Document]:
         yield lines
 
 
-def _json_lines(file: IO[bytes], path: Path, text: str) -> Iterator[Document]:
-    with io.TextIOWrapper(file, encoding="utf-8-sig", newline="\n") as read:
-        for number, raw in enumerate(read, 1):
-            if raw.strip():
-                yield from _rows(_value(raw, text, f"{path}:{number}"), path, number)
+def _json_lines(file: IO[bytes], path: Path, text: str, encoding: str | None) -> Iterator[Document]:
+    with open_text(file, encoding, newline="\n") as read:
+        for number, raw in enumerate(checked_lines(read, path, encoding), 1):
+            if not raw.strip():
+                continue
+            row = parse_object(raw)
+            if isinstance(row, Malformed):
+                raise DataError(f"{path}:{number}: {row}")
+            if text not in row:
+                raise DataError(f"{path}:{number}: there is no key '{text}'; {suggest(text, row)}")
+            yield from _rows(row[text], path, number)
 
 
-def _value(raw: str, text: str, where: str) -> Any:
-    try:
-        row = json.loads(raw)
-    except (ValueError, RecursionError):
-        raise DataError(f"{where}: not a line of JSON") from None
-    if not isinstance(row, dict) or text not in row:
-        raise DataError(f"{where}: there is no key '{text}'; {suggest(text, row if isinstance(row, dict) else ())}")
-    return row[text]
-
-
-def _parquet(file: IO[bytes], path: Path, text: str) -> Iterator[Document]:
+def _parquet(file: IO[bytes], path: Path, text: str, encoding: str | None) -> Iterator[Document]:
     with open_parquet(file, path) as table:
-        if text not in table.schema_arrow.names:
-            raise DataError(f"{path}: there is no column '{text}'; {suggest(text, table.schema_arrow.names)}")
+        check_columns(path, [text], table.schema_arrow.names)
         number = 0
         for batch in table.iter_batches(batch_size=1000, columns=[text]):
             for value in batch.column(0).to_pylist():
@@ -146,32 +120,14 @@ def _parquet(file: IO[bytes], path: Path, text: str) -> Iterator[Document]:
                 yield from _rows(value, path, number)
 
 
-@contextmanager
-def open_parquet(file: IO[bytes], path: Path) -> Iterator[pq.ParquetFile]:
-    """Open a Parquet file that `open_packed` has opened."""
-    with tempfile.TemporaryFile() as copy:
-        if path.suffix.lower() in COMPRESSED:  # its index stands at the end, so it has to be unpacked first
-            shutil.copyfileobj(file, copy)
-        yield pq.ParquetFile(copy if path.suffix.lower() in COMPRESSED else path)
-
-
-def _table(file: IO[bytes], path: Path, text: str) -> Iterator[Document]:
-    csv.field_size_limit(sys.maxsize)
-    separator = "," if kind_of(path) == ".csv" else "\t"
-    with io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as read:
-        rows = csv.reader(read, delimiter=separator, strict=True)
-        try:
-            header = next(rows, [])
-            if text not in header:
-                raise DataError(f"{path}: there is no column '{text}'; {suggest(text, header)}")
-            column = header.index(text)
-            for number, row in enumerate(rows, 1):
-                if row and len(row) != len(header):
-                    raise DataError(f"{path}, row {number}: {len(row)} cells, the header has {len(header)}")
-                if row:
-                    yield from _rows(row[column], path, number)
-        except csv.Error:
-            raise DataError(f"{path}: not a table; a quote is out of place near line {rows.line_num}") from None
+def _table(file: IO[bytes], path: Path, text: str, encoding: str | None) -> Iterator[Document]:
+    with open_text(file, encoding, newline="") as read:
+        lines = checked_lines(read, path, encoding)
+        rows = separated_rows(lines, path, [text], SEPARATORS[kind_of(path)], swallowing=True)
+        for number, row in enumerate(rows, 1):
+            if isinstance(row, Malformed):
+                raise DataError(f"{path}, row {number}: {row}")
+            yield from _rows(row[0], path, number)
 
 
 def _rows(value: Any, path: Path, number: int) -> Iterator[Document]:

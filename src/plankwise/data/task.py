@@ -5,20 +5,20 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from datasets import Dataset, DatasetDict, Features, Value
 from datasets import Sequence as ListOf
-from sklearn.model_selection import train_test_split
 
 from plankwise.core.errors import DataError, suggest
+from plankwise.data.cutting import Row as Row
+from plankwise.data.cutting import cut, labels_of
+from plankwise.data.overlap import without_overlap
 
 Kind = Literal["single_label", "multi_label", "masked_lm"]
 Access = Literal["open", "credentialed"]
-Row = dict[str, Any]  # id, text, text_pair (or None), label: a name, or a list of names for multi-label
 TRAIN, DEVELOPMENT, TEST = "train", "development", "test"
 
 
@@ -69,22 +69,26 @@ def build_task(
     development_share: float = 0.1,
     test_share: float = 0.2,
     split_seed: int = 0,
+    deduplicate: bool = False,
 ) -> Task:
     """Make a task of rows, cutting a missing test split and then a missing development split from train.
 
-    Cuts are stratified by label and seeded. Labels are those of train, sorted.
+    Cuts are stratified by label and seeded. Labels are those of train, sorted. Texts that two splits hold are counted,
+    and with `deduplicate` dropped from the earlier one.
 
     Raises:
         DataError: if a split is empty or holds one class only, or a label never occurs in train.
     """
-    parts = dict(splits)
+    parts, secret = dict(splits), access == "credentialed"
     if TEST not in parts:
-        parts[TRAIN], parts[TEST] = cut(parts[TRAIN], test_share, split_seed, f"{name}: test")
+        parts[TRAIN], parts[TEST] = cut(parts[TRAIN], test_share, split_seed, f"{name}: test", secret)
     if DEVELOPMENT not in parts:
-        parts[TRAIN], parts[DEVELOPMENT] = cut(parts[TRAIN], development_share, split_seed, f"{name}: development")
+        what = f"{name}: development"
+        parts[TRAIN], parts[DEVELOPMENT] = cut(parts[TRAIN], development_share, split_seed, what, secret)
+    parts = without_overlap(name, parts, deduplicate)
     for part, rows in parts.items():
         _check_variety(rows, kind, f"{name}: the {part} split", access)
-    labels = tuple(sorted({each for row in parts[TRAIN] for each in _labels_of(row)}))
+    labels = tuple(sorted({each for row in parts[TRAIN] for each in labels_of(row)}))
     for part in (DEVELOPMENT, TEST):
         _check_known(parts[part], labels, f"{name}: the {part} split", access)
     datasets = {part: _as_dataset(parts[part], labels, kind) for part in (TRAIN, DEVELOPMENT, TEST)}
@@ -92,28 +96,10 @@ def build_task(
     return Task(name, DatasetDict(datasets), labels, kind, metrics, access, hashes)
 
 
-def cut(rows: list[Row], share: float, seed: int, what: str) -> tuple[list[Row], list[Row]]:
-    """Cut a seeded `share` off `rows`, stratified by label where every label occurs at least twice."""
-    keys = ["|".join(_labels_of(row)) for row in rows]
-    counts = Counter(keys)
-    smaller = min(round(share * len(rows)), len(rows) - round(share * len(rows)))
-    stratify = keys if len(counts) > 1 and min(counts.values()) > 1 and smaller >= len(counts) else None
-    try:
-        kept, taken = train_test_split(rows, test_size=share, random_state=seed, shuffle=True, stratify=stratify)
-    except ValueError:
-        raise DataError(f"{what}: cannot cut {share:.0%} off {len(rows)} rows; give this split as a file") from None
-    return kept, taken
-
-
-def _labels_of(row: Row) -> list[str]:
-    label = row["label"]
-    return list(label) if isinstance(label, list) else [label]
-
-
 def _check_variety(rows: Sequence[Row], kind: Kind, what: str, access: Access) -> None:
     if not rows:
         raise DataError(f"{what} is empty")
-    seen = {"|".join(_labels_of(row)) for row in rows}
+    seen = {"|".join(labels_of(row)) for row in rows}
     if len(seen) < 2:
         named = kind == "single_label" and access == "open"
         shown = f"the label '{seen.pop()}'" if named else "one label or combination of labels"
@@ -122,7 +108,7 @@ def _check_variety(rows: Sequence[Row], kind: Kind, what: str, access: Access) -
 
 def _check_known(rows: Sequence[Row], labels: Sequence[str], what: str, access: Access) -> None:
     for row in rows:
-        for label in _labels_of(row):
+        for label in labels_of(row):
             if label not in labels and access == "credentialed":
                 raise DataError(f"{what}, row {row['id']}: its label is unseen in train")
             if label not in labels:

@@ -16,11 +16,12 @@ import pyarrow as pa
 from plankwise.core.errors import DataError, OutputError, PlankwiseError
 from plankwise.core.files import sha256
 from plankwise.core.progress import bar
+from plankwise.data.table_rows import check_kind, column_types, hash_and_count, read_rows
+from plankwise.data.text_files import TextFormat
 from plankwise.deploy.batches import Encoded, Text
 from plankwise.deploy.manifest import FILE_NAME, is_artefact
 from plankwise.deploy.predictor import Predictor, blocks_of
 from plankwise.deploy.screening import Block, Columns, Policy, characters, complaint, judge_lengths, screen
-from plankwise.deploy.table_rows import check_kind, column_types, hash_and_count, read_rows
 from plankwise.deploy.table_writers import Layout, Writer, writer_for
 from plankwise.deploy.unfinished import Unfinished
 
@@ -39,6 +40,7 @@ def predict_table(
     policy: Policy | None = None,
     resume: bool = False,
     progress: bool = False,
+    form: TextFormat | None = None,
 ) -> dict[str, Any]:
     """Predict every row of a table, in bounded memory, and write labels and probabilities in the same order.
 
@@ -50,6 +52,7 @@ def predict_table(
         policy: for rows that have a fault.
         resume: go on with what a killed run has left, or begin.
         progress: say beforehand roughly how long it takes, and show how far it is.
+        form: encoding and delimiter of the input; the output has UTF-8 and commas.
 
     Returns:
         Counts of rows, and the time that this call took.
@@ -59,26 +62,26 @@ def predict_table(
         OutputError: if the output cannot be written, or is there.
         CheckpointError: if what is there was made by another model, or from another input, or with other options.
     """
-    columns, policy = columns or Columns(), policy or Policy()
-    check_places(source, out)
+    columns, policy, form = columns or Columns(), policy or Policy(), form or TextFormat()
+    check_places(source, out, form)
     predictor.check_texts(pairs=columns.text_pair is not None)
     writer = writer_for(out, _layout(predictor, source, out, columns))
     digest, expected = hash_and_count(source)
-    probed = list(islice(read_rows(source, columns.texts + columns.carried), PROBED_ROWS))
-    made_of = _made_of(predictor, digest, columns, policy)
+    probed = list(islice(read_rows(source, columns.texts + columns.carried, form), PROBED_ROWS))
+    made_of = _made_of(predictor, digest, columns, policy, form)
     unfinished = Unfinished(out, made_of, resume, harmless=("on_error", "truncate"))
     began, before = perf_counter(), unfinished.progress.predicted
     if unfinished.is_whole:
         logger.info("%s is finished already; nothing was done", out)
     else:
-        work = _Work(predictor, source, columns, policy, unfinished, writer)
+        work = _Work(predictor, source, columns, policy, form, unfinished, writer)
         if progress:
             _announce(predictor, screen(1, probed, columns).texts, expected, unfinished.progress.rows)
         work.do(expected, progress)
     return _document(unfinished, perf_counter() - began, before)
 
 
-def check_places(source: Path, out: Path) -> None:
+def check_places(source: Path, out: Path, form: TextFormat | None = None) -> None:
     """Refuse files that cannot be read or written, before anything else is done.
 
     Raises:
@@ -88,6 +91,9 @@ def check_places(source: Path, out: Path) -> None:
     if not source.is_file():
         raise DataError(f"there is no file {source}")
     check_kind(source)
+    fault = (form or TextFormat()).fault(source)
+    if fault is not None:
+        raise DataError(fault)
     check_kind(out)
     if not out.parent.is_dir():
         raise OutputError(f"there is no folder {out.parent} to write {out.name} to")
@@ -106,11 +112,12 @@ class _Work:
         source: Path,
         columns: Columns,
         policy: Policy,
+        form: TextFormat,
         unfinished: Unfinished,
         writer: Writer,
     ) -> None:
         self._predictor, self._source, self._columns, self._policy = predictor, source, columns, policy
-        self._unfinished, self._writer = unfinished, writer
+        self._form, self._unfinished, self._writer = form, unfinished, writer
 
     def do(self, expected: int | None, shown: bool) -> None:
         """Predict what is left and put the file into its place."""
@@ -140,7 +147,7 @@ class _Work:
 
     def _encoded(self, done: int) -> Iterator[tuple[Encoded, Block]]:
         """Read, screen and tokenize the rows behind those that are done; it runs in a thread of its own."""
-        rows = islice(read_rows(self._source, self._columns.texts + self._columns.carried), done, None)
+        rows = islice(read_rows(self._source, self._columns.texts + self._columns.carried, self._form), done, None)
         most = self._predictor.look_ahead if self._predictor.mode == "throughput" else ROWS_IN_LATENCY_MODE
         first = done + 1
         for cells in blocks_of(rows, most, lambda each: characters(each, self._columns)):
@@ -166,11 +173,11 @@ def _layout(predictor: Predictor, source: Path, out: Path, columns: Columns) -> 
     )
 
 
-def _made_of(predictor: Predictor, digest: str, columns: Columns, policy: Policy) -> dict[str, Any]:
+def _made_of(predictor: Predictor, digest: str, columns: Columns, policy: Policy, form: TextFormat) -> dict[str, Any]:
     """Name all that predictions depend on; the number of threads is none of it."""
     how = {name: getattr(predictor, name) for name in ("mode", "tokens_per_batch", "look_ahead")}
-    reading = asdict(predictor.reading)
-    return {"model": _model_hash(predictor), "input": digest, **asdict(columns), **asdict(policy), **how, **reading}
+    how |= asdict(predictor.reading) | {name: value for name, value in asdict(form).items() if value is not None}
+    return {"model": _model_hash(predictor), "input": digest, **asdict(columns), **asdict(policy), **how}
 
 
 def _model_hash(predictor: Predictor) -> str:

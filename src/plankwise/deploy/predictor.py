@@ -13,6 +13,7 @@ import numpy as np
 
 from plankwise.core.errors import DataError, RecipeError, one_of
 from plankwise.data.reading import Reading, check_reading
+from plankwise.data.table_rows import is_text
 from plankwise.deploy.batches import (
     TOKENS_PER_BATCH,
     Encoded,
@@ -187,7 +188,7 @@ class Predictor:
         for number, text in enumerate(texts, 1):
             pair = isinstance(text, tuple)
             parts = text if isinstance(text, tuple) else (text,)
-            if len(parts) != 1 + pair or not all(isinstance(part, str) and is_unicode(part) for part in parts):
+            if len(parts) != 1 + pair or not all(map(is_text, parts)):
                 raise DataError(f"text {number} is no text; allowed: a string, or a tuple of two")
             if pair and not pairs_fit:
                 self.check_texts(pairs=True)
@@ -235,14 +236,3 @@ def blocks_of(items: Iterable[Item], most: int, characters: Callable[[Item], int
 def characters(text: Text) -> int:
     """Count the characters of a text or a pair."""
     return len(text) if isinstance(text, str) else sum(map(len, text))
-
-
-def is_unicode(text: str) -> bool:
-    """Tell text from a string with a lone half of a surrogate pair, which JSON can hold and UTF-8 cannot."""
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

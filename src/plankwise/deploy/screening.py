@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from plankwise.core.errors import DataError, suggest
+from plankwise.data.table_rows import Cells, Malformed, is_text
 from plankwise.deploy.batches import Encoded, Text
-from plankwise.deploy.predictor import is_unicode
-from plankwise.deploy.table_rows import Cells
 from plankwise.deploy.unfinished import Fault
 
 POLICIES = ("fail", "skip")
@@ -31,6 +31,10 @@ class Columns:
     text_pair: str | None = None
     id: str | None = None
     keep: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.text == self.text_pair:
+            raise DataError(f"the column '{self.text}' is named for both texts of a pair; allowed: two columns")
 
     @property
     def texts(self) -> list[str]:
@@ -84,19 +88,20 @@ class Block:
     truncated: int = 0
 
 
-def screen(first: int, rows: Sequence[Cells | None], columns: Columns) -> Block:
+def screen(first: int, rows: Sequence[Cells | Malformed], columns: Columns) -> Block:
     """Sort out which rows hold text.
 
     Args:
         first: number of the first row.
-        rows: cells of the text columns, then of those that are carried; nothing for a row out of shape.
+        rows: cells of the text columns, then of those that are carried; or what is wrong with a row out of shape.
         columns: which these are.
     """
     block, texts = Block(first, len(rows)), len(columns.texts)
     for number, cells in enumerate(rows, first):
-        fault = MALFORMED if cells is None else _fault(cells[:texts])
-        if fault is not None or cells is None:
-            block.faults.append({"row": number, "fault": fault})
+        fault = MALFORMED if isinstance(cells, Malformed) else _fault(cells[:texts], cells[texts:])
+        if fault is not None or isinstance(cells, Malformed):
+            why = {"why": cells} if isinstance(cells, Malformed) else {}
+            block.faults.append({"row": number, "fault": fault, **why})
             continue
         block.texts.append(cells[0] if texts == 1 else (cells[0], cells[1]))
         block.carried.append(cells[texts:] if columns.id is not None else [number, *cells[texts:]])
@@ -119,23 +124,31 @@ def complaint(fault: Fault, max_length: int) -> str:
     """Say what is wrong with a row and what can be done, without its text."""
     if fault["fault"] == OVER_LONG:
         told = f"over-long, {fault['tokens']} tokens where the model reads {max_length}; --truncate cuts such texts"
+    elif fault["fault"] == MALFORMED:
+        told = f"{MALFORMED}, {fault['why']}"
     else:
         told = f"{fault['fault']}; allowed: text"
     return f"row {fault['row']}: {told}, --on-error skip leaves such rows out"
 
 
-def characters(cells: Cells | None, columns: Columns) -> int:
+def characters(cells: Cells | Malformed, columns: Columns) -> int:
     """Count the characters of a row's texts."""
-    texts = cells[: len(columns.texts)] if cells else ()
+    texts = () if isinstance(cells, Malformed) else cells[: len(columns.texts)]
     return sum(len(cell) for cell in texts if isinstance(cell, str))
 
 
-def _fault(cells: Cells) -> str | None:
-    for cell in cells:
+def _fault(texts: Cells, carried: Cells) -> str | None:
+    for cell in texts:
         if cell is None:
             return MISSING
-        if not isinstance(cell, str) or not is_unicode(cell):
+        if not is_text(cell):
             return NOT_TEXT
         if not cell.strip():
             return EMPTY
-    return None
+    return None if all(map(_can_be_written, carried)) else NOT_TEXT
+
+
+def _can_be_written(cell: Any) -> bool:
+    if isinstance(cell, (list, dict)):
+        cell = json.dumps(cell, ensure_ascii=False, default=str)
+    return not isinstance(cell, str) or is_text(cell)

@@ -23,10 +23,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from plankwise.core.errors import OutputError
-from plankwise.data.streams import kind_of
+from plankwise.data.table_rows import SEPARATORS, check_kind
+from plankwise.data.text_files import kind_of
 from plankwise.deploy.batches import Floats
 from plankwise.deploy.predictor import chosen_labels
-from plankwise.deploy.table_rows import SEPARATORS, check_kind
 
 DECIMALS = 6  # of probabilities in text; Parquet holds them as float32
 ROW_GROUP = 65_536

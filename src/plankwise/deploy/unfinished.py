@@ -25,7 +25,7 @@ from plankwise.core.files import PARTIAL, make_writable_folder, write_json
 
 OUTPUT, ERRORS, PROGRESS, LOCK = "output", "errors.jsonl", "progress.json", "lock"
 HASH_LENGTH = 64
-Fault = Mapping[str, Any]  # `row`, `fault` and numbers
+Fault = Mapping[str, Any]  # `row`, `fault`, numbers, and why a row is malformed; no text
 
 
 class Progress(pydantic.BaseModel):

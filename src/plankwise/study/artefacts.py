@@ -12,6 +12,7 @@ from plankwise.core.errors import DataError, ModelError
 from plankwise.core.recipe import read_recipe
 from plankwise.data.reading import Reading
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
+from plankwise.data.text_files import TextFormat, read_lines
 from plankwise.deploy.batches import Text
 from plankwise.deploy.export import check_request, export
 from plankwise.deploy.manifest import Manifest
@@ -31,6 +32,7 @@ def export_model(
     *,
     recipe: Path | None = None,
     texts: Path | None = None,
+    encoding: str | None = None,
     max_length: int | None = None,
     tolerance: float | None = None,
 ) -> Manifest:
@@ -43,6 +45,7 @@ def export_model(
         precision: of it.
         recipe: whose task and reading to take.
         texts: a text file with a text a line, where there is no recipe.
+        encoding: of that file; UTF-8 by default.
         max_length: tokens of an input, where that alone is to differ from the recipe.
         tolerance: largest change of a probability that is handed out.
 
@@ -55,7 +58,7 @@ def export_model(
         raise DataError("give either a recipe or a file of texts, not both")
     material = _Material() if found is None else _of_recipe(found, model)
     if texts is not None:
-        lines = _lines(texts)
+        lines = _lines(texts, TextFormat(encoding))
         material = _Material(lines, lines)
     reading = material.reading
     if max_length is not None:
@@ -110,12 +113,8 @@ def _sample(split: Dataset, most: int) -> list[Text]:
     return list(chosen["text"])
 
 
-def _lines(path: Path) -> list[Text]:
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read the texts {path}: {getattr(error, 'strerror', None) or error}") from None
-    found: list[Text] = [line for line in lines if line]
+def _lines(path: Path, form: TextFormat) -> list[Text]:
+    found: list[Text] = [line for line in read_lines(path, form.encoding) if line]
     if not found:
         raise DataError(f"{path} holds no text; one a line is needed")
     return found

@@ -10,6 +10,7 @@ from typing import Any
 from plankwise.core.errors import DataError, suggest
 from plankwise.core.runtime import default_device
 from plankwise.data.task import TEST
+from plankwise.data.text_files import TextFormat
 from plankwise.encoder.checkpoint import load_tokenizer, load_trained
 from plankwise.study.benchmark import THROUGHPUT_TEXTS
 from plankwise.study.compare import score_interval
@@ -44,7 +45,13 @@ def evaluate(model: Path, recipe: Recipe, split: str) -> dict[str, Any]:
 
 
 def bench(
-    models: Sequence[str], recipe: Recipe | None, texts: Path | None, column: str, threads: int | None, **terms: Any
+    models: Sequence[str],
+    recipe: Recipe | None,
+    texts: Path | None,
+    column: str,
+    threads: int | None,
+    form: TextFormat | None = None,
+    **terms: Any,
 ) -> dict[str, Any]:
     """Time models against the first of them, on a recipe's test texts as its model reads them, or on those of a file.
 
@@ -55,7 +62,7 @@ def bench(
         raise DataError("give either --recipe, for the test texts of its task, or --texts FILE")
     used = threads or os.cpu_count() or 1
     if texts is not None:
-        return compare(models, Terms(texts_of_file(texts, column, THROUGHPUT_TEXTS), used, **terms))
+        return compare(models, Terms(texts_of_file(texts, column, THROUGHPUT_TEXTS, form), used, **terms))
     assert recipe is not None
     given = texts_of_split(recipe.task.load().splits[TEST], THROUGHPUT_TEXTS)
     return compare(models, Terms(given, used, recipe.model.reading, **terms))

@@ -11,9 +11,10 @@ import numpy as np
 from datasets import Dataset
 from tokenizers import Tokenizer
 
-from plankwise.core.errors import DataError, suggest
+from plankwise.core.errors import DataError
 from plankwise.data.reading import check_reading
-from plankwise.data.tables import read_table
+from plankwise.data.table_rows import read_table
+from plankwise.data.text_files import TextFormat, kind_of, read_lines
 from plankwise.deploy.batches import (
     MASK,
     Encoded,
@@ -62,13 +63,13 @@ def texts_of_split(split: Dataset, most: int) -> list[Text]:
     return [(str(text), str(other)) for text, other in zip(texts, chosen[_PAIR][:], strict=True)]
 
 
-def texts_of_file(path: Path, column: str, most: int) -> list[Text]:
+def texts_of_file(path: Path, column: str, most: int, form: TextFormat | None = None) -> list[Text]:
     """Choose at most so many texts of a file, evenly: lines of `.txt`, else a column of a table, without empty ones.
 
     Raises:
         DataError: if it cannot be read, has no such column, or holds no text.
     """
-    texts = [text for text in _read(path, column) if isinstance(text, str) and text.strip()]
+    texts = [text for text in _read(path, column, form or TextFormat()) if isinstance(text, str) and text.strip()]
     if not texts:
         raise DataError(f"{path} holds no text")
     return [texts[index] for index in _evenly(len(texts), most)]
@@ -115,13 +116,8 @@ def _evenly(total: int, most: int) -> list[int]:
     return numbers
 
 
-def _read(path: Path, column: str) -> list[Any]:
-    if path.suffix.lower() != ".txt":
-        frame = read_table(path)
-        if column not in frame.columns:
-            raise DataError(f"{path}: there is no column '{column}'; {suggest(column, frame.columns)}")
-        return list(frame[column])
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {error}") from None
+def _read(path: Path, column: str, form: TextFormat) -> list[Any]:
+    fault = form.fault(path)
+    if fault is not None:
+        raise DataError(fault)
+    return read_lines(path, form.encoding) if kind_of(path) == ".txt" else read_table(path, [column], form)[column]
