@@ -20,7 +20,7 @@ from plankwise.data.reading import Reading
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
 from plankwise.encoder.quantized import refuse_quantized
 from plankwise.training.distillation import Lesson, Subject, lesson
-from plankwise.training.evaluate import predict_logits
+from plankwise.training.evaluate import predict_logits, warn_of_one_answer
 from plankwise.training.fit import Fitted, Training, fit, uses_bf16
 from plankwise.training.listening import Depth, depths_of
 from plankwise.training.losses import Loss, over_windows
@@ -172,12 +172,18 @@ def _material(model: PreTrainedModel, job: Job, teach: Teach) -> Iterator[Materi
     labels = job.task.splits[DEVELOPMENT].with_format("numpy")["label"][:]
     metric = METRICS[job.task.metrics[0]]
     pooling = None if job.reading.windows is None else job.reading.windows.pooling
+
+    def evaluate(current: PreTrainedModel) -> float:
+        logits = predict_logits(current, job.tokenizer, development, pooling)
+        warn_of_one_answer(labels, logits, job.task, DEVELOPMENT)
+        return metric(labels, logits)
+
     with teach(examples) as taught:
         yield Material(
             [{**each, "example": at} for at, each in enumerate(examples)] if taught.numbered else examples,
             Collator(job.tokenizer),
             taught.loss if pooling is None else over_windows(taught.loss, pooling),
-            evaluate=lambda current: metric(labels, predict_logits(current, job.tokenizer, development, pooling)),
+            evaluate=evaluate,
         )
 
 

@@ -51,7 +51,7 @@ def estimate(checked: Checked) -> list[dict[str, Any]]:
 @contextmanager
 def _quietly() -> Iterator[None]:
     before = logging.root.manager.disable
-    logging.disable(logging.INFO)  # a rehearsal's scores are no news
+    logging.disable(logging.WARNING)  # a rehearsal's scores are no news
     try:
         yield
     finally:

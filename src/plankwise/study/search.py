@@ -32,7 +32,12 @@ from plankwise.study.storage import reachable
 from plankwise.study.trials import Claim, Row, Trials
 
 logger = logging.getLogger(__name__)
-LOUD = ("plankwise.training", "plankwise.methods", "plankwise.study.stages")  # a study trains hundreds of times
+LOUD = (
+    "plankwise.core.progress",
+    "plankwise.training",
+    "plankwise.methods",
+    "plankwise.study.stages",
+)  # a study trains hundreds of times
 STUDY, TABLE, DATABASE, TRIALS, BASELINES = "study.yaml", "trials.csv", "trials.db", "trials", "baselines"
 POLL_SECONDS = 2.0
 

@@ -29,6 +29,7 @@ from plankwise.training.trainer import ExactTrainer, LengthGrouped, Material, On
 
 logger = logging.getLogger(__name__)
 CURVES = "curves"
+STEPS_PER_LOSS = 20  # at most: lines of progress show the loss of so many steps
 Positive = Annotated[float, pydantic.Field(gt=0)]
 Count = Annotated[int, pydantic.Field(ge=1)]
 
@@ -120,7 +121,7 @@ def fit(
         on_step: called as `(step, planned_steps)` before each step.
         judge_from: share of the steps before which an evaluation is recorded, but can neither be the best nor count
             towards early stopping. The last step is always evaluated.
-        progress: title of the progress bar; none without it.
+        progress: title of the progress bar; without it none is drawn, and lines of the log name the folder.
 
     Raises:
         CheckpointError: if a checkpoint is damaged or belongs to another training.
@@ -128,8 +129,9 @@ def fit(
     """
     check_training(training)
     total = planned_steps(len(material.examples), training)
-    logger.info("%s: %d steps on %d examples", progress or folder.name, total, len(material.examples))
-    stopwatch, bar = Stopwatch(), ProgressBar(progress)
+    title = progress or folder.name
+    logger.info("%s: %d steps on %d examples", title, total, len(material.examples))
+    stopwatch, bar = Stopwatch(), ProgressBar(title, shown=progress is not None)
     trainer = _trainer(model, material, training, total, seed, folder, judge_from)
     hooks = [hook for hook in (material.at_step, on_step) if hook is not None]
     for callback in (Steps(seed, total, hooks), stopwatch, Watch(), bar):
@@ -252,7 +254,7 @@ def _arguments(
         load_best_model_at_end=scored and training.keep == "best",
         metric_for_best_model="judged" if scored else None,
         greater_is_better=True if scored else None,
-        logging_steps=max(1, total // 50),
+        logging_steps=max(1, min(total // 50, STEPS_PER_LOSS)),
         logging_nan_inf_filter=False,
         remove_unused_columns=False,
         restore_callback_states_from_checkpoint=True,
