@@ -133,7 +133,7 @@ def muted(*names: str | None) -> Iterator[None]:
 def quiet_loading() -> Iterator[None]:
     """Hide the bars and notices of Transformers and the Hub's client for a while; all is as before afterwards."""
     with ExitStack() as stack:
-        from huggingface_hub.utils import are_progress_bars_disabled  # heavy: not for `--help`
+        from huggingface_hub.utils import are_progress_bars_disabled  # type: ignore[attr-defined]  # heavy: not for --help
         from transformers.utils import logging as notices
 
         if not _verbose:

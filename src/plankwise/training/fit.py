@@ -8,7 +8,6 @@ it does in `on_step`.
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import math
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import pydantic
 from transformers import PreTrainedModel, PrinterCallback, TrainingArguments
 
 from plankwise.core.errors import RecipeError
+from plankwise.core.packages import require
 from plankwise.core.recipe import settings, to_plain
 from plankwise.core.runtime import bf16_is_fast, default_device, process_count, wait_for_everyone
 from plankwise.data.encoding import lengths_of
@@ -219,8 +219,8 @@ def check_training(training: Training) -> None:
             f"batch_size {training.batch_size} does not divide into {parts} parts "
             "(processes times gradient_accumulation)"
         )
-    if training.log_to != "none" and importlib.util.find_spec(training.log_to) is None:
-        raise RecipeError(f"log_to {training.log_to}: install it by pip install 'plankwise[{training.log_to}]'")
+    if training.log_to != "none":
+        require(f"log_to {training.log_to}", training.log_to, error=RecipeError)
 
 
 def uses_bf16(training: Training) -> bool:
