@@ -24,7 +24,7 @@ _QUIET = {  # read by libraries when they are imported; what the user has set st
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "TQDM_DISABLE": "1",
 }
-_UsageFault: type[BaseException] = typer.BadParameter.__mro__[2]  # ClickException, of click or, in newer versions, of Typer's copy of it
+_UsageFault: type[BaseException] = typer.BadParameter.__mro__[2]  # ClickException, of click or of Typer's copy of it
 _INTERRUPTED = 130
 
 

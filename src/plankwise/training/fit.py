@@ -8,6 +8,7 @@ it does in `on_step`.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from plankwise.core.recipe import settings, to_plain
 from plankwise.core.runtime import bf16_is_fast, default_device, process_count, wait_for_everyone
 from plankwise.data.encoding import lengths_of
 from plankwise.training import checkpoints
-from plankwise.training.callbacks import Epochs, Patience, Steps, Stopwatch, Watch, curves_callback
+from plankwise.training.callbacks import Epochs, Patience, Rehearsal, Steps, Stopwatch, Watch, curves_callback
 from plankwise.training.progress import ProgressBar
 from plankwise.training.trainer import ExactTrainer, LengthGrouped, Material, OnStep, Order
 
@@ -107,6 +108,7 @@ def fit(
     on_step: OnStep | None = None,
     judge_from: float = 0.0,
     progress: str | None = None,
+    rehearsal: Rehearsal | None = None,
 ) -> Fitted:
     """Train `model` in place; go on from the newest whole checkpoint in `folder` if there is one.
 
@@ -122,6 +124,7 @@ def fit(
         judge_from: share of the steps before which an evaluation is recorded, but can neither be the best nor count
             towards early stopping. The last step is always evaluated.
         progress: title of the progress bar; without it none is drawn, and lines of the log name the folder.
+        rehearsal: times steps that are only tried out; nothing is scored or saved then.
 
     Raises:
         CheckpointError: if a checkpoint is damaged or belongs to another training.
@@ -132,10 +135,13 @@ def fit(
     title = progress or folder.name
     logger.info("%s: %d steps on %d examples", title, total, len(material.examples))
     stopwatch, bar = Stopwatch(), ProgressBar(title, shown=progress is not None)
-    trainer = _trainer(model, material, training, total, seed, folder, judge_from)
+    if rehearsal is not None:
+        material = dataclasses.replace(material, evaluate=None)
+    trainer = _trainer(model, material, training, total, seed, folder, judge_from, saved=rehearsal is None)
     hooks = [hook for hook in (material.at_step, on_step) if hook is not None]
-    for callback in (Steps(seed, total, hooks), stopwatch, Watch(), bar):
-        trainer.add_callback(callback)
+    for callback in (Steps(seed, total, hooks), stopwatch, Watch(), bar, rehearsal):
+        if callback is not None:
+            trainer.add_callback(callback)
     checkpoint = checkpoints.newest(folder, _fingerprint(material, training, seed))
     wait_for_everyone()
     if checkpoint is not None and checkpoints.is_finished(checkpoint):
@@ -158,6 +164,7 @@ def _trainer(
     seed: int,
     folder: Path,
     judge_from: float,
+    saved: bool,
 ) -> ExactTrainer:
     scored = material.evaluate is not None
     per_epoch = math.ceil(len(material.examples) / training.batch_size)
@@ -168,7 +175,7 @@ def _trainer(
         judge_from * total,
         _fingerprint(material, training, seed),
         model=model,
-        args=_arguments(training, per_epoch, total, seed, folder, scored),
+        args=_arguments(training, per_epoch, total, seed, folder, scored, saved),
         eval_dataset=[material.examples[0]],
         callbacks=[Epochs(order, per_epoch)],
     )
@@ -229,7 +236,7 @@ def uses_bf16(training: Training) -> bool:
 
 
 def _arguments(
-    training: Training, per_epoch: int, total: int, seed: int, folder: Path, scored: bool
+    training: Training, per_epoch: int, total: int, seed: int, folder: Path, scored: bool, saved: bool
 ) -> TrainingArguments:
     device = default_device()
     parts = training.gradient_accumulation * process_count()
@@ -248,7 +255,7 @@ def _arguments(
         use_cpu=device.type == "cpu",
         eval_strategy="steps" if scored else "no",
         eval_steps=interval,
-        save_strategy="steps",
+        save_strategy="steps" if saved else "no",
         save_steps=interval,
         save_total_limit=2,
         load_best_model_at_end=scored and training.keep == "best",
