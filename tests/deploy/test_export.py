@@ -184,9 +184,7 @@ def test_a_runtime_that_is_not_there_is_named(source, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name.startswith("onnx") else real(name))
     with pytest.raises(ModelError, match=r"artefact needs onnxruntime: pip install 'plankwise\[onnx\]'"):
         Predictor(tmp_path / "artefact")
-    with pytest.raises(
-        ModelError, match=r"onnx and onnxruntime and onnxscript: pip install 'plankwise\[onnx\]'"
-    ):
+    with pytest.raises(ModelError, match=r"onnx and onnxruntime and onnxscript: pip install 'plankwise\[onnx\]'"):
         export(source, tmp_path / "other", to="onnx", precision="fp32")
     assert not (tmp_path / "other").exists()
 

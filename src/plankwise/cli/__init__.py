@@ -38,7 +38,7 @@ def main() -> None:
 
 def _run() -> int:
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="plankwise", standalone_mode=False)
     except PlankwiseError as error:
         return _complain(str(error), error.exit_code)
     except _UsageFault as error:
@@ -63,6 +63,10 @@ def _complain_of_usage(error: BaseException) -> int:
     context = getattr(error, "ctx", None)
     hint = f"; see {context.command_path} --help" if context is not None else ""
     message = " ".join(error.format_message().split()).rstrip(".")  # type: ignore[attr-defined]
+    names = getattr(getattr(error, "param", None), "opts", ())
+    given = next((value for name, value in zip(sys.argv, sys.argv[1:], strict=False) if name in names), None)
+    if given is not None:
+        message = message.replace("Invalid value for", f"Invalid value '{given}' for", 1)
     return _complain(f"{message[:1].lower()}{message[1:]}{hint}", 2)
 
 

@@ -79,8 +79,8 @@ def rehearse_fine_tuning(
 def _rehearse_training(
     stage: str, model: PreTrainedModel, job: Job, training: Training, seconds: float
 ) -> dict[str, Any]:
-    examples, timed = _examples(job), Rehearsal(seconds)
-    few = dataclasses.replace(_few(job, training.batch_size, stage, examples), rehearsal=timed)
+    examples = _examples(job)
+    few, timed = _few(job, training.batch_size, stage, examples, seconds)
     train_on_task(model, few, _short(training), "rehearsal")
     return _row(stage, model, examples, training, timed.seconds_per_step)
 
@@ -120,7 +120,9 @@ def _rehearse_step(
     stage: str, step: Method, model: PreTrainedModel, job: Job, seconds: float
 ) -> tuple[dict[str, Any], PreTrainedModel, Job]:
     """Try out one step; also give a random model of the shape that it leaves, and the job with its tokenizer."""
-    examples, notes, timed = _examples(job), dict[str, Any](), Rehearsal(seconds)
+    examples, notes = _examples(job), dict[str, Any]()
+    batch_size = BATCH_SIZE if step.training is None else step.training.batch_size
+    few, timed = _few(job, batch_size, stage, examples, seconds)
     plan_on = getattr(step, "plan_on", None)  # of methods whose plan hangs on the texts
     if plan_on is None:
         config = step.plan(model.config)
@@ -128,9 +130,7 @@ def _rehearse_step(
         config, tokenizer, counting = plan_on(model.config, job)
         notes["seconds"] = {"counting": counting}
     if plan_on is None or step.training is not None:
-        batch_size = BATCH_SIZE if step.training is None else step.training.batch_size
-        few = _few(job, batch_size, stage, examples)
-        _squeezed(step).compress(model, dataclasses.replace(few, note=notes.__setitem__, rehearsal=timed))
+        _squeezed(step).compress(model, dataclasses.replace(few, note=notes.__setitem__))
     after = _random_model(config, job.task)
     row = _step_row(stage, after, examples, step, notes, timed.seconds_per_step)
     return row, after, job if plan_on is None else dataclasses.replace(job, tokenizer=tokenizer)
@@ -171,32 +171,37 @@ def _step_row(
     return {**row, "seconds": row["seconds"] + beside + answered}
 
 
-def _few(job: Job, batch_size: int, name: str, examples: int) -> Job:
-    """Cut the job's task down to a few batches of rows, as long as batches are on average."""
-    task, train = job.task, job.task.splits[TRAIN].shuffle(seed=0)
+def _few(job: Job, batch_size: int, name: str, examples: int, seconds: float) -> tuple[Job, Rehearsal]:
+    """Cut the job's task down to a few batches of rows, as long as batches are on average, and time them."""
+    scale, task, train = 1.0, job.task, job.task.splits[TRAIN].shuffle(seed=0)
     if task.kind == "masked_lm":  # a text of a corpus is several examples, all of a length; these have to fill a block
         rows = min(len(train), math.ceil(REHEARSED_BATCHES * batch_size * len(train) / examples))
         chosen, scored = list(range(rows)), rows
     else:
-        chosen, scored = _usual(train.select(range(min(len(train), SAMPLED_TEXTS))), job, batch_size), 2
+        chosen, scale = _usual(train.select(range(min(len(train), SAMPLED_TEXTS))), job, batch_size)
+        scored = 2
     few = {
         TRAIN: train.select(chosen),
         DEVELOPMENT: task.splits[DEVELOPMENT].select(range(min(scored, len(task.splits[DEVELOPMENT])))),
     }
     hashes = {part: f"{name}/{part}" for part in few}
     smaller = dataclasses.replace(task, splits=DatasetDict(few), hashes=hashes)
-    return dataclasses.replace(job, task=smaller, folder=job.folder / name, cache=job.folder / "blocks")
+    timed, folder, cache = Rehearsal(seconds, scale), job.folder / name, job.folder / "blocks"
+    return dataclasses.replace(job, task=smaller, folder=folder, cache=cache, rehearsal=timed), timed
 
 
-def _usual(texts: Dataset, job: Job, batch_size: int) -> list[int]:
-    """Choose rows that make up batches of about the mean number of padded tokens, as training would batch them."""
+def _usual(texts: Dataset, job: Job, batch_size: int) -> tuple[list[int], float]:
+    """Choose rows that make up batches of about the mean number of padded tokens, as training would batch them.
+
+    Also give how many times as many tokens the mean has: where texts are short or long, no batch is near it.
+    """
     lengths = lengths_of(encode(texts, job.tokenizer, job.reading))
     order = list(LengthGrouped(lengths, batch_size, seed=0))
     batches = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
     padded = [len(batch) * max(lengths[row] for row in batch) for batch in batches]
     mean = sum(padded) / len(padded)
     nearest = sorted(range(len(batches)), key=lambda at: abs(padded[at] - mean))[:REHEARSED_BATCHES]
-    return [row for at in nearest for row in batches[at]]
+    return [row for at in nearest for row in batches[at]], mean * len(nearest) / sum(padded[at] for at in nearest)
 
 
 def _short(training: Training) -> Training:

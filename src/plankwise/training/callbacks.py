@@ -105,15 +105,16 @@ class Rehearsal(TrainerCallback):  # type: ignore[misc]
     The first steps of a process allocate memory and choose kernels: they are left out, unless there are no others.
     """
 
-    def __init__(self, seconds: float) -> None:
-        self._limit, self._begun, self._last, self._steps = seconds, 0.0, 0.0, 0
+    def __init__(self, seconds: float, scale: float = 1.0) -> None:
+        """Set the bound, and how many times as long a step of the whole training takes as one that is tried out."""
+        self._limit, self._scale, self._begun, self._last, self._steps = seconds, scale, 0.0, 0.0, 0
         self._first: list[float] = []
         self._timed: list[float] = []
 
     @property
     def seconds_per_step(self) -> float:
         """The median over the steps that count; 0 if there was none."""
-        return statistics.median(self._timed or self._first or [0.0])
+        return self._scale * statistics.median(self._timed or self._first or [0.0])
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Begin with the warm-up."""
