@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import stat
 from pathlib import Path
 
 import pytest
 
+import tiny
 from plankwise.core.errors import OutputError
 from plankwise.core.files import contents, make_writable_folder, sha256, whole_folder, write_json, write_text
+from plankwise.encoder.checkpoint import save
 
 UNWRITABLE = "gut bis hier \ud800"  # a lone surrogate fails while the file is being written
 
@@ -101,6 +105,44 @@ class TestWholeFolder:
         with whole_folder(tmp_path / "model") as place:
             assert list(place.iterdir()) == []
         assert tree(tmp_path) == {"model": None}
+
+
+@pytest.fixture(params=[0o022, 0o077, 0o027], ids=oct)
+def umask(request):
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+class TestModes:
+    def test_are_those_of_the_umask(self, tmp_path, umask):
+        write_text(tmp_path / "a.txt", "text")
+        with whole_folder(tmp_path / "model") as place:
+            (place / "deep").mkdir(mode=0o700)
+            (place / "deep" / "weights").touch(mode=0o600)
+            (place / "tool.py").touch(mode=0o755)
+        modes = {path.relative_to(tmp_path).as_posix(): mode(path) for path in tmp_path.rglob("*")}
+        assert modes == {
+            "a.txt": 0o666 & ~umask,
+            "model": 0o777 & ~umask,
+            "model/deep": 0o777 & ~umask,
+            "model/deep/weights": 0o666 & ~umask,
+            "model/tool.py": 0o666 & ~umask,
+        }
+
+    def test_of_a_private_folder_let_only_the_owner_in(self, tmp_path, umask):
+        with whole_folder(tmp_path / "notes", private=True) as place:
+            (place / "text").touch(mode=0o600)
+        assert mode(tmp_path / "notes") == 0o700
+        assert mode(tmp_path / "notes" / "text") == 0o600
+
+    def test_of_a_model(self, tmp_path, umask):
+        save(tiny.model(layers=1), tiny.tokenizer(), tmp_path / "model")
+        assert {mode(path) for path in (tmp_path / "model").iterdir()} == {0o666 & ~umask}
 
 
 class TestWritableFolder:

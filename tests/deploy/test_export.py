@@ -182,9 +182,9 @@ def test_a_runtime_that_is_not_there_is_named(source, tmp_path, monkeypatch):
     export(source, tmp_path / "artefact", to="onnx", precision="fp32")
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name.startswith("onnx") else real(name))
-    with pytest.raises(ModelError, match="artefact needs onnxruntime, which is not installed: pip install onnxruntime"):
+    with pytest.raises(ModelError, match=r"artefact needs onnxruntime: pip install 'plankwise\[onnx\]'"):
         Predictor(tmp_path / "artefact")
-    with pytest.raises(ModelError, match=r"--to onnx needs onnx and onnxruntime and onnxscript: pip install"):
+    with pytest.raises(ModelError, match=r"onnx and onnxruntime and onnxscript: pip install 'plankwise\[onnx\]'"):
         export(source, tmp_path / "other", to="onnx", precision="fp32")
     assert not (tmp_path / "other").exists()
 

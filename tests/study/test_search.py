@@ -369,6 +369,21 @@ def test_a_storage_out_of_reach_is_one_line(
     assert "secret" not in line
 
 
+def test_a_database_whose_driver_is_missing_is_refused_before_anything_is_written(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("psycopg", "psycopg2"):
+        monkeypatch.setitem(sys.modules, name, None)
+    path = place / "driver.yaml"
+    path.write_text(f"{GRID}storage: postgresql://user:secret@host/name\n")
+    for more in ([], ["--dry-run"]):
+        assert tiny.call(monkeypatch, "study", path, "--out", tmp_path / "out", *more) == 2
+        (line,) = [each for each in capsys.readouterr().err.splitlines() if each.startswith("plankwise:")]
+        shown = "the storage postgresql://user:***@host/name"
+        assert line == f"plankwise: {shown} needs psycopg2: pip install 'plankwise[postgresql]'"
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_that_another_worker_is_just_taking_is_no_foreign_one(place: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()

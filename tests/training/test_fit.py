@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from plankwise.core.errors import CheckpointError, TrainingError
 from plankwise.data.encoding import Collator, encode
 from plankwise.data.reading import Reading
 from plankwise.training import trainer
+from plankwise.training.callbacks import WARM_UP_STEPS, Rehearsal
 from plankwise.training.checkpoints import newest, seal
 from plankwise.training.fit import Fitted, Training, fit, planned_steps
 from plankwise.training.losses import task_loss
@@ -182,3 +185,25 @@ def test_the_order_of_many_examples_takes_little_memory() -> None:
     with Counting():
         assert next(iter(Order(1_000_000, seed=3))) >= 0
     assert max(made) <= 10_000
+
+
+def test_where_there_is_no_terminal_a_line_says_how_far_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "plankwise")
+    train(tmp_path, progress="baseline")
+    lines = [each.getMessage() for each in caplog.records if each.name == "plankwise.core.progress"]
+    assert len(lines) == 12
+    pattern = r"baseline: step {} of 12 \({}%\), loss \d\.\d{{3}}, learning rate {}{}"
+    assert re.fullmatch(pattern.format(6, 50, "0.00064", r", \d+ s left"), lines[5]), lines[5]
+    assert re.fullmatch(pattern.format(12, 100, "9.1e-05", ""), lines[-1]), lines[-1]
+
+
+def test_a_rehearsal_scores_and_saves_nothing_and_ends_in_time(tmp_path: Path) -> None:
+    whole, short = Rehearsal(seconds=60), Rehearsal(seconds=0)
+    fitted = train(tmp_path / "whole", scores=[0.5] * 9, rehearsal=whole)
+    assert fitted.steps == 12
+    assert fitted.history == []
+    assert len(whole._timed) == 12 - WARM_UP_STEPS
+    assert 0 < whole.seconds_per_step <= fitted.train_seconds
+    assert train(tmp_path / "short", rehearsal=short).steps == 1
+    assert short.seconds_per_step > 0
+    assert not list(tmp_path.rglob("checkpoint-*"))

@@ -5,29 +5,89 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import typer
 
 from plankwise.cli import data, deploying, experiments, looks  # importing them is what registers their verbs
-from plankwise.cli.options import app
+from plankwise.cli.options import VERBOSE, app
 from plankwise.core.errors import PlankwiseError
+from plankwise.core.progress import set_verbose
 
 __all__ = ["app", "data", "deploying", "experiments", "looks", "main"]
+_QUIET = {  # read by libraries when they are imported; what the user has set stays
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DATASETS_VERBOSITY": "error",
+    "HF_HUB_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TQDM_DISABLE": "1",
+}
+_UsageFault: type[BaseException] = typer.BadParameter.__mro__[2]  # ClickException, of click or of Typer's copy of it
+_INTERRUPTED = 130
 
 
 def main() -> None:
     """Run the command line; a user's mistake ends in one line on standard error and exit code 2."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for name in ("httpx", "accelerate", "datasets", "torch.distributed"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    verbose = VERBOSE in sys.argv[1:]  # wherever it is: libraries have to know before they are imported
+    sys.argv[1:] = [each for each in sys.argv[1:] if each != VERBOSE]
+    with _logging_to_stderr(verbose):
+        raise SystemExit(_run())
+
+
+def _run() -> int:
     try:
-        app()
+        code = app(prog_name="plankwise", standalone_mode=False)
     except PlankwiseError as error:
-        typer.echo(f"plankwise: {error}", err=True)
-        raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        typer.echo("plankwise: interrupted; a run goes on with --resume", err=True)
-        raise SystemExit(130) from None
+        return _complain(str(error), error.exit_code)
+    except _UsageFault as error:
+        return _complain_of_usage(error)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _INTERRUPTED
+    if code == _INTERRUPTED:
+        return _complain("interrupted; a run goes on with --resume", _INTERRUPTED)
+    return code if isinstance(code, int) else 0
+
+
+def _complain(message: str, code: int) -> int:
+    typer.echo(f"plankwise: {message}", err=True)
+    return code
+
+
+def _complain_of_usage(error: BaseException) -> int:
+    """Show Click's complaint as one line, and the help where a verb is missing altogether."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()  # type: ignore[attr-defined]
+        return 2
+    context = getattr(error, "ctx", None)
+    hint = f"; see {context.command_path} --help" if context is not None else ""
+    message = " ".join(error.format_message().split()).rstrip(".")  # type: ignore[attr-defined]
+    names = getattr(getattr(error, "param", None), "opts", ())
+    given = next((value for name, value in zip(sys.argv, sys.argv[1:], strict=False) if name in names), None)
+    if given is not None:
+        message = message.replace("Invalid value for", f"Invalid value '{given}' for", 1)
+    return _complain(f"{message[:1].lower()}{message[1:]}{hint}", 2)
+
+
+@contextmanager
+def _logging_to_stderr(verbose: bool) -> Iterator[None]:
+    """Log to standard error: plankwise's own lines and, unless the user wants it all, nobody else's below an error."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    for name, value in ({} if verbose else _QUIET).items():
+        os.environ.setdefault(name, value)
+    root, own, python = logging.getLogger(), logging.getLogger("plankwise"), logging.getLogger("py.warnings")
+    before = [(each, each.level) for each in (root, own, python)]
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    root.setLevel(logging.INFO if verbose else logging.ERROR)
+    own.setLevel(logging.INFO)
+    python.setLevel(logging.NOTSET if verbose else logging.ERROR)
+    logging.captureWarnings(True)
+    set_verbose(verbose)
+    try:
+        yield
+    finally:
+        set_verbose(False)
+        logging.captureWarnings(False)
+        for each, level in before:
+            each.setLevel(level)

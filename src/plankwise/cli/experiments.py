@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Annotated
@@ -26,6 +25,7 @@ from plankwise.cli.options import (
     run_or_plan,
 )
 from plankwise.core.errors import RecipeError
+from plankwise.core.packages import require
 
 
 @app.command()
@@ -129,9 +129,7 @@ def study(
     as_json: AsJson = False,
 ) -> None:
     """Vary hyperparameters of a recipe, one trial for each setting and seed, and say what they do to the score."""
-    missing = [each for each in ("optuna", "matplotlib") if importlib.util.find_spec(each) is None]
-    if missing:
-        raise RecipeError(f"a study needs {' and '.join(missing)}: pip install 'plankwise[study]'")
+    require("a study", "optuna", "matplotlib", error=RecipeError)
     from plankwise.study.hyperparameters import read_study
 
     plan = read_study(recipe, overrides or [])

@@ -16,8 +16,19 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Makes BERT-class encoders small and fast, and proves what was kept.",
 )
+
+VERBOSE = "--verbose"
+
+
+@app.callback()
+def options(
+    verbose: Annotated[
+        bool, typer.Option(VERBOSE, help="Show other libraries' notices and progress bars; before or after the verb.")
+    ] = False,
+) -> None:
+    """Makes BERT-class encoders small and fast, and proves what was kept."""
+
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe.")]
 Out = Annotated[Path, typer.Option(help="Folder of the run.")]

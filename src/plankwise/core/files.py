@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,16 +29,15 @@ def contents(folder: Path) -> set[str]:
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` to `path` in one step: a reader sees the old file or the new one, never a part."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with temporary.open("x", encoding="utf-8") as file:  # not mkstemp, whose files are readable by the owner alone
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -46,19 +47,37 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `path` to fill; it takes the place of `path` only if nothing failed."""
+def whole_folder(path: Path, private: bool = False) -> Iterator[Path]:
+    """Give a temporary folder beside `path` to fill; it takes the place of `path` only if nothing failed.
+
+    Args:
+        path: of the folder.
+        private: whether only the owner may look into it, for the sake of text in it. All else gets the modes that the
+            umask gives, whatever the library that wrote it chose.
+    """
     temporary = path.with_name(f".{path.name}{PARTIAL}")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    temporary.mkdir(mode=0o700 if private else 0o777)
+    allowed = stat.S_IMODE(temporary.stat().st_mode)
     try:
         yield temporary
+        if not private:
+            _open_up(temporary, allowed)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     if path.is_dir():
         shutil.rmtree(path)
     temporary.rename(path)
+
+
+def _open_up(folder: Path, allowed: int) -> None:
+    """Give a folder and all in it the mode of a folder that was just made, files without the right to execute."""
+    folder.chmod(allowed)
+    for each in folder.rglob("*"):
+        if not each.is_symlink():
+            each.chmod(allowed if each.is_dir() else allowed & 0o666)
 
 
 def make_writable_folder(path: Path) -> Path:

@@ -171,8 +171,7 @@ def built_once(folder: Path, build: Callable[[Path], None]) -> None:
 
 def _built(folder: Path, build: Callable[[Path], None]) -> PlankwiseError | None:
     try:
-        with whole_folder(folder) as temporary:
-            temporary.chmod(0o700)
+        with whole_folder(folder, private=True) as temporary:
             build(temporary)
             write_json(temporary / SIZES, _sizes(temporary))
     except OSError as error:

@@ -101,8 +101,7 @@ def extract(
     if memory_mb < LEAST_MEMORY_MB:
         raise DataError(f"--memory {memory_mb} is too little; give at least {LEAST_MEMORY_MB} (MB)")
     out = free_folder(out)
-    with whole_folder(out) as made:
-        made.chmod(0o700)  # for the text's sake; it stays so
+    with whole_folder(out, private=True) as made:
         work = made / ".work"
         work.mkdir()
         steps = Steps()

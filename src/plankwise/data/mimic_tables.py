@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING
 import pyarrow as pa
 
 from plankwise.core.errors import DataError, OutputError
+from plankwise.core.packages import require
 from plankwise.core.progress import bar
 
 if TYPE_CHECKING:
@@ -122,10 +123,9 @@ def connect(folder: Path, memory_mb: int) -> DuckDBPyConnection:
     Raises:
         DataError: if DuckDB is not installed.
     """
-    try:
-        import duckdb
-    except ModuleNotFoundError:
-        raise DataError("reading MIMIC-III needs DuckDB: pip install 'plankwise[mimic]'") from None
+    require("reading MIMIC-III", "duckdb", error=DataError)
+    import duckdb
+
     connection = duckdb.connect()
     # Row groups are written as a whole; the default of 122,880 rows would be a gigabyte of notes.
     connection.execute(f"ATTACH {_quoted(str(folder / 'work.duckdb'))} AS work (ROW_GROUP_SIZE 2048)")

@@ -10,6 +10,7 @@ import datasets
 import pydantic
 
 from plankwise.core.errors import DataError
+from plankwise.core.hub import absent, datasets_offline
 from plankwise.core.recipe import settings
 from plankwise.data.labels import LabelNames, check_columns, is_missing, plain
 from plankwise.data.rows import rows_of
@@ -136,8 +137,11 @@ class HubDataset:
     def _rows(self, split: str) -> list[Row]:
         where = f"{self.id}[{split}]"
         try:
-            data = datasets.load_dataset(self.id, self.configuration, split=split)
+            with datasets_offline():
+                data = datasets.load_dataset(self.id, self.configuration, split=split)
         except Exception as error:  # the library raises many kinds, most of them its own
+            if isinstance(error, (ConnectionError, FileNotFoundError)) and not Path(self.id).exists():
+                raise DataError(f"cannot load the dataset {where}: {absent(self.id)}") from None
             lines = str(error).splitlines()
             raise DataError(f"cannot load the dataset {where}: {lines[0] if lines else error!r}") from None
         columns = _columns_of(self)

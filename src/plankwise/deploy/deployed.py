@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import inspect
 import logging
 import os
@@ -14,6 +13,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plankwise.core.errors import ModelError
+from plankwise.core.packages import require
 from plankwise.core.runtime import cpu_flags
 from plankwise.data.reading import Reading
 from plankwise.deploy.manifest import TOKENIZER, Manifest, describe, geometry_of, is_artefact, read_manifest
@@ -129,8 +129,7 @@ def runtime_of(folder: Path, manifest: Manifest, mode: Mode, threads: int | None
         ModelError: if the runtime is not installed, or cannot load the model.
     """
     package = {"openvino": "openvino", "onnx": "onnxruntime", "torch": "torch"}[manifest.runtime]
-    if importlib.util.find_spec(package) is None:
-        raise ModelError(f"{folder} needs {package}, which is not installed: pip install {package}")
+    require(str(folder), package, error=ModelError)
     path, used = folder / manifest.model, threads or os.cpu_count() or 1
     if manifest.runtime == "onnx":
         return OnnxRuntime(path, used, mode)

@@ -6,7 +6,6 @@ What is handed out was run against the torch model on real texts first. The toke
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plankwise.core.errors import ModelError, OutputError, one_of, suggest
 from plankwise.core.files import contents, make_writable_folder, sha256, whole_folder, write_text
+from plankwise.core.packages import require
 from plankwise.core.runtime import cpu_flags, environment, version_of
 from plankwise.data.reading import Reading, check_reading
 from plankwise.deploy import standalone
@@ -110,9 +110,7 @@ def check_request(to: str, precision: str, out: Path) -> RuntimeName:
     runtime = one_of(to, RUNTIMES, "runtime")
     if precision not in PRECISIONS[runtime]:
         raise ModelError(f"no precision '{precision}' for {runtime}; {suggest(precision, PRECISIONS[runtime])}")
-    missing = [name for name in PACKAGES[runtime] if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ModelError(f"--to {runtime} needs {' and '.join(missing)}: pip install 'plankwise[{runtime}]'")
+    require(f"--to {runtime}", *PACKAGES[runtime], error=ModelError)
     if out.exists() and (not out.is_dir() or contents(out)):
         raise OutputError(f"{out} exists already; choose a new or an empty folder")
     make_writable_folder(out.absolute().parent)

@@ -6,17 +6,14 @@ channel. On processors without VNNI their products saturate; there weights get 7
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
-from io import StringIO
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from plankwise.core.progress import hushed
+from plankwise.core.progress import muted
 from plankwise.core.runtime import cpu_flags
 from plankwise.deploy.manifest import INT8_FLAGS
 from plankwise.deploy.tracing import example, free_sizes, traceable
@@ -78,7 +75,7 @@ class Int8Linear(nn.Module):
 
 
 def _export(model: PreTrainedModel, inputs: Sequence[str], path: Path) -> None:
-    with traceable(model, inputs) as classifier, _quiet():
+    with traceable(model, inputs) as classifier, muted("onnxscript", "onnx_ir", "torch.onnx"):
         _swap(classifier)
         program = torch.onnx.export(
             classifier,
@@ -93,14 +90,6 @@ def _export(model: PreTrainedModel, inputs: Sequence[str], path: Path) -> None:
         program.save(str(path))
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress and advice off the standard output."""
-    with warnings.catch_warnings(), redirect_stdout(StringIO()), hushed("onnxscript", "onnx_ir", "torch.onnx"):
-        warnings.simplefilter("ignore")
-        yield
-
-
 def _swap(classifier: nn.Module) -> None:
     for name, module in list(classifier.named_modules()):
         if isinstance(module, QuantizedLinear):
@@ -112,5 +101,5 @@ def _dynamic(source: Path, target: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     reduce = not set(INT8_FLAGS) & set(cpu_flags())
-    with hushed(None):  # the library logs advice as the root
+    with muted(None):  # the library logs advice as the root
         quantize_dynamic(str(source), str(target), per_channel=True, reduce_range=reduce, weight_type=QuantType.QInt8)

@@ -8,16 +8,13 @@ activations into the weights.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from io import StringIO
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
 
-from plankwise.core.progress import hushed
+from plankwise.core.progress import muted
 from plankwise.deploy.runtimes import Inputs
 from plankwise.deploy.tracing import example, traceable
 
@@ -53,8 +50,7 @@ def _converted(model: PreTrainedModel, inputs: Sequence[str]) -> Any:
     import openvino
 
     free = openvino.PartialShape([-1, -1])
-    with traceable(model, inputs) as classifier, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # OpenVINO traces by what torch calls deprecated
+    with traceable(model, inputs) as classifier, muted("openvino"):  # it traces by what torch calls deprecated
         made = openvino.convert_model(
             classifier, example_input=example(inputs), input=[(free, openvino.Type.i64) for _ in inputs]
         )
@@ -68,7 +64,7 @@ def _quantized(converted: Any, inputs: Sequence[str], calibration: Sequence[Inpu
     import nncf
 
     batches = nncf.Dataset(list(calibration), lambda batch: [batch[name] for name in inputs])
-    with _quiet():
+    with muted("nncf"):
         return nncf.quantize(
             converted,
             batches,
@@ -81,7 +77,7 @@ def _quantized(converted: Any, inputs: Sequence[str], calibration: Sequence[Inpu
 def _lighter(converted: Any, precision: str) -> Any:
     import nncf
 
-    with _quiet():
+    with muted("nncf"):
         if precision == "int8-weights":
             return nncf.compress_weights(converted, mode=nncf.CompressWeightsMode.INT8_SYM)
         return nncf.compress_weights(
@@ -92,10 +88,3 @@ def _lighter(converted: Any, precision: str) -> Any:
                 group_size_fallback_mode=nncf.GroupSizeFallbackMode.IGNORE  # a matrix it does not divide is of int8
             ),
         )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep NNCF's progress bars and advice off the standard outputs."""
-    with hushed("nncf"), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-        yield

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from plankwise.core.errors import DataError, OutputError, PlankwiseError
 from plankwise.core.files import sha256
-from plankwise.core.progress import bar
+from plankwise.core.progress import bar, duration
 from plankwise.data.table_rows import check_kind, column_types, hash_and_count, read_rows
 from plankwise.data.text_files import TextFormat
 from plankwise.deploy.batches import Encoded, Text
@@ -198,9 +198,8 @@ def _announce(predictor: Predictor, texts: list[Text], expected: int | None, don
         return
     seconds = predictor.seconds_per_text(texts) * max(0, expected - done)
     runtime = predictor.deployed.runtime
-    size, unit = (1, "s") if seconds < 120 else (60, "min") if seconds < 7200 else (3600, "h")
-    took = f"{seconds / size:.0f} {unit}"
-    logger.info("about %d rows, roughly %s on %s, %d threads", expected - done, took, runtime.name, runtime.threads)
+    took, rows = duration(seconds), expected - done
+    logger.info("about %d rows, roughly %s on %s, %d threads", rows, took, runtime.name, runtime.threads)
 
 
 def _document(unfinished: Unfinished, seconds: float, before: int) -> dict[str, Any]:

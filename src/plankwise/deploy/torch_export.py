@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
 
+from plankwise.core.progress import muted
 from plankwise.deploy.runtimes import FLOAT_TYPES
 from plankwise.deploy.tracing import example, free_sizes, traceable
 
@@ -17,8 +17,7 @@ MODEL = "model.pt2"
 
 def to_torch(model: PreTrainedModel, inputs: Sequence[str], folder: Path, precision: str) -> str:
     """Export a model with its weights cast to fp32, bf16 or fp16 and write it into `folder`; the name of its file."""
-    with traceable(model, inputs) as classifier, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with traceable(model, inputs) as classifier, muted():
         cast = classifier.to(FLOAT_TYPES[precision])
         sizes = free_sizes(model, inputs)
         program = torch.export.export(cast, example(inputs), dynamic_shapes=sizes, strict=False)

@@ -32,6 +32,8 @@ from transformers.utils import cached_file
 
 from plankwise.core.errors import ModelError
 from plankwise.core.files import whole_folder, write_json
+from plankwise.core.hub import looks_like_path, where_to_read
+from plankwise.core.progress import quiet_loading
 from plankwise.encoder.anatomy import KIND, anatomy_of
 from plankwise.encoder.configuration import depth_key
 from plankwise.encoder.quantized import quantized_of
@@ -44,17 +46,19 @@ _GUARDED = (KIND, "layer_types")  # the second is checked against the depth, by 
 _FAULTS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError)
 
 
+@quiet_loading()
 def load_config(source: str) -> PreTrainedConfig:
     """Read a configuration and make sure that the architecture is a supported encoder.
 
     Raises:
         ModelError: if there is none, or it is a decoder or unknown.
     """
-    if _looks_like_path(source) and not Path(source).is_dir():
+    if looks_like_path(source) and not Path(source).is_dir():
         raise ModelError(f"there is no model folder {source}")
+    place = where_to_read(source)
     try:
-        stored, _ = PreTrainedConfig.get_config_dict(source)
-        config = _unguarded(stored) if stored.get(KEY) else AutoConfig.from_pretrained(source)
+        stored, _ = PreTrainedConfig.get_config_dict(place)
+        config = _unguarded(stored) if stored.get(KEY) else AutoConfig.from_pretrained(place)
     except (*_FAULTS, TypeError, AttributeError) as error:
         raise ModelError(f"cannot read a model configuration from {source}: {_first_line(error)}") from None
     anatomy_of(config)
@@ -111,14 +115,16 @@ def load_trained(folder: str) -> PreTrainedModel:
     return model.eval()
 
 
+@quiet_loading()
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     """Load a fast tokenizer.
 
     Raises:
         ModelError: if there is none.
     """
+    place = where_to_read(source)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(place)
     except (*_FAULTS, TypeError, ImportError) as error:
         raise ModelError(f"cannot read a tokenizer from {source}: {_first_line(error)}") from None
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
@@ -134,6 +140,7 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, fold
         write_model(model, tokenizer, temporary)
 
 
+@quiet_loading()
 def write_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> None:
     """Write a model with its tokenizer into a folder that exists."""
     model.save_pretrained(folder)
@@ -166,18 +173,20 @@ def _unguarded(stored: dict[str, Any]) -> PreTrainedConfig:
     return type(AutoConfig.for_model(restored[KIND])).from_dict(restored)
 
 
+@quiet_loading()
 def _load(
     factory: Any, source: str, config: PreTrainedConfig, head_is_new: bool = True, **options: Any
 ) -> PreTrainedModel:
+    place = where_to_read(source)
     try:
         if is_plain(config):
             model, report = factory.from_pretrained(
-                source, config=config, dtype=torch.float32, output_loading_info=True, **options
+                place, config=config, dtype=torch.float32, output_loading_info=True, **options
             )
             lost = [*report["missing_keys"], *(each[0] for each in report["mismatched_keys"])]
         else:
             kind = factory._model_mapping[type(config)] if hasattr(factory, "_model_mapping") else factory
-            model, lost = _load_shaped(kind, source, config)
+            model, lost = _load_shaped(kind, place, config)
     except _FAULTS as error:
         raise ModelError(f"cannot load the weights of {source}: {_first_line(error)}") from None
     assert isinstance(model, PreTrainedModel)
@@ -209,10 +218,6 @@ def _load_shaped(
 def _fits(stored: Tensor, own: Tensor) -> bool:
     """Tell whether a stored tensor can be a model's own; int8 steps are no weights, nor weights steps."""
     return stored.shape == own.shape and stored.is_floating_point() == own.is_floating_point()
-
-
-def _looks_like_path(source: str) -> bool:
-    return source.startswith((".", "/", "~")) or source.count("/") > 1 or Path(source).exists()
 
 
 def _first_line(error: BaseException) -> str:

@@ -19,8 +19,9 @@ from plankwise.data.encoding import Collator, Example, encode
 from plankwise.data.reading import Reading
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
 from plankwise.encoder.quantized import refuse_quantized
+from plankwise.training.callbacks import Rehearsal
 from plankwise.training.distillation import Lesson, Subject, lesson
-from plankwise.training.evaluate import predict_logits
+from plankwise.training.evaluate import predict_logits, warn_of_one_answer
 from plankwise.training.fit import Fitted, Training, fit, uses_bf16
 from plankwise.training.listening import Depth, depths_of
 from plankwise.training.losses import Loss, over_windows
@@ -61,6 +62,7 @@ class Job:
         deliver_tokenizer: takes the tokenizer of the model returned, where it is not the job's own.
         note: writes a key and a JSON value into the step's record. `seconds` names what a method spent besides
             training, such as `{"importance": 12.5}`.
+        rehearsal: times the training where it is only tried out.
     """
 
     task: Task
@@ -75,6 +77,7 @@ class Job:
     cache: Path | None = None
     baseline: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]] | None = None
     deliver_tokenizer: Callable[[PreTrainedTokenizerBase], None] = _keep_own
+    rehearsal: Rehearsal | None = None
 
 
 class Method(Protocol):
@@ -146,6 +149,7 @@ def train_on_task(
             on_step=on_step,
             judge_from=judge_from,
             progress=title if job.progress else None,
+            rehearsal=job.rehearsal,
         )
     job.note("training", dataclasses.asdict(fitted))
     return fitted
@@ -172,12 +176,18 @@ def _material(model: PreTrainedModel, job: Job, teach: Teach) -> Iterator[Materi
     labels = job.task.splits[DEVELOPMENT].with_format("numpy")["label"][:]
     metric = METRICS[job.task.metrics[0]]
     pooling = None if job.reading.windows is None else job.reading.windows.pooling
+
+    def evaluate(current: PreTrainedModel) -> float:
+        logits = predict_logits(current, job.tokenizer, development, pooling)
+        warn_of_one_answer(labels, logits, job.task, DEVELOPMENT)
+        return metric(labels, logits)
+
     with teach(examples) as taught:
         yield Material(
             [{**each, "example": at} for at, each in enumerate(examples)] if taught.numbered else examples,
             Collator(job.tokenizer),
             taught.loss if pooling is None else over_windows(taught.loss, pooling),
-            evaluate=lambda current: metric(labels, predict_logits(current, job.tokenizer, development, pooling)),
+            evaluate=evaluate,
         )
 
 

@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import time
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -28,7 +29,7 @@ from plankwise.data.streams import documents_of, find_files, texts_of
 from plankwise.data.task import DEVELOPMENT, TRAIN
 from plankwise.data.trimming import Counts, always_kept, choose_tokens, count_tokens, trim
 from plankwise.encoder.checkpoint import load_tokenizer
-from plankwise.encoder.embeddings import fixed_rows, keep_tokens, plan_fewer_tokens, tokens_are_unknown
+from plankwise.encoder.embeddings import fixed_rows, keep_tokens, plan_fewer_tokens, tokens_are_unknown, with_tokens
 from plankwise.encoder.low_rank import has_low_rank
 from plankwise.encoder.quantized import refuse_quantized
 from plankwise.methods.method import Job, blocks_for, train_on_task
@@ -37,6 +38,7 @@ from plankwise.training.teacher import Teacher, check_taught
 
 TASK = "task"
 COMPARED_TEXTS = 2000
+PLANNED_TEXTS = 50_000
 
 
 @settings
@@ -81,6 +83,26 @@ class TrimmedVocabulary:
             if self.most is not None and self.most < stay:
                 raise MethodError(f"most {self.most} is too few: {stay} tokens always stay; allowed: from {stay} on")
         return plan_fewer_tokens(config, self.most)
+
+    def plan_on(self, config: PreTrainedConfig, job: Job) -> tuple[PreTrainedConfig, PreTrainedTokenizerBase, float]:
+        """Plan with texts at hand: give the configuration, the tokenizer and the seconds that counting will take.
+
+        Of many texts a sample is counted, so that a few of their rarest tokens are missing.
+        """
+        begun, texts, share = time.perf_counter(), *self._some(job)
+        counts = count_tokens(texts, job.tokenizer)
+        counted = time.perf_counter() - begun
+        kept = choose_tokens(job.tokenizer, counts, self.minimum_count, self.most, fixed_rows(config))
+        planned = plan_fewer_tokens(with_tokens(config, kept), None)
+        return planned, trim(job.tokenizer, kept), counted / share
+
+    def _some(self, job: Job) -> tuple[Iterator[str], float]:
+        """Give texts to count, at most so many, and their share of all as far as that is known."""
+        files, split = self._files(), job.task.splits[TRAIN]
+        if files:
+            return (" ".join(each) for each in islice(documents_of(files, self.text), PLANNED_TEXTS)), 1.0
+        some = split.select(range(min(len(split), PLANNED_TEXTS)))
+        return _texts(some), len(some) / len(split)
 
     def compress(self, model: PreTrainedModel, job: Job) -> PreTrainedModel:
         """Count tokens, keep those that occur, and cut the tokenizer and the embeddings down to them."""

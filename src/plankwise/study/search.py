@@ -28,11 +28,16 @@ from plankwise.study.hyperparameters import Plan, shown, trial_name
 from plankwise.study.pipeline import Checked, run
 from plankwise.study.run_folder import RECIPE
 from plankwise.study.stages import BASELINE
-from plankwise.study.storage import reachable
+from plankwise.study.storage import check_storage, reachable
 from plankwise.study.trials import Claim, Row, Trials
 
 logger = logging.getLogger(__name__)
-LOUD = ("plankwise.training", "plankwise.methods", "plankwise.study.stages")  # a study trains hundreds of times
+LOUD = (
+    "plankwise.core.progress",
+    "plankwise.training",
+    "plankwise.methods",
+    "plankwise.study.stages",
+)  # a study trains hundreds of times
 STUDY, TABLE, DATABASE, TRIALS, BASELINES = "study.yaml", "trials.csv", "trials.db", "trials", "baselines"
 POLL_SECONDS = 2.0
 
@@ -53,6 +58,8 @@ def search(plan: Plan, out: Path, resume: bool = False, train: bool = True) -> l
     """
     if process_count() > 1:
         raise RecipeError("a study runs one process a worker; start the same command several times with --resume")
+    if plan.study.storage is not None:
+        check_storage(plan.study.storage)
     _take_folder(plan, out, resume)
     url = plan.study.storage or f"sqlite:///{(out / DATABASE).resolve()}"
     with reachable(url):

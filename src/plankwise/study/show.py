@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from plankwise.core.progress import duration
 from plankwise.core.records import Entry, Interval, Record
 
 
@@ -65,9 +66,9 @@ def plan_table(plan: list[dict[str, Any]]) -> Table:
             f"{row['parameters'] / 1e6:.2f} M",
             str(row["steps"]),
             f"{row['seconds_per_step']:.3f}",
-            _duration(row["seconds"]),
+            duration(row["seconds"]),
         )
-    table.add_row("all", "", "", "", _duration(sum(row["seconds"] for row in plan)))
+    table.add_row("all", "", "", "", duration(sum(row["seconds"] for row in plan)))
     return table
 
 
@@ -147,7 +148,3 @@ def _interval(value: Interval | None) -> str:
 
 def _cost(entry: Entry) -> tuple[str, str]:
     return f"{entry.cost.parameters / 1e6:.2f} M", f"{entry.cost.size_bytes / 1e6:.1f} MB"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"

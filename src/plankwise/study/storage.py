@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import time
@@ -14,11 +15,38 @@ import sqlalchemy
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from plankwise.core.errors import OutputError
+from plankwise.core.packages import require
 from plankwise.study.hyperparameters import Plan
 from plankwise.study.study_recipe import Range
 
 logger = logging.getLogger(__name__)
 SEED = "seed"
+
+
+def check_storage(url: str) -> None:
+    """Refuse a storage that is no URL, or whose driver is not installed, before anything is written.
+
+    Raises:
+        OutputError: with the command that installs the driver.
+    """
+    with reachable(url):
+        shown = sqlalchemy.make_url(url).render_as_string(hide_password=True)
+        try:
+            with_driver(url).get_dialect().import_dbapi()
+        except ModuleNotFoundError as error:
+            require(f"the storage {shown}", error.name or "its driver", error=OutputError)
+
+
+def with_driver(url: str) -> sqlalchemy.URL:
+    """Read a URL; one of PostgreSQL that names no driver gets the extra's, or psycopg where that alone is installed.
+
+    SQLAlchemy's own choice depends on its version.
+    """
+    read = sqlalchemy.make_url(url)
+    if read.drivername != "postgresql":
+        return read
+    newer = importlib.util.find_spec("psycopg2") is None and importlib.util.find_spec("psycopg") is not None
+    return read.set(drivername="postgresql+psycopg" if newer else "postgresql+psycopg2")
 
 
 @contextmanager
@@ -41,12 +69,13 @@ def reachable(url: str) -> Iterator[None]:
 def open_storage(url: str) -> optuna.storages.RDBStorage:
     """Open a storage, making its tables if need be, also where another worker is making them just now."""
     arguments = {"connect_args": {"timeout": 120}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    place = with_driver(url).render_as_string(hide_password=False)
     for patience in (0.5, 1.0, 2.0, 4.0):
         try:
-            return optuna.storages.RDBStorage(url, engine_kwargs=arguments)
+            return optuna.storages.RDBStorage(place, engine_kwargs=arguments)
         except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError):
             time.sleep(patience)
-    return optuna.storages.RDBStorage(url, engine_kwargs=arguments)
+    return optuna.storages.RDBStorage(place, engine_kwargs=arguments)
 
 
 def distributions(plan: Plan) -> dict[str, BaseDistribution]:

@@ -12,6 +12,7 @@ from plankwise.methods.method import Method
 from plankwise.study.estimate import estimate
 from plankwise.study.hyperparameters import Plan, Setting
 from plankwise.study.plan import Recipe
+from plankwise.study.storage import check_storage
 from plankwise.study.study_recipe import probes
 from plankwise.training.fit import planned_steps
 
@@ -22,6 +23,8 @@ def estimate_study(plan: Plan) -> dict[str, Any]:
     Seconds of a step are those of the first setting; steps are counted for each setting of a grid. For a sampler, whose
     settings are not known yet, every trial counts as the first value of each parameter.
     """
+    if plan.study.storage is not None:
+        check_storage(plan.study.storage)
     settings = plan.grid or (_first(plan),) * plan.settings_count
     rows = estimate(plan.checked(settings[0], plan.study.seeds[0]))
     steps = rows[-len(plan.recipe(settings[0], 0).steps) :]

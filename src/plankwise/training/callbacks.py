@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from plankwise.core.errors import TrainingError
 from plankwise.core.runtime import mix_seed
 
 logger = logging.getLogger(__name__)
+WARM_UP_STEPS = 2
 
 
 class Steps(TrainerCallback):  # type: ignore[misc]
@@ -95,6 +97,37 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         """Log each development score."""
         score = (metrics or {})["eval_score"]
         logger.info("step %d of %d: development score %.4f", state.global_step, state.max_steps, score)
+
+
+class Rehearsal(TrainerCallback):  # type: ignore[misc]
+    """Times the steps of a training that is only tried out, and ends it once it took long enough.
+
+    The first steps of a process allocate memory and choose kernels: they are left out, unless there are no others.
+    """
+
+    def __init__(self, seconds: float, scale: float = 1.0) -> None:
+        """Set the bound, and how many times as long a step of the whole training takes as one that is tried out."""
+        self._limit, self._scale, self._begun, self._last, self._steps = seconds, scale, 0.0, 0.0, 0
+        self._first: list[float] = []
+        self._timed: list[float] = []
+
+    @property
+    def seconds_per_step(self) -> float:
+        """The median over the steps that count; 0 if there was none."""
+        return self._scale * statistics.median(self._timed or self._first or [0.0])
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Begin with the warm-up."""
+        self._begun = self._last = time.perf_counter()
+        self._steps = 0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Take the time since the step before, so that loading the batch counts."""
+        now = time.perf_counter()
+        (self._first if self._steps < WARM_UP_STEPS else self._timed).append(now - self._last)
+        self._last, self._steps = now, self._steps + 1
+        if now - self._begun > self._limit:
+            control.should_training_stop = True
 
 
 def curves_callback(folder: Path) -> TrainerCallback:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,8 +13,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from plankwise.data.encoding import Batch, Collator, Example, encode, flatten, lengths_of, pool, token_budget_batches
 from plankwise.data.reading import Pooling, Reading
 from plankwise.data.task import Task
-from plankwise.training.metrics import METRICS, Array, Floats
+from plankwise.training.metrics import METRICS, Array, Floats, decide, decide_flags
 
+logger = logging.getLogger(__name__)
 TOKENS_PER_BATCH = 4096
 
 
@@ -36,8 +38,29 @@ def predict(
     """Run `model` over one split of `task`, sorted by length, and put the logits back into the split's order."""
     rows = task.splits[split]
     pooling = None if reading.windows is None else reading.windows.pooling
-    logits = predict_logits(model, tokenizer, encode(rows, tokenizer, reading), pooling)
-    return Predictions(list(rows["id"]), np.asarray(rows["label"][:]), logits)
+    logits, labels = predict_logits(model, tokenizer, encode(rows, tokenizer, reading), pooling), rows["label"][:]
+    warn_of_one_answer(np.asarray(labels), logits, task, split)
+    return Predictions(list(rows["id"]), np.asarray(labels), logits)
+
+
+def warn_of_one_answer(labels: Array, logits: Floats, task: Task, split: str) -> None:
+    """Say so where all texts of a split get the same label, or set of labels, though their own differ.
+
+    Args:
+        labels: of the split, [examples] or [examples, classes].
+        logits: of the model, [examples, classes].
+        task: whose labels are named, unless its access is credentialed.
+        split: its name, for the message.
+    """
+    found = decide(logits) if labels.ndim == 1 else decide_flags(logits)
+    if (found != found[0]).any() or (labels == labels[0]).all():
+        return
+    chosen = [found[0]] if labels.ndim == 1 else np.flatnonzero(found[0])
+    names = ", ".join(f"'{task.labels[each]}'" for each in chosen) or "none"
+    same = ("the class " if labels.ndim == 1 else "the same labels, ") + names
+    if task.access == "credentialed":
+        same = "the same class" if labels.ndim == 1 else "the same labels"
+    logger.warning("%s: all %d texts get %s; the model tells nothing apart", split, len(found), same)
 
 
 @torch.inference_mode()

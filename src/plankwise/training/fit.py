@@ -8,7 +8,7 @@ it does in `on_step`.
 
 from __future__ import annotations
 
-import importlib.util
+import dataclasses
 import logging
 import math
 from dataclasses import dataclass
@@ -19,16 +19,18 @@ import pydantic
 from transformers import PreTrainedModel, PrinterCallback, TrainingArguments
 
 from plankwise.core.errors import RecipeError
+from plankwise.core.packages import require
 from plankwise.core.recipe import settings, to_plain
 from plankwise.core.runtime import bf16_is_fast, default_device, process_count, wait_for_everyone
 from plankwise.data.encoding import lengths_of
 from plankwise.training import checkpoints
-from plankwise.training.callbacks import Epochs, Patience, Steps, Stopwatch, Watch, curves_callback
+from plankwise.training.callbacks import Epochs, Patience, Rehearsal, Steps, Stopwatch, Watch, curves_callback
 from plankwise.training.progress import ProgressBar
 from plankwise.training.trainer import ExactTrainer, LengthGrouped, Material, OnStep, Order
 
 logger = logging.getLogger(__name__)
 CURVES = "curves"
+STEPS_PER_LOSS = 20  # at most: lines of progress show the loss of so many steps
 Positive = Annotated[float, pydantic.Field(gt=0)]
 Count = Annotated[int, pydantic.Field(ge=1)]
 
@@ -106,6 +108,7 @@ def fit(
     on_step: OnStep | None = None,
     judge_from: float = 0.0,
     progress: str | None = None,
+    rehearsal: Rehearsal | None = None,
 ) -> Fitted:
     """Train `model` in place; go on from the newest whole checkpoint in `folder` if there is one.
 
@@ -120,7 +123,8 @@ def fit(
         on_step: called as `(step, planned_steps)` before each step.
         judge_from: share of the steps before which an evaluation is recorded, but can neither be the best nor count
             towards early stopping. The last step is always evaluated.
-        progress: title of the progress bar; none without it.
+        progress: title of the progress bar; without it none is drawn, and lines of the log name the folder.
+        rehearsal: times steps that are only tried out; nothing is scored or saved then.
 
     Raises:
         CheckpointError: if a checkpoint is damaged or belongs to another training.
@@ -128,12 +132,16 @@ def fit(
     """
     check_training(training)
     total = planned_steps(len(material.examples), training)
-    logger.info("%s: %d steps on %d examples", progress or folder.name, total, len(material.examples))
-    stopwatch, bar = Stopwatch(), ProgressBar(progress)
-    trainer = _trainer(model, material, training, total, seed, folder, judge_from)
+    title = progress or folder.name
+    logger.info("%s: %d steps on %d examples", title, total, len(material.examples))
+    stopwatch, bar = Stopwatch(), ProgressBar(title, shown=progress is not None)
+    if rehearsal is not None:
+        material = dataclasses.replace(material, evaluate=None)
+    trainer = _trainer(model, material, training, total, seed, folder, judge_from, saved=rehearsal is None)
     hooks = [hook for hook in (material.at_step, on_step) if hook is not None]
-    for callback in (Steps(seed, total, hooks), stopwatch, Watch(), bar):
-        trainer.add_callback(callback)
+    for callback in (Steps(seed, total, hooks), stopwatch, Watch(), bar, rehearsal):
+        if callback is not None:
+            trainer.add_callback(callback)
     checkpoint = checkpoints.newest(folder, _fingerprint(material, training, seed))
     wait_for_everyone()
     if checkpoint is not None and checkpoints.is_finished(checkpoint):
@@ -156,6 +164,7 @@ def _trainer(
     seed: int,
     folder: Path,
     judge_from: float,
+    saved: bool,
 ) -> ExactTrainer:
     scored = material.evaluate is not None
     per_epoch = math.ceil(len(material.examples) / training.batch_size)
@@ -166,7 +175,7 @@ def _trainer(
         judge_from * total,
         _fingerprint(material, training, seed),
         model=model,
-        args=_arguments(training, per_epoch, total, seed, folder, scored),
+        args=_arguments(training, per_epoch, total, seed, folder, scored, saved),
         eval_dataset=[material.examples[0]],
         callbacks=[Epochs(order, per_epoch)],
     )
@@ -217,8 +226,8 @@ def check_training(training: Training) -> None:
             f"batch_size {training.batch_size} does not divide into {parts} parts "
             "(processes times gradient_accumulation)"
         )
-    if training.log_to != "none" and importlib.util.find_spec(training.log_to) is None:
-        raise RecipeError(f"log_to {training.log_to}: install it by pip install 'plankwise[{training.log_to}]'")
+    if training.log_to != "none":
+        require(f"log_to {training.log_to}", training.log_to, error=RecipeError)
 
 
 def uses_bf16(training: Training) -> bool:
@@ -227,7 +236,7 @@ def uses_bf16(training: Training) -> bool:
 
 
 def _arguments(
-    training: Training, per_epoch: int, total: int, seed: int, folder: Path, scored: bool
+    training: Training, per_epoch: int, total: int, seed: int, folder: Path, scored: bool, saved: bool
 ) -> TrainingArguments:
     device = default_device()
     parts = training.gradient_accumulation * process_count()
@@ -246,13 +255,13 @@ def _arguments(
         use_cpu=device.type == "cpu",
         eval_strategy="steps" if scored else "no",
         eval_steps=interval,
-        save_strategy="steps",
+        save_strategy="steps" if saved else "no",
         save_steps=interval,
         save_total_limit=2,
         load_best_model_at_end=scored and training.keep == "best",
         metric_for_best_model="judged" if scored else None,
         greater_is_better=True if scored else None,
-        logging_steps=max(1, total // 50),
+        logging_steps=max(1, min(total // 50, STEPS_PER_LOSS)),
         logging_nan_inf_filter=False,
         remove_unused_columns=False,
         restore_callback_states_from_checkpoint=True,

@@ -21,6 +21,7 @@ from plankwise.data.vocabulary import train_tokenizer
 from plankwise.encoder.checkpoint import load_tokenizer
 from plankwise.encoder.shapes import new_model
 from plankwise.encoder.surgery import grow
+from plankwise.training.callbacks import Rehearsal
 from plankwise.training.fast_start import give_fast_start
 from plankwise.training.fit import Fitted, Training, fit, planned_steps
 from plankwise.training.losses import Loss, masked_lm_loss
@@ -146,6 +147,7 @@ def _train(
     seed: int,
     folder: Path,
     progress: bool,
+    rehearsal: Rehearsal | None = None,
 ) -> Fitted:
     training = _training(scratch, epochs)
     with masked_lm_material(model, tokenizer, blocks, None, masking) as material:
@@ -156,6 +158,7 @@ def _train(
             seed=mix_seed(seed, "pretraining", folder.name),
             folder=folder,
             progress=f"pretraining, {folder.name}" if progress else None,
+            rehearsal=rehearsal,
         )
 
 
@@ -170,9 +173,9 @@ def _training(scratch: Scratch, epochs: float) -> Training:
 
 
 def rehearse_pretraining(
-    scratch: Scratch, texts: Dataset, masking: Masking, blocks_to_try: int = 128
+    scratch: Scratch, texts: Dataset, masking: Masking, seconds: float, blocks_to_try: int = 128
 ) -> tuple[list[dict[str, Any]], PreTrainedTokenizerBase]:
-    """Count the steps of each depth and time a few of them, on random weights; nothing is kept.
+    """Count the steps of each depth and time a few, for some seconds at most, on random weights; nothing is kept.
 
     Returns:
         A row for each depth, and a tokenizer trained on a sample of the texts.
@@ -186,9 +189,10 @@ def rehearse_pretraining(
         rows = []
         for depth, epochs in zip(scratch.growth, scratch.epochs, strict=True):
             model = new_masked_lm(scratch_config(scratch, depth, len(tokenizer)))
-            fitted = _train(model, tokenizer, few, scratch, masking, 1.0, 0, Path(folder) / str(depth), False)
+            timed, place = Rehearsal(seconds), Path(folder) / str(depth)
+            _train(model, tokenizer, few, scratch, masking, 1.0, 0, place, False, timed)
             steps = planned_steps(all_blocks, Training(epochs=epochs, batch_size=scratch.batch_size))
-            per_step = fitted.train_seconds / fitted.steps
+            per_step = timed.seconds_per_step
             rows.append(
                 {
                     "stage": f"pretraining, {depth} layers",

@@ -1,0 +1,43 @@
+"""Packages that only some work needs, and the extra of plankwise that installs each."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from plankwise.core.errors import PlankwiseError
+
+EXTRAS = {
+    "duckdb": "mimic",
+    "matplotlib": "study",
+    "mlflow": "mlflow",
+    "nncf": "openvino",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "onnxscript": "onnx",
+    "openvino": "openvino",
+    "optuna": "study",
+    "psycopg2": "postgresql",
+    "tensorboard": "tensorboard",
+}
+_OTHER_NAMES = {"MySQLdb": "mysqlclient"}  # a module's, where its distribution has another
+
+
+def require(what: str, *packages: str, error: type[PlankwiseError]) -> None:
+    """Make sure that packages are installed.
+
+    Args:
+        what: needs them; the message begins with it.
+        packages: names of modules.
+        error: kind to raise.
+
+    Raises:
+        PlankwiseError: of that kind, with the command that installs them.
+    """
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        wanted = dict.fromkeys(_distribution(name) for name in missing)
+        raise error(f"{what} needs {' and '.join(missing)}: pip install {' '.join(wanted)}")
+
+
+def _distribution(name: str) -> str:
+    return f"'plankwise[{EXTRAS[name]}]'" if name in EXTRAS else _OTHER_NAMES.get(name, name)

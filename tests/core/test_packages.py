@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import tomllib
+
+from plankwise.core.errors import DataError
+from plankwise.core.packages import EXTRAS, require
+
+DECLARED = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+
+@pytest.mark.parametrize("package", sorted(EXTRAS))
+def test_the_extra_that_is_named_installs_the_package(package, monkeypatch):
+    assert any(each.startswith(package) for each in DECLARED[EXTRAS[package]])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DataError) as caught:
+        require("this", package, error=DataError)
+    assert str(caught.value) == f"this needs {package}: pip install 'plankwise[{EXTRAS[package]}]'"
+
+
+def test_several_of_one_extra_and_one_of_none(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"a needs onnx and onnxruntime: pip install 'plankwise\[onnx\]'$"):
+        require("a", "onnx", "onnxruntime", error=DataError)
+    with pytest.raises(DataError, match=r"b needs MySQLdb: pip install mysqlclient$"):
+        require("b", "MySQLdb", error=DataError)
+
+
+def test_what_is_there_is_enough():
+    require("this", "json", error=DataError)
