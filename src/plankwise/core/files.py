@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -13,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from plankwise.core.errors import OutputError
-
-PARTIAL = ".partial"  # ends the temporary names under which everything here is written
+from plankwise.core.places import PARTIAL, alone_at, check_file, check_folder
 
 
 def contents(folder: Path) -> set[str]:
@@ -23,6 +23,19 @@ def contents(folder: Path) -> set[str]:
         return set()
     names = {each.name for each in folder.iterdir()}
     return {name for name in names if not (name.startswith(".") and name.endswith(PARTIAL))}
+
+
+def read_text(path: Path, encoding: str = "utf-8", most_bytes: int | None = None) -> str:
+    """Read a file whole.
+
+    Raises:
+        OSError: if it cannot be read, is no file, or is larger than `most_bytes`; its `strerror` says why.
+        UnicodeDecodeError: if it is not text in this encoding.
+    """
+    size = check_file(path).stat().st_size
+    if most_bytes is not None and size > most_bytes:
+        raise OSError(errno.EFBIG, f"it has {size:,} bytes; allowed: up to {most_bytes:,}", str(path))
+    return path.read_text(encoding=encoding)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -47,18 +60,26 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `path` to fill; it takes the place of `path` only if nothing failed."""
+    """Give a temporary folder beside `path` to fill; it takes the place of `path` only if nothing failed.
+
+    What killed processes left beside `path` is removed first.
+
+    Raises:
+        OutputError: if it cannot be written, or another process is writing it.
+    """
+    check_folder(path)
     temporary = path.with_name(f".{path.name}{PARTIAL}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-    except BaseException:
+    with alone_at(temporary, path):
         shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    if path.is_dir():
-        shutil.rmtree(path)
-    temporary.rename(path)
+        temporary.mkdir()
+        try:
+            yield temporary
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        if path.is_dir():
+            shutil.rmtree(path)
+        temporary.rename(path)
 
 
 def make_writable_folder(path: Path) -> Path:
@@ -67,6 +88,7 @@ def make_writable_folder(path: Path) -> Path:
     Raises:
         OutputError: if it is no folder or cannot be written to.
     """
+    check_folder(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path, prefix=".", suffix=PARTIAL):
@@ -78,7 +100,7 @@ def make_writable_folder(path: Path) -> Path:
 def sha256(path: Path) -> str:
     """Hash a file's bytes, in hexadecimal."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with check_file(path).open("rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()

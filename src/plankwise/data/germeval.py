@@ -9,11 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
-
-import pydantic
+from typing import Literal
 
 from plankwise.core.errors import DataError
+from plankwise.core.numbers import Seed, Share
 from plankwise.core.recipe import settings
 from plankwise.data.task import TEST, TRAIN, Row, Task, build_task
 
@@ -46,8 +45,8 @@ class GermEval2018:
     path: Path
     granularity: Granularity = "binary"
     user_token: str | None = "@user"
-    development_share: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.1
-    split_seed: int = 0
+    development_share: Share = 0.1
+    split_seed: Seed = 0
 
     def load(self) -> Task:
         """Read and check both files."""
@@ -62,8 +61,8 @@ class GermEval2019:
     path: Path
     granularity: Granularity = "binary"
     user_token: str | None = "@user"
-    development_share: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.1
-    split_seed: int = 0
+    development_share: Share = 0.1
+    split_seed: Seed = 0
 
     def load(self) -> Task:
         """Read and check both files."""

@@ -13,6 +13,7 @@ import pandas as pd
 import pydantic
 
 from plankwise.core.errors import DataError, suggest
+from plankwise.core.numbers import Seed, Share
 from plankwise.core.recipe import settings
 from plankwise.data.labels import (
     LabelNames,
@@ -27,7 +28,6 @@ from plankwise.data.labels import (
 from plankwise.data.task import DEVELOPMENT, TEST, TRAIN, Access, Row, Task, build_task
 
 logger = logging.getLogger(__name__)
-Share = Annotated[float, pydantic.Field(gt=0, lt=1)]
 Delimiter = Literal[",", ";", "|", "\t"]
 MetricName = Literal["accuracy", "macro_f1", "micro_f1", "official_f", "auroc", "average_precision"]
 READERS = {".csv": "CSV", ".tsv": "TSV", ".jsonl": "JSON lines", ".parquet": "Parquet"}
@@ -73,7 +73,7 @@ class Table:
     access: Access = "open"
     development_share: Share = 0.1
     test_share: Share = 0.2
-    split_seed: int = 0
+    split_seed: Seed = 0
 
     @pydantic.model_validator(mode="after")
     def _agrees(self) -> Table:
@@ -121,7 +121,7 @@ class HubDataset:
     access: Access = "open"
     development_share: Share = 0.1
     test_share: Share = 0.2
-    split_seed: int = 0
+    split_seed: Seed = 0
 
     @pydantic.model_validator(mode="after")
     def _agrees(self) -> HubDataset:

@@ -21,7 +21,8 @@ import pydantic
 from filelock import FileLock, Timeout
 
 from plankwise.core.errors import CheckpointError, OutputError
-from plankwise.core.files import PARTIAL, make_writable_folder, write_json
+from plankwise.core.files import make_writable_folder, write_json
+from plankwise.core.places import PARTIAL
 
 OUTPUT, ERRORS, PROGRESS, LOCK = "output", "errors.jsonl", "progress.json", "lock"
 HASH_LENGTH = 64

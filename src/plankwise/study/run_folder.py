@@ -14,7 +14,8 @@ from filelock import FileLock, Timeout
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plankwise.core.errors import CheckpointError, OutputError
-from plankwise.core.files import PARTIAL, contents, make_writable_folder, whole_folder, write_json, write_text
+from plankwise.core.files import contents, make_writable_folder, whole_folder, write_json, write_text
+from plankwise.core.places import PARTIAL
 from plankwise.core.records import FILE_NAME, Cost, Entry, Record, read_record
 from plankwise.core.runtime import is_main_process, wait_for_everyone
 from plankwise.encoder.checkpoint import write_model

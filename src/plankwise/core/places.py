@@ -1,0 +1,178 @@
+"""Places in the file system that users name: what may be read, what can be written, and what killed processes left."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from plankwise.core.errors import OutputError, PlankwiseError
+
+logger = logging.getLogger(__name__)
+PARTIAL = ".partial"  # ends the temporary names under which everything is written
+ROOM = 200  # bytes of a path that what is written inside of a folder may need
+LONGEST_PATH = 4096
+_KINDS: dict[str, Callable[[int], bool]] = {
+    "a named pipe": stat.S_ISFIFO,
+    "a socket": stat.S_ISSOCK,
+    "a device": lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode),
+}
+
+
+def check_file(path: Path) -> Path:
+    """Refuse what reading would wait for, or find no end of: pipes, sockets and devices. Return the path.
+
+    Raises:
+        OSError: if it is one, is not there or cannot be looked at; its `strerror` says why.
+    """
+    try:
+        mode = path.stat().st_mode
+    except ValueError as error:  # a zero byte, or a lone surrogate
+        raise OSError(errno.EINVAL, f"it is no name of a file: {error}", str(path)) from None
+    kind = next((name for name, is_it in _KINDS.items() if is_it(mode)), None)
+    if kind is not None:
+        raise OSError(errno.EINVAL, f"it is {kind}; allowed: a file", str(path))
+    return path
+
+
+def check_files_of(folder: Path) -> None:
+    """Refuse a folder with pipes, sockets or devices in it, before a library tries to read them; as `check_file`."""
+    for each in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if each.exists():
+            check_file(each)
+
+
+def check_folder(path: Path) -> Path:
+    """Refuse a place where no folder can be made, or written to; nothing is made yet. Return the path.
+
+    Raises:
+        OutputError: with the reason.
+    """
+    if _exists(path) and not path.is_dir():
+        raise OutputError(f"cannot write to {_shown(path)}: it is a file")
+    _check_place(path)
+    return path
+
+
+def check_target(path: Path) -> Path:
+    """Refuse a place where no file can be written, its folder being there; nothing is made yet. Return the path.
+
+    Raises:
+        OutputError: with the reason.
+    """
+    _check_place(path)
+    if not path.parent.is_dir():
+        raise OutputError(f"there is no folder {path.parent} to write {path.name} to")
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; allowed: a file")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"cannot write to {path}: it is no regular file")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write to {path.parent}: {os.strerror(errno.EACCES)}")
+    return path
+
+
+def _check_place(path: Path) -> None:
+    """Refuse a path that is too long for what is written there, or that nothing can be made at."""
+    try:
+        place = Path(os.path.abspath(path))  # noqa: PTH100 - links are not followed
+        if len(os.fsencode(place)) + ROOM > LONGEST_PATH:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
+        missing = [each for each in (place, *place.parents) if not os.path.lexists(each)]
+        there = missing[-1].parent if missing else place
+        for each in missing:
+            with suppress(FileNotFoundError):
+                (there / f".{each.name}.12345678{PARTIAL}").lstat()  # as long as names get that stand in for it
+        if missing and not there.is_dir():
+            reason = "it is a link to nothing" if there.is_symlink() and not there.exists() else "it is a file"
+            raise OSError(errno.ENOTDIR, f"{there}: {reason}")
+        if there.is_dir() and not os.access(there, os.W_OK | os.X_OK):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot write to {_shown(path)}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return os.path.lexists(path)
+    except ValueError:
+        return False
+
+
+def _shown(path: Path, most: int = 120) -> str:
+    text = str(path).encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def lock_of(temporary: Path) -> Path:
+    """Name the lock that whoever fills a temporary folder holds."""
+    return temporary.with_name(f"{temporary.name.removesuffix(PARTIAL)}.lock{PARTIAL}")
+
+
+def remove_dead(folder: Path) -> None:
+    """Remove the temporary folders of `whole_folder` that killed processes left, and say so; locks tell who lives."""
+    for lock_path in sorted(folder.glob(f".*.lock{PARTIAL}")):
+        temporary = lock_path.with_name(f"{lock_path.name.removesuffix(f'.lock{PARTIAL}')}{PARTIAL}")
+        with suppress(Timeout, OSError), FileLock(lock_path, blocking=False):
+            if temporary.is_dir():
+                shutil.rmtree(temporary)
+                logger.info("removed %s, which a killed process left", temporary)
+            lock_path.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone_at(temporary: Path, path: Path) -> Iterator[None]:
+    """Fill a temporary folder for `path` while no other process does; what killed processes left is removed first.
+
+    Raises:
+        OutputError: if another process is at it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_dead(path.parent)
+    lock = FileLock(lock_of(temporary))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise OutputError(f"another process is writing to {path}") from None
+    try:
+        yield
+    finally:
+        lock_of(temporary).unlink(missing_ok=True)
+        lock.release()
+
+
+@contextmanager
+def undone_if_refused(folder: Path, keeps: Callable[[], bool]) -> Iterator[None]:
+    """Take away what was made in `folder`, and itself if it was made, where an error refuses what was asked for.
+
+    Args:
+        folder: that is about to be written to.
+        keeps: tells whether it holds work by now, which is kept then.
+    """
+    before = {each.name for each in folder.iterdir()} if folder.is_dir() else set()
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        yield
+    except PlankwiseError:
+        if not keeps():
+            _remove_all_but(before, folder)
+            for each in made:
+                with suppress(OSError):  # somebody else uses it by now
+                    each.rmdir()
+        raise
+
+
+def _remove_all_but(kept: set[str], folder: Path) -> None:
+    for each in folder.iterdir() if folder.is_dir() else ():
+        if each.name not in kept:
+            if each.is_dir() and not each.is_symlink():
+                shutil.rmtree(each, ignore_errors=True)
+            else:
+                each.unlink(missing_ok=True)
