@@ -38,7 +38,8 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Do the whole chain: baseline, every step, evaluation, record and report."""
-    run_or_plan(checked_recipe(recipe, overrides, seed), out, resume, dry_run, as_json)
+    checked = checked_recipe(recipe, overrides, seed, None if dry_run else out, resume)
+    run_or_plan(checked, out, resume, dry_run, as_json)
 
 
 @app.command()
@@ -51,7 +52,7 @@ def finetune(
     as_json: AsJson = False,
 ) -> None:
     """Train the baseline only. The test split stays untouched; `run --resume` or `compress` goes on from here."""
-    run_checked(checked_recipe(recipe, overrides, seed), out, resume, as_json, until="baseline")
+    run_checked(checked_recipe(recipe, overrides, seed, out, resume), out, resume, as_json, until="baseline")
 
 
 @app.command()
@@ -65,7 +66,7 @@ def pretrain(
     as_json: AsJson = False,
 ) -> None:
     """Train a language model on a corpus, from scratch or onwards, and compress it by the recipe's steps."""
-    checked = checked_recipe(recipe, overrides, seed)
+    checked = checked_recipe(recipe, overrides, seed, None if dry_run else out, resume)
     if checked.task.kind != "masked_lm":
         raise RecipeError(f"{recipe}: pretrain takes a task of name 'corpus', not '{checked.recipe.task.name}'")
     run_or_plan(checked, out, resume, dry_run, as_json)
@@ -81,9 +82,12 @@ def domain(
     as_json: AsJson = False,
 ) -> None:
     """Compress a language model once, fine-tune the large and the small for every task, and compare."""
+    from plankwise.core.places import check_folder
     from plankwise.study.domain import check_domain, estimate_domain, read_domain, run_domain
     from plankwise.study.domain_table import markdown
 
+    if not dry_run:
+        check_folder(out)
     plan = check_domain(recipe, read_domain(recipe, overrides or []))
     if dry_run:
         print_plan(estimate_domain(plan), as_json)
@@ -105,7 +109,10 @@ def compress(
     as_json: AsJson = False,
 ) -> None:
     """Compress a baseline that was trained already, and prove what was kept."""
-    run_checked(checked_recipe(recipe, overrides, seed), out, resume, as_json, baseline=baseline)
+    from plankwise.study.run_folder import read_entry
+
+    read_entry(baseline)  # whether it is one is known before anything is loaded
+    run_checked(checked_recipe(recipe, overrides, seed, out, resume), out, resume, as_json, baseline=baseline)
 
 
 @app.command()
@@ -128,8 +135,11 @@ def study(
     missing = [each for each in ("optuna", "matplotlib") if importlib.util.find_spec(each) is None]
     if missing:
         raise RecipeError(f"a study needs {' and '.join(missing)}: pip install 'plankwise[study]'")
+    from plankwise.core.places import check_folder
     from plankwise.study.hyperparameters import read_study
 
+    if not dry_run:
+        check_folder(out)
     plan = read_study(recipe, overrides or [])
     if dry_run:
         from plankwise.study.study_cost import cost_lines, estimate_study

@@ -72,8 +72,10 @@ def report(
     """Make the table over finished runs, pooling seeds, as Markdown or as an HTML page."""
     from dataclasses import asdict
 
-    from plankwise.study.report import markdown, table, write_report
+    from plankwise.study.report import check_page, markdown, table, write_report
 
+    if out is not None:
+        check_page(runs, out)
     rows = table(runs)
     if out is not None:
         write_report(runs, out)

@@ -36,11 +36,23 @@ def recipe_of(path: Path, overrides: list[str] | None, seed: int | None) -> Any:
     return read_recipe(path, Recipe, [*(overrides or []), *([] if seed is None else [f"seed={seed}"])])
 
 
-def checked_recipe(path: Path, overrides: list[str] | None, seed: int | None) -> Checked:
-    """Read a recipe and check it against its data and model."""
+def checked_recipe(
+    path: Path, overrides: list[str] | None, seed: int | None, out: Path | None = None, resume: bool = False
+) -> Checked:
+    """Read a recipe and check it against its data and model, after the folder that the run is to be written to."""
+    from plankwise.core.places import check_folder
+    from plankwise.core.recipe import to_plain
+    from plankwise.core.runtime import is_main_process
     from plankwise.study.pipeline import check
+    from plankwise.study.run_folder import RunFolder
 
-    return check(recipe_of(path, overrides, seed))
+    if out is None:
+        return check(recipe_of(path, overrides, seed))
+    check_folder(out)
+    recipe = recipe_of(path, overrides, seed)
+    if is_main_process():
+        RunFolder(out, to_plain(recipe)).refuse_taken(resume)
+    return check(recipe)
 
 
 def run_checked(checked: Checked, out: Path, resume: bool, as_json: bool, **how: Any) -> None:

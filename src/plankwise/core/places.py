@@ -9,6 +9,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -16,6 +17,7 @@ from filelock import FileLock, Timeout
 from plankwise.core.errors import OutputError, PlankwiseError
 
 logger = logging.getLogger(__name__)
+LOCK = "lock"  # in a folder of partial predictions
 PARTIAL = ".partial"  # ends the temporary names under which everything is written
 ROOM = 200  # bytes of a path that what is written inside of a folder may need
 LONGEST_PATH = 4096
@@ -45,8 +47,12 @@ def check_file(path: Path) -> Path:
 def check_files_of(folder: Path) -> None:
     """Refuse a folder with pipes, sockets or devices in it, before a library tries to read them; as `check_file`."""
     for each in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if each.exists():
+        try:
             check_file(each)
+        except FileNotFoundError:  # a link to nothing is as good as none
+            continue
+        except OSError as error:
+            raise OSError(f"{each.name}: {error.strerror}") from None
 
 
 def check_folder(path: Path) -> Path:
@@ -127,6 +133,25 @@ def remove_dead(folder: Path) -> None:
             lock_path.unlink(missing_ok=True)
 
 
+def tidy(folder: Path) -> None:
+    """Remove what killed processes left in `folder`, and list what may still be of use, or may be in use."""
+    remove_dead(folder)
+    for each in sorted(folder.glob(f".*{PARTIAL}")) if folder.is_dir() else ():
+        if each.is_dir() and not lock_of(each).exists() and not _is_held(each / LOCK):
+            hint = "predict --resume goes on with it, or remove it" if (each / LOCK).exists() else "remove it"
+            logger.info("a killed process left %s; %s", each, hint)
+
+
+def _is_held(lock: Path) -> bool:
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, blocking=False):
+            return False
+    except (Timeout, OSError):
+        return True
+
+
 @contextmanager
 def alone_at(temporary: Path, path: Path) -> Iterator[None]:
     """Fill a temporary folder for `path` while no other process does; what killed processes left is removed first.
@@ -148,31 +173,51 @@ def alone_at(temporary: Path, path: Path) -> Iterator[None]:
         lock.release()
 
 
+@dataclass(frozen=True)
+class Found:
+    """What was there before a command wrote anything.
+
+    Attributes:
+        folder: that is to be written to.
+        names: what it held.
+        missing: which folders have to be made for it, itself first.
+    """
+
+    folder: Path
+    names: frozenset[str]
+    missing: tuple[Path, ...]
+
+
+def found_at(folder: Path) -> Found:
+    """Look at a folder before anything is written to it."""
+    names = frozenset(each.name for each in folder.iterdir()) if folder.is_dir() else frozenset[str]()
+    return Found(folder, names, tuple(each for each in (folder, *folder.parents) if not each.exists()))
+
+
 @contextmanager
-def undone_if_refused(folder: Path, keeps: Callable[[], bool]) -> Iterator[None]:
-    """Take away what was made in `folder`, and itself if it was made, where an error refuses what was asked for.
+def undone_if_refused(found: Found, keeps: Callable[[], bool]) -> Iterator[None]:
+    """Leave what was found where an error refuses what was asked for: take away what was written since.
 
     Args:
-        folder: that is about to be written to.
-        keeps: tells whether it holds work by now, which is kept then.
+        found: before that, by `found_at`; nobody else may be writing there.
+        keeps: tells whether the folder holds work by now; then all of it stays.
     """
-    before = {each.name for each in folder.iterdir()} if folder.is_dir() else set()
-    made = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         yield
     except PlankwiseError:
         if not keeps():
-            _remove_all_but(before, folder)
-            for each in made:
-                with suppress(OSError):  # somebody else uses it by now
+            for each in found.folder.iterdir() if found.folder.is_dir() else ():
+                if each.name not in found.names:
+                    remove(each)
+            for each in found.missing:
+                with suppress(OSError):  # not empty: somebody else has come to use it
                     each.rmdir()
         raise
 
 
-def _remove_all_but(kept: set[str], folder: Path) -> None:
-    for each in folder.iterdir() if folder.is_dir() else ():
-        if each.name not in kept:
-            if each.is_dir() and not each.is_symlink():
-                shutil.rmtree(each, ignore_errors=True)
-            else:
-                each.unlink(missing_ok=True)
+def remove(path: Path) -> None:
+    """Remove a file, a link, or a folder with all in it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

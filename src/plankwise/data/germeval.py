@@ -13,6 +13,7 @@ from typing import Literal
 
 from plankwise.core.errors import DataError
 from plankwise.core.numbers import Seed, Share
+from plankwise.core.places import check_file
 from plankwise.core.recipe import settings
 from plankwise.data.task import TEST, TRAIN, Row, Task, build_task
 
@@ -91,7 +92,7 @@ def read_tweets(path: Path, granularity: Granularity, user_token: str | None) ->
         DataError: with file and line, for a missing file, a wrong number of columns or an unknown label.
     """
     try:
-        lines = path.read_bytes().decode("utf-8").split("\n")
+        lines = check_file(path).read_bytes().decode("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     rows: list[Row] = []

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from datasets import Dataset
 
 from plankwise.core.errors import DataError, suggest
+from plankwise.core.places import check_file
 
 Document = list[str]  # its lines, stripped, none of them empty
 MOST_LINES = 256  # a longer document is cut, so that a file without blank lines is no single one
@@ -100,6 +101,7 @@ def reason_of(error: BaseException) -> str:
 
 def open_packed(path: Path) -> IO[bytes]:
     """Open a file, packed or not, for reading what is in it; `FAULTS` are what may go wrong from then on."""
+    check_file(path)
     opened: IO[bytes] = COMPRESSED[path.suffix.lower()](path) if path.suffix.lower() in COMPRESSED else path.open("rb")
     return opened
 

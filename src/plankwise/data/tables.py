@@ -14,6 +14,7 @@ import pydantic
 
 from plankwise.core.errors import DataError, suggest
 from plankwise.core.numbers import Seed, Share
+from plankwise.core.places import check_file
 from plankwise.core.recipe import settings
 from plankwise.data.labels import (
     LabelNames,
@@ -176,6 +177,7 @@ def read_table(path: Path, delimiter: str | None = None) -> pd.DataFrame:
     if kind not in READERS:
         raise DataError(f"{path}: no reader for '{kind}' files; allowed: {', '.join(READERS)}")
     try:
+        check_file(path)
         if kind == ".parquet":
             return pd.read_parquet(path)
         if kind == ".jsonl":

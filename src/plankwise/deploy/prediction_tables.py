@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from plankwise.core.errors import DataError, OutputError, PlankwiseError
 from plankwise.core.files import sha256
+from plankwise.core.places import check_file, check_target, tidy
 from plankwise.core.progress import bar
 from plankwise.deploy.batches import Encoded, Text
 from plankwise.deploy.manifest import FILE_NAME, is_artefact
@@ -85,14 +86,18 @@ def check_places(source: Path, out: Path) -> None:
         DataError: for the input.
         OutputError: for the output.
     """
-    if not source.is_file():
-        raise DataError(f"there is no file {source}")
+    try:
+        check_file(source)
+    except FileNotFoundError:
+        raise DataError(f"there is no file {source}") from None
+    except OSError as error:
+        raise DataError(f"cannot read {source}: {error.strerror}") from None
+    if source.is_dir():
+        raise DataError(f"there is no file {source}, but a folder of this name")
     check_kind(source)
     check_kind(out)
-    if not out.parent.is_dir():
-        raise OutputError(f"there is no folder {out.parent} to write {out.name} to")
-    if out.is_dir():
-        raise OutputError(f"{out} is a folder; allowed: a file")
+    check_target(out)
+    tidy(out.parent)
     if out.exists() and out.samefile(source):
         raise OutputError(f"{out} is the input itself; choose another output")
 

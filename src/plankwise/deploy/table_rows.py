@@ -14,6 +14,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from plankwise.core.errors import DataError, suggest
+from plankwise.core.places import check_file
 from plankwise.data.streams import COMPRESSED, FAULTS, kind_of, open_packed, open_parquet, reason_of
 
 Cells = list[Any]  # of the columns that were asked for, in their order
@@ -126,7 +127,7 @@ def hash_and_count(path: Path) -> tuple[str, int | None]:
     """
     digest, lines, last = hashlib.sha256(), 0, b"\n"
     try:
-        with path.open("rb") as file:
+        with check_file(path).open("rb") as file:
             for block in iter(lambda: file.read(1 << 20), b""):
                 digest.update(block)
                 lines, last = lines + block.count(b"\n"), block

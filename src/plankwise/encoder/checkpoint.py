@@ -32,6 +32,7 @@ from transformers.utils import cached_file
 
 from plankwise.core.errors import ModelError
 from plankwise.core.files import whole_folder, write_json
+from plankwise.core.places import check_files_of
 from plankwise.encoder.anatomy import KIND, anatomy_of
 from plankwise.encoder.configuration import depth_key
 from plankwise.encoder.quantized import quantized_of
@@ -53,6 +54,7 @@ def load_config(source: str) -> PreTrainedConfig:
     if _looks_like_path(source) and not Path(source).is_dir():
         raise ModelError(f"there is no model folder {source}")
     try:
+        check_files_of(Path(source))
         stored, _ = PreTrainedConfig.get_config_dict(source)
         config = _unguarded(stored) if stored.get(KEY) else AutoConfig.from_pretrained(source)
     except (*_FAULTS, TypeError, AttributeError) as error:

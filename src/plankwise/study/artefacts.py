@@ -9,6 +9,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from plankwise.core.errors import DataError, ModelError
+from plankwise.core.files import read_text
 from plankwise.core.recipe import read_recipe
 from plankwise.data.reading import Reading
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
@@ -112,7 +113,7 @@ def _sample(split: Dataset, most: int) -> list[Text]:
 
 def _lines(path: Path) -> list[Text]:
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in read_text(path).splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"cannot read the texts {path}: {getattr(error, 'strerror', None) or error}") from None
     found: list[Text] = [line for line in lines if line]

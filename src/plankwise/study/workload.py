@@ -12,6 +12,7 @@ from datasets import Dataset
 from tokenizers import Tokenizer
 
 from plankwise.core.errors import DataError, suggest
+from plankwise.core.files import read_text
 from plankwise.data.reading import check_reading
 from plankwise.data.tables import read_table
 from plankwise.deploy.batches import (
@@ -122,6 +123,6 @@ def _read(path: Path, column: str) -> list[Any]:
             raise DataError(f"{path}: there is no column '{column}'; {suggest(column, frame.columns)}")
         return list(frame[column])
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        return read_text(path, encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {path}: {error}") from None
+        raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
