@@ -73,11 +73,10 @@ def test_a_kill_at_any_step_loses_and_doubles_nothing(tmp_path, behind, complete
         assert path.read_bytes() == expected
         assert path.with_name("out.csv.errors.jsonl").read_text().count("empty") == 2
         assert sorted(each.name for each in path.parent.iterdir()) == [
-            ".out.csv.progress.json",
             "out.csv",
             "out.csv.errors.jsonl",
         ]
-    assert killed == 9  # five blocks, the end, and three files that find their places
+    assert killed == 9  # five blocks, the end, two files that find their places, and the record of it
 
 
 def test_bytes_that_no_progress_speaks_of_are_cut_off(tmp_path):
