@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
+from collections.abc import Sequence
 
 import typer
 
 from plankwise.cli import data, deploying, experiments, looks  # importing them is what registers their verbs
 from plankwise.cli.options import app
-from plankwise.core.errors import PlankwiseError
+from plankwise.core.errors import OutputError, PlankwiseError, RecipeError
 
 __all__ = ["app", "data", "deploying", "experiments", "looks", "main"]
+
+
+DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # which no check beforehand can know of
+
+
+def _refuse_broken(arguments: Sequence[str]) -> None:
+    """Refuse arguments that are no text in UTF-8: names in them could be written to no record."""
+    for each in arguments:
+        try:
+            each.encode()
+        except UnicodeEncodeError:
+            shown = each.encode("utf-8", "backslashreplace").decode()
+            raise RecipeError(f"the argument '{shown}' is not UTF-8 text; allowed: names in UTF-8") from None
+        if "\0" in each:
+            raise RecipeError(f"the argument {each!r} holds a zero byte")
 
 
 def main() -> None:
@@ -24,10 +41,17 @@ def main() -> None:
     for name in ("httpx", "accelerate", "datasets", "torch.distributed"):
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
+        _refuse_broken(sys.argv[1:])
         app()
     except PlankwiseError as error:
         typer.echo(f"plankwise: {error}", err=True)
         raise SystemExit(error.exit_code) from None
+    except OSError as error:
+        if error.errno not in DISK_FAULTS:
+            raise
+        where = f": {error.filename}" if error.filename else ""
+        typer.echo(f"plankwise: {error.strerror}{where}; a run goes on with --resume", err=True)
+        raise SystemExit(OutputError.exit_code) from None
     except KeyboardInterrupt:
         typer.echo("plankwise: interrupted; a run goes on with --resume", err=True)
         raise SystemExit(130) from None

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from plankwise.cli.options import AsJson, Set, app, print_document, recipe_of
+from plankwise.cli.options import MOST_ROUNDS, MOST_THREADS, MOST_TOKENS, AsJson, Set, app, print_document, recipe_of
 
 
 @app.command()
@@ -42,9 +42,11 @@ def bench(
     recipe: Annotated[Path | None, typer.Option(help="The recipe whose test texts to time on.")] = None,
     texts: Annotated[Path | None, typer.Option(help="Or a file: .txt has one text a line, else a table.")] = None,
     column: Annotated[str, typer.Option(help="The column of that table.")] = "text",
-    rounds: Annotated[int, typer.Option(min=3, help="Interleaved rounds.")] = 9,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of each model; all cores by default.")] = None,
-    budget: Annotated[int, typer.Option(min=1, help="Padded tokens of a batch.")] = 512,
+    rounds: Annotated[int, typer.Option(min=3, max=MOST_ROUNDS, help="Interleaved rounds.")] = 9,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=MOST_THREADS, help="Threads of each model; all cores by default.")
+    ] = None,
+    budget: Annotated[int, typer.Option(min=1, max=100 * MOST_TOKENS, help="Padded tokens of a batch.")] = 512,
     baselines: Annotated[bool, typer.Option(help="Time the first also in ONNX Runtime and OpenVINO.")] = True,
     memory: Annotated[bool, typer.Option(help="Measure peak memory, in a process for each model.")] = True,
     overrides: Set = None,

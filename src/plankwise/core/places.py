@@ -93,12 +93,12 @@ def _check_place(path: Path) -> None:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         missing = [each for each in (place, *place.parents) if not os.path.lexists(each)]
         there = missing[-1].parent if missing else place
-        for each in missing:
-            with suppress(FileNotFoundError):
-                (there / f".{each.name}.12345678{PARTIAL}").lstat()  # as long as names get that stand in for it
         if missing and not there.is_dir():
             reason = "it is a link to nothing" if there.is_symlink() and not there.exists() else "it is a file"
             raise OSError(errno.ENOTDIR, f"{there}: {reason}")
+        for each in missing:
+            with suppress(FileNotFoundError):
+                (there / f".{each.name}.12345678{PARTIAL}").lstat()  # as long as names get that stand in for it
         if there.is_dir() and not os.access(there, os.W_OK | os.X_OK):
             raise OSError(errno.EACCES, os.strerror(errno.EACCES))
     except (OSError, ValueError) as error:
