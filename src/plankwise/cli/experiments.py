@@ -109,8 +109,10 @@ def compress(
     as_json: AsJson = False,
 ) -> None:
     """Compress a baseline that was trained already, and prove what was kept."""
+    from plankwise.core.places import check_folder
     from plankwise.study.run_folder import read_entry
 
+    check_folder(out)
     read_entry(baseline)  # whether it is one is known before anything is loaded
     run_checked(checked_recipe(recipe, overrides, seed, out, resume), out, resume, as_json, baseline=baseline)
 
