@@ -37,6 +37,9 @@ def test_what_is_no_file_is_named(tmp_path: Path) -> None:
                 check_file(path)
     with pytest.raises(OSError, match=r"^pipe: it is a named pipe; allowed: a file$"):
         check_files_of(tmp_path)
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(OSError, match=r"^config.json: it is a folder; allowed: a file$"):
+        check_files_of(tmp_path)
     (tmp_path / "file").write_text("")
     assert check_file(tmp_path / "file") == tmp_path / "file"
 

@@ -19,6 +19,7 @@ from plankwise.core.errors import OutputError, PlankwiseError
 logger = logging.getLogger(__name__)
 LOCK = "lock"  # in a folder of partial predictions
 PARTIAL = ".partial"  # ends the temporary names under which everything is written
+MODEL_FILES = (".safetensors", ".bin", ".json", ".model", ".txt")  # endings, in the folder of a model
 ROOM = 200  # bytes of a path that what is written inside of a folder may need
 LONGEST_PATH = 4096
 _KINDS: dict[str, Callable[[int], bool]] = {
@@ -45,10 +46,15 @@ def check_file(path: Path) -> Path:
 
 
 def check_files_of(folder: Path) -> None:
-    """Refuse a folder with pipes, sockets or devices in it, before a library tries to read them; as `check_file`."""
+    """Refuse a model's folder with pipes or devices in it, or folders in place of files, before a library reads them.
+
+    Raises:
+        OSError: naming the first.
+    """
     for each in sorted(folder.iterdir()) if folder.is_dir() else ():
         try:
-            check_file(each)
+            if check_file(each).is_dir() and each.suffix in MODEL_FILES:
+                raise OSError(errno.EISDIR, "it is a folder; allowed: a file")
         except FileNotFoundError:  # a link to nothing is as good as none
             continue
         except OSError as error:

@@ -101,5 +101,5 @@ def read_record(folder: Path) -> Record:
     except FileNotFoundError:
         raise CheckpointError(f"there is no run in {folder}: {path} is missing") from None
     except (OSError, UnicodeDecodeError, pydantic.ValidationError) as error:
-        first = str(error).splitlines()[0]
+        first = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise CheckpointError(f"{path} is not a record of a run: {first}") from None

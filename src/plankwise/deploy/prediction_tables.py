@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from plankwise.core.errors import DataError, OutputError, PlankwiseError
 from plankwise.core.files import sha256
-from plankwise.core.places import check_file, check_target, tidy
+from plankwise.core.places import MODEL_FILES, check_file, check_target, tidy
 from plankwise.core.progress import bar
 from plankwise.deploy.batches import Encoded, Text
 from plankwise.deploy.manifest import FILE_NAME, is_artefact
@@ -29,7 +29,6 @@ logger = logging.getLogger(__name__)
 ROW = "row"  # names the column of row numbers, which count from 1, where no identifier is given
 ROWS_IN_LATENCY_MODE = 256  # of a block, behind which a killed run can go on
 PROBED_ROWS = 64
-MODEL_FILES = (".safetensors", ".bin", ".json", ".model", ".txt")
 
 
 def predict_table(

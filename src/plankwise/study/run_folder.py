@@ -166,7 +166,9 @@ def read_entry(folder: Path) -> Entry:
     except FileNotFoundError:
         raise CheckpointError(f"{folder} is not a finished stage of a run: {STAGE} is missing") from None
     except (OSError, pydantic.ValidationError) as error:
-        raise CheckpointError(f"{folder / STAGE} is damaged: {str(error).splitlines()[0]}") from None
+        raise CheckpointError(
+            f"{folder / STAGE} is damaged: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}"
+        ) from None
 
 
 def _differing(one: Any, other: dict[str, Any]) -> str:
