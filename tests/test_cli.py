@@ -229,6 +229,36 @@ def test_a_place_that_cannot_be_is_refused_before_anything_is_read(
     assert sorted(each.name for each in tmp_path.rglob("*")) == ["data.csv", "file"]
 
 
+def test_inputs_whose_names_cannot_be_get_one_line(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    long = "n" * 300
+    for command in (
+        ["run", long, "--out", "run"],
+        ["run", place / "recipe.yaml", "--out", "run", "--set", f"model.source={long}"],
+        ["run", place / "recipe.yaml", "--out", "run", "--set", f"task.train={long}.csv"],
+        ["predict", long, place / "data.csv", "out.csv"],
+        ["predict", place / "source", f"{long}.csv", "out.csv"],
+        ["evaluate", long, "--recipe", place / "recipe.yaml"],
+        ["report", long],
+    ):
+        assert tiny.call(monkeypatch, *command) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert re.search(f"^plankwise: cannot .*{long}.*: File name too long$", line), line
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_full_gets_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def full() -> None:
+        raise OSError(28, "No space left on device", "run/model.safetensors")
+
+    monkeypatch.setattr("plankwise.cli.app", full)
+    assert tiny.call(monkeypatch) == 2
+    expected = "plankwise: cannot use run/model.safetensors: No space left on device; a run goes on with --resume\n"
+    assert capsys.readouterr().err == expected
+
+
 @pytest.mark.parametrize("argument", ["run\udcff", "a\0b"])
 def test_arguments_are_text(
     argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

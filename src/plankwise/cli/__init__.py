@@ -26,10 +26,14 @@ def _refuse_broken(arguments: Sequence[str]) -> None:
         try:
             each.encode()
         except UnicodeEncodeError:
-            shown = each.encode("utf-8", "backslashreplace").decode()
-            raise RecipeError(f"the argument '{shown}' is not UTF-8 text; allowed: names in UTF-8") from None
+            raise RecipeError(f"the argument '{each}' is not UTF-8 text; allowed: names in UTF-8") from None
         if "\0" in each:
             raise RecipeError(f"the argument {each!r} holds a zero byte")
+
+
+def _printable(text: str) -> str:
+    """Write what cannot be printed, or would break the line, as Python escapes it."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 def main() -> None:
@@ -44,13 +48,14 @@ def main() -> None:
         _refuse_broken(sys.argv[1:])
         app()
     except PlankwiseError as error:
-        typer.echo(f"plankwise: {error}", err=True)
+        typer.echo(f"plankwise: {_printable(str(error))}", err=True)
         raise SystemExit(error.exit_code) from None
     except OSError as error:
-        if error.errno not in DISK_FAULTS:
+        if error.errno is None:
             raise
-        where = f": {error.filename}" if error.filename else ""
-        typer.echo(f"plankwise: {error.strerror}{where}; a run goes on with --resume", err=True)
+        where = f"cannot use {error.filename}: " if error.filename else ""
+        hint = "; a run goes on with --resume" if error.errno in DISK_FAULTS else ""
+        typer.echo(f"plankwise: {_printable(where)}{error.strerror}{hint}", err=True)
         raise SystemExit(OutputError.exit_code) from None
     except KeyboardInterrupt:
         typer.echo("plankwise: interrupted; a run goes on with --resume", err=True)
