@@ -196,10 +196,7 @@ def test_wrong_input_gets_one_line_and_exit_code_2(
     assert re.search(message, lines[-1]), lines
     assert len([line for line in lines if line.startswith("plankwise:")]) == 1
     assert not any("Traceback" in line for line in lines)
-    kept = (
-        [path.name for path in (tmp_path / "run").rglob("*") if path.is_file()] if (tmp_path / "run").exists() else []
-    )
-    assert not [name for name in kept if name not in (".lock", "recipe.yaml")]
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_unwritable_folder_is_refused(
@@ -210,6 +207,112 @@ def test_an_unwritable_folder_is_refused(
     assert "cannot write to" in capsys.readouterr().err
     assert tiny.call(monkeypatch, "run", place / "recipe.yaml", "--out", tmp_path / "file") == 2
     assert "it is a file" in capsys.readouterr().err
+
+
+WRITING = {
+    "run": ["run", "none.yaml", "--out", "OUT"],
+    "finetune": ["finetune", "none.yaml", "--out", "OUT"],
+    "compress": ["compress", "none.yaml", "--baseline", "none", "--out", "OUT"],
+    "pretrain": ["pretrain", "none.yaml", "--out", "OUT"],
+    "domain": ["domain", "none.yaml", "--out", "OUT"],
+    "study": ["study", "none.yaml", "--out", "OUT"],
+    "export": ["export", "none", "--to", "torch", "--precision", "fp32", "--out", "OUT"],
+    "predict": ["predict", "none", "data.csv", "OUT.csv"],
+    "report": ["report", "none", "--out", "OUT"],
+    "mimic": ["data", "mimic", "--mimic-dir", "none", "--out", "OUT"],
+    "synthetic": ["data", "synthetic-mimic", "--out", "OUT"],
+}
+
+
+@pytest.mark.parametrize("verb", WRITING)
+def test_a_place_that_cannot_be_is_refused_before_anything_is_read(
+    verb: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("data.csv").write_text("text\na\n")
+    Path("file").write_text("")
+    for out, reason in (
+        ("n" * 300, "File name too long"),
+        ("new/" + "n" * 300, "File name too long"),
+        ("file/run", "it is a file"),
+    ):
+        arguments = [each.replace("OUT", out) for each in WRITING[verb]]
+        assert tiny.call(monkeypatch, *arguments) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1
+        assert re.search(f"^plankwise: cannot write to .*{reason}$", lines[0]), lines
+    assert sorted(each.name for each in tmp_path.rglob("*")) == ["data.csv", "file"]
+
+
+def test_inputs_whose_names_cannot_be_get_one_line(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    long = "n" * 300
+    for command in (
+        ["run", long, "--out", "run"],
+        ["run", place / "recipe.yaml", "--out", "run", "--set", f"model.source={long}"],
+        ["run", place / "recipe.yaml", "--out", "run", "--set", f"task.train={long}.csv"],
+        ["predict", long, place / "data.csv", "out.csv"],
+        ["predict", place / "source", f"{long}.csv", "out.csv"],
+        ["evaluate", long, "--recipe", place / "recipe.yaml"],
+        ["report", long],
+    ):
+        assert tiny.call(monkeypatch, *command) == 2
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert re.search(f"^plankwise: cannot .*{long}.*: File name too long$", line), line
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_full_gets_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def full() -> None:
+        raise OSError(28, "No space left on device", "run/model.safetensors")
+
+    monkeypatch.setattr("plankwise.cli.app", full)
+    assert tiny.call(monkeypatch) == 2
+    expected = "plankwise: cannot use run/model.safetensors: No space left on device; a run goes on with --resume\n"
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize("argument", ["run\udcff", "a\0b"])
+def test_arguments_are_text(
+    argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert tiny.call(monkeypatch, "run", "none.yaml", "--out", argument) == 2
+    assert re.search(r"^plankwise: the argument .* (is not UTF-8 text|holds a zero byte)", capsys.readouterr().err)
+
+
+def test_pipes_are_no_input_of_any_verb(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe, out = place / "recipe.yaml", ["--out", "run"]
+    for name in ("r.yaml", "t.csv", "t.jsonl", "t.parquet", "t.txt", "record.json"):
+        os.mkfifo(name)
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        tiny.save_source(Path(f"m-{name}"))
+        Path(f"m-{name}", name).unlink()
+        os.mkfifo(Path(f"m-{name}", name))
+    commands: list[list[object]] = [
+        ["run", "r.yaml", *out],
+        ["study", "r.yaml", *out],
+        ["domain", "r.yaml", *out],
+        *(["run", recipe, *out, "--set", f"task.train=t.{kind}"] for kind in ("csv", "jsonl", "parquet")),
+        ["run", recipe, *out, "--set", "task={name: corpus, files: [t.txt]}", "--set", "steps=[]"],
+        *(["run", recipe, *out, "--set", f"model.source=./{model}"] for model in sorted(Path().glob("m-*"))),
+        *(["predict", f"./{model}", place / "data.csv", "out.csv"] for model in sorted(Path().glob("m-*"))),
+        ["predict", place / "source", "t.csv", "out.csv"],
+        ["predict", place / "source", "t.parquet", "out.csv"],
+        ["export", place / "source", *out, "--texts", "t.txt"],
+        ["bench", place / "source", "--texts", "t.txt"],
+        ["report", "."],
+    ]
+    before = sorted(Path().rglob("*"))
+    for command in commands:
+        assert tiny.call(monkeypatch, *command) == 2, command
+        assert "it is a named pipe; allowed: a file" in capsys.readouterr().err.strip().splitlines()[-1], command
+    assert sorted(Path().rglob("*")) == before
 
 
 def environment() -> dict[str, str]:

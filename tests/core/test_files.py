@@ -100,8 +100,9 @@ class TestWholeFolder:
         assert tree(tmp_path) == {"model": None, "model/new.txt": "new"}
 
     def test_starts_empty_after_a_killed_attempt(self, tmp_path):
-        killed = whole_folder(tmp_path / "model")
-        (killed.__enter__() / "half.txt").write_text("half")
+        (tmp_path / ".model.partial").mkdir()
+        (tmp_path / ".model.partial" / "half.txt").write_text("half")
+        (tmp_path / ".model.lock.partial").write_text("")
         with whole_folder(tmp_path / "model") as place:
             assert list(place.iterdir()) == []
         assert tree(tmp_path) == {"model": None}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from plankwise.core.errors import CheckpointError, OutputError
-from plankwise.deploy.unfinished import Unfinished
+from plankwise.deploy.unfinished import Progress, Unfinished
 
 MADE_OF = {"model": "m" * 64, "mode": "throughput", "on_error": "fail"}
 BLOCKS = [(f"block {number}\n" * number).encode() for number in range(1, 6)]
@@ -73,11 +73,10 @@ def test_a_kill_at_any_step_loses_and_doubles_nothing(tmp_path, behind, complete
         assert path.read_bytes() == expected
         assert path.with_name("out.csv.errors.jsonl").read_text().count("empty") == 2
         assert sorted(each.name for each in path.parent.iterdir()) == [
-            ".out.csv.progress.json",
             "out.csv",
             "out.csv.errors.jsonl",
         ]
-    assert killed == 9  # five blocks, the end, and three files that find their places
+    assert killed == 9  # five blocks, the end, two files that find their places, and the record of it
 
 
 def test_bytes_that_no_progress_speaks_of_are_cut_off(tmp_path):
@@ -88,6 +87,26 @@ def test_bytes_that_no_progress_speaks_of_are_cut_off(tmp_path):
     written.write_bytes(written.read_bytes() + b"half a bl")
     fill(path)
     assert path.read_bytes() == b"".join(BLOCKS)
+
+
+def test_what_a_finished_file_was_made_of_is_known_while_it_is_that_file(tmp_path):
+    path = tmp_path / "out.csv"
+    fill(path)
+    assert Unfinished(path, MADE_OF, resume=True).is_whole
+    with pytest.raises(CheckpointError, match='mode was "throughput" and is "latency"'):
+        Unfinished(path, {**MADE_OF, "mode": "latency"}, resume=True)
+    path.write_bytes(b"another")
+    with pytest.raises(OutputError, match="of unknown making"):
+        Unfinished(path, MADE_OF, resume=True)
+
+
+def test_the_record_that_lay_beside_a_file_is_still_read_and_goes_into_the_cache(tmp_path):
+    path, beside = tmp_path / "out.csv", tmp_path / ".out.csv.progress.json"
+    path.write_bytes(b"whole")
+    beside.write_text(Progress(made_of=MADE_OF, rows=5, whole="output").model_dump_json())
+    for _ in range(2):
+        assert Unfinished(path, MADE_OF, resume=True).is_whole
+        assert not beside.exists()
 
 
 def test_one_process_at_a_time(tmp_path):

@@ -39,6 +39,18 @@ WRONG = {
     "unknown path": ("  stps.0.start: [1]", (), r":4: unknown key 'stps'; did you mean 'steps'\?"),
     "no such step": ("  steps.3.start: [1]", (), r":4: steps\.3\.start: there is no '3' in the recipe"),
     "value too high": ("  steps.0.start: [0.2, 1.5]", (), r":4: steps\.0\.start: .*less than or equal to 1, not 1\.5"),
+    "true": ("  steps.0.modules: [2, true]", (), r":4: steps\.0\.modules: a number is needed, not true"),
+    "range from false": (
+        "  steps.0.start: {low: false, high: 1}",
+        ("sampler: tpe", "trials: 2"),
+        r":4: .*a number is needed",
+    ),
+    "true seed": ("  steps.0.start: [0.1]", ("seeds: [true]",), r":5: seeds\.0: a number is needed, not true"),
+    "fixed true": (
+        "  steps.0.start: [0.1]",
+        ("fixed: {baseline.epochs: true}",),
+        r":5: baseline\.epochs: a number is needed",
+    ),
     "empty list": ("  steps.0.start: []", (), r":4: space\.steps\.0\.start: the list is empty"),
     "no list": ("  steps.0.start: 0.3", (), r":4: space\.steps\.0\.start: give a list of values"),
     "twice": ("  steps.0.start: [0.3, 0.3]", (), r":4: space\.steps\.0\.start: the value 0\.3 stands twice"),

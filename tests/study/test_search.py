@@ -21,7 +21,7 @@ import pytest
 import yaml
 
 import tiny
-from plankwise.core.errors import OutputError, TrainingError
+from plankwise.core.errors import CheckpointError, OutputError, TrainingError
 from plankwise.methods import theseus
 from plankwise.study import pipeline, trials
 from plankwise.study.hyperparameters import Plan, read_study
@@ -116,11 +116,8 @@ def test_a_baseline_is_trained_once_a_seed_and_trials_keep_their_records_only(
     assert len({row["baseline_score"] for row in rows if row["seed"] == 1}) == 1
     assert len([each for each in (out / "baselines").iterdir() if each.is_dir()]) == 2
     assert len(list((out / "trials").iterdir())) == 8
-    assert {path.name for path in (out / "trials").rglob("*") if path.is_file()} == {
-        "record.json",
-        "recipe.yaml",
-        ".lock",
-    }
+    assert {path.name for path in (out / "trials").rglob("*") if path.is_file()} == {"record.json", "recipe.yaml"}
+    assert not [path for path in out.rglob("*") if "lock" in path.name]
 
 
 def test_an_interrupted_study_goes_on_to_the_same_table(
@@ -228,21 +225,31 @@ def test_samplers_draw_settings_and_run_each_with_every_seed(place: Path, tmp_pa
     assert write_study(plan, rows, out)["counts"]["complete"] == 4
 
 
-def test_a_trial_that_fails_has_its_reason_and_stops_nothing(place: Path, tmp_path: Path) -> None:
-    space = {"steps.0.training.learning_rate": [1e-3, 1e30], "steps.0.start": [0.5]}
+def test_a_trial_that_fails_has_its_reason_and_stops_nothing(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = theseus.train_on_task
+
+    def diverging(model: Any, job: Any, training: Any, *rest: Any, **more: Any) -> Any:
+        if training.learning_rate == 1:
+            raise TrainingError("the loss is nan")
+        return real(model, job, training, *rest, **more)
+
+    monkeypatch.setattr(theseus, "train_on_task", diverging)
+    space = {"steps.0.training.learning_rate": [1e-3, 1], "steps.0.start": [0.5]}
     plan = changed(place, space=space, seeds=[1], name="failing")
     rows = search(plan, tmp_path / "out")
     states = {row["steps.0.training.learning_rate"]: (row["state"], row["reason"]) for row in rows}
     assert states[1e-3] == ("complete", None)
-    assert states[1e30][0] == "failed"
-    assert "loss" in states[1e30][1]
+    assert states[1.0][0] == "failed"
+    assert "loss" in states[1.0][1]
     assert [row["state"] for row in search(plan, tmp_path / "out", resume=True)] == [row["state"] for row in rows]
     document = write_study(plan, rows, tmp_path / "out")
     assert document["counts"] == {"complete": 1, "failed": 1, "running": 0, "waiting": 0}
     assert "loss" in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_a_study_without_a_finished_trial_still_reports(
+def test_a_study_without_a_finished_trial_has_nothing_to_report(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def never(*_: Any, **__: Any) -> Any:
@@ -252,9 +259,14 @@ def test_a_study_without_a_finished_trial_still_reports(
     plan = changed(place, name="hopeless", seeds=[1])
     rows = search(plan, tmp_path / "out")
     assert {row["reason"] for row in rows} == {"no"}
-    document = write_study(plan, rows, tmp_path / "out")
-    assert {finding["verdict"] for finding in document["findings"]} == {"not tested"}
-    assert not list((tmp_path / "out").glob("plots/*"))
+    with pytest.raises(
+        CheckpointError, match=r"out is complete \(4 failed\); nothing to report; the first failure: no$"
+    ):
+        write_study(plan, rows, tmp_path / "out")
+    with pytest.raises(CheckpointError, match="4 failed"):
+        search(plan, tmp_path / "out", resume=True, train=False)
+    assert (tmp_path / "out" / "trials.csv").read_text().count("failed") == 4
+    assert not list((tmp_path / "out").glob("report.html")) + list((tmp_path / "out").glob("study.json"))
 
 
 def opened(plan: Plan, tmp_path: Path, machine: str) -> trials.Trials:
@@ -336,8 +348,16 @@ def test_a_report_can_be_had_before_the_end(
     monkeypatch.setattr("plankwise.study.search.run", None)
     assert tiny.call(monkeypatch, "study", place / "study.yaml", "--out", whole[0], "--report") == 0
     assert "8 complete" in capsys.readouterr().out
-    assert tiny.call(monkeypatch, "study", place / "study.yaml", "--out", tmp_path / "new", "--report", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["counts"]["waiting"] == 8
+    (tmp_path / "empty").mkdir()
+    for name in ("new", "empty"):
+        assert tiny.call(monkeypatch, "study", place / "study.yaml", "--out", tmp_path / name, "--report") == 2
+        assert f"there is no study in {tmp_path / name}; nothing has run" in capsys.readouterr().err
+    stored = place / "stored.yaml"
+    stored.write_text(f"{GRID}storage: sqlite:///{tmp_path / 'other.db'}\n")
+    assert tiny.call(monkeypatch, "study", stored, "--out", tmp_path / "new", "--report") == 2
+    assert "the storage holds no study 'tiny'" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+    assert not list((tmp_path / "empty").iterdir())
     assert tiny.call(monkeypatch, "study", place / "study.yaml", "--out", whole[0]) == 2
     assert "add --resume" in capsys.readouterr().err
 
@@ -384,10 +404,14 @@ def test_a_database_whose_driver_is_missing_is_refused_before_anything_is_writte
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_another_worker_is_just_taking_is_no_foreign_one(place: Path, tmp_path: Path) -> None:
+def test_a_folder_that_another_worker_is_just_taking_is_no_foreign_one(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / ".study.yaml.k3x9.partial").write_text("name: ti")
-    rows = search(read_study(place / "study.yaml"), out, train=False)
-    assert {row["state"] for row in rows} <= {"waiting"}
+    plan = read_study(place / "study.yaml")
+    monkeypatch.setattr("plankwise.study.search._next_claim", lambda trials: None)
+    rows = search(plan, out)
+    assert {row["state"] for row in rows} == {"waiting"}
     assert (out / "study.yaml").exists()

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import typer
 
 from plankwise.cli import data, deploying, experiments, looks  # importing them is what registers their verbs
 from plankwise.cli.options import VERBOSE, app
-from plankwise.core.errors import PlankwiseError
+from plankwise.core.errors import OutputError, PlankwiseError, RecipeError
 from plankwise.core.progress import set_verbose
 
 __all__ = ["app", "data", "deploying", "experiments", "looks", "main"]
@@ -26,6 +27,23 @@ _QUIET = {  # read by libraries when they are imported; what the user has set st
 }
 _UsageFault: type[BaseException] = typer.BadParameter.__mro__[2]  # ClickException, of click or of Typer's copy of it
 _INTERRUPTED = 130
+DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # which no check beforehand can know of
+
+
+def _refuse_broken(arguments: Sequence[str]) -> None:
+    """Refuse arguments that are no text in UTF-8: names in them could be written to no record."""
+    for each in arguments:
+        try:
+            each.encode()
+        except UnicodeEncodeError:
+            raise RecipeError(f"the argument '{each}' is not UTF-8 text; allowed: names in UTF-8") from None
+        if "\0" in each:
+            raise RecipeError(f"the argument {each!r} holds a zero byte")
+
+
+def _printable(text: str) -> str:
+    """Write what cannot be printed, or would break the line, as Python escapes it."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 def main() -> None:
@@ -38,9 +56,16 @@ def main() -> None:
 
 def _run() -> int:
     try:
+        _refuse_broken(sys.argv[1:])
         code = app(prog_name="plankwise", standalone_mode=False)
     except PlankwiseError as error:
         return _complain(str(error), error.exit_code)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        where = f"cannot use {error.filename}: " if error.filename else ""
+        hint = "; a run goes on with --resume" if error.errno in DISK_FAULTS else ""
+        return _complain(f"{where}{error.strerror}{hint}", OutputError.exit_code)
     except _UsageFault as error:
         return _complain_of_usage(error)
     except (KeyboardInterrupt, typer.Abort):
@@ -51,7 +76,7 @@ def _run() -> int:
 
 
 def _complain(message: str, code: int) -> int:
-    typer.echo(f"plankwise: {message}", err=True)
+    typer.echo(f"plankwise: {_printable(message)}", err=True)
     return code
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from plankwise.cli.options import AsJson, app, print_document
+from plankwise.cli.options import LARGEST_SEED, AsJson, app, print_document
 
 data_app = typer.Typer(no_args_is_help=True, help="Make a task's data.")
 app.add_typer(data_app, name="data")
@@ -28,8 +28,10 @@ def mimic(
             "wordings of van Aken et al. 2021, and none for first-48h).",
         ),
     ] = "2",
-    seed: Annotated[int, typer.Option(help="Deals patients out to the splits.")] = 0,
-    memory: Annotated[int, typer.Option(help="MB that DuckDB may use; the rest goes to disk, beside --out.")] = 512,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Deals patients out to the splits.")] = 0,
+    memory: Annotated[
+        int, typer.Option(max=1_000_000_000, help="MB that DuckDB may use; the rest goes to disk, beside --out.")
+    ] = 512,
     as_json: AsJson = False,
 ) -> None:
     """Make in-hospital mortality out of MIMIC-III's notes: train.jsonl, dev.jsonl, test.jsonl and counts.json."""
@@ -46,8 +48,8 @@ def mimic(
 @data_app.command()
 def synthetic_mimic(
     out: NewFolder,
-    admissions: Annotated[int, typer.Option(help="How many admissions.")] = 1000,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same tables.")] = 0,
+    admissions: Annotated[int, typer.Option(max=10_000_000, help="How many admissions.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="The same seed gives the same tables.")] = 0,
     marker: Annotated[str, typer.Option(help="A word for every note, to search a run's outputs for.")] = "",
     as_json: AsJson = False,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from plankwise.cli.options import AsJson, Delimiter, Encoding, app, print_document
+from plankwise.cli.options import MOST_THREADS, MOST_TOKENS, AsJson, Delimiter, Encoding, app, print_document
 
 
 @app.command()
@@ -20,12 +20,14 @@ def predict(
     id_column: Annotated[str | None, typer.Option("--id", help="Column to copy; row numbers from 1 otherwise.")] = None,
     keep: Annotated[list[str] | None, typer.Option(help="Another column to copy; may be repeated.")] = None,
     mode: Annotated[str, typer.Option(help="throughput, or latency: one text at a time.")] = "throughput",
-    threads: Annotated[int | None, typer.Option(min=1, help="Cores to use; all by default.")] = None,
-    max_length: Annotated[int | None, typer.Option(help="Tokens of an input; as exported by default.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, max=MOST_THREADS, help="Cores to use; all by default.")] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=4, max=MOST_TOKENS, help="Tokens of an input; as exported by default.")
+    ] = None,
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut over-long texts as training does.")] = False,
     on_error: Annotated[str, typer.Option(help="fail, or skip rows that are empty, not text or over-long.")] = "fail",
     tokens_per_batch: Annotated[
-        int | None, typer.Option(min=1, help="Padded tokens of a batch; 512 unless given.")
+        int | None, typer.Option(min=1, max=100 * MOST_TOKENS, help="Padded tokens of a batch; 512 unless given.")
     ] = None,
     encoding: Encoding = None,
     delimiter: Delimiter = None,
@@ -65,7 +67,9 @@ def export(
     ] = None,
     texts: Annotated[Path | None, typer.Option(help="Or a text file, a text a line, without labels.")] = None,
     encoding: Encoding = None,
-    max_length: Annotated[int | None, typer.Option(min=4, help="Tokens of an input; the recipe's by default.")] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=4, max=MOST_TOKENS, help="Tokens of an input; the recipe's by default.")
+    ] = None,
     tolerance: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Largest change of a probability; by precision otherwise.")
     ] = None,

@@ -40,7 +40,8 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Do the whole chain: baseline, every step, evaluation, record and report."""
-    run_or_plan(checked_recipe(recipe, overrides, seed, deduplicate), out, resume, dry_run, as_json)
+    checked = checked_recipe(recipe, overrides, seed, None if dry_run else out, resume, deduplicate)
+    run_or_plan(checked, out, resume, dry_run, as_json)
 
 
 @app.command()
@@ -54,7 +55,8 @@ def finetune(
     as_json: AsJson = False,
 ) -> None:
     """Train the baseline only. The test split stays untouched; `run --resume` or `compress` goes on from here."""
-    run_checked(checked_recipe(recipe, overrides, seed, deduplicate), out, resume, as_json, until="baseline")
+    checked = checked_recipe(recipe, overrides, seed, out, resume, deduplicate)
+    run_checked(checked, out, resume, as_json, until="baseline")
 
 
 @app.command()
@@ -68,7 +70,7 @@ def pretrain(
     as_json: AsJson = False,
 ) -> None:
     """Train a language model on a corpus, from scratch or onwards, and compress it by the recipe's steps."""
-    checked = checked_recipe(recipe, overrides, seed)
+    checked = checked_recipe(recipe, overrides, seed, None if dry_run else out, resume)
     if checked.task.kind != "masked_lm":
         raise RecipeError(f"{recipe}: pretrain takes a task of name 'corpus', not '{checked.recipe.task.name}'")
     run_or_plan(checked, out, resume, dry_run, as_json)
@@ -84,9 +86,12 @@ def domain(
     as_json: AsJson = False,
 ) -> None:
     """Compress a language model once, fine-tune the large and the small for every task, and compare."""
+    from plankwise.core.places import check_folder
     from plankwise.study.domain import check_domain, estimate_domain, read_domain, run_domain
     from plankwise.study.domain_table import markdown
 
+    if not dry_run:
+        check_folder(out)
     plan = check_domain(recipe, read_domain(recipe, overrides or []))
     if dry_run:
         print_plan(estimate_domain(plan), as_json)
@@ -109,7 +114,13 @@ def compress(
     as_json: AsJson = False,
 ) -> None:
     """Compress a baseline that was trained already, and prove what was kept."""
-    run_checked(checked_recipe(recipe, overrides, seed, deduplicate), out, resume, as_json, baseline=baseline)
+    from plankwise.core.places import check_folder
+    from plankwise.study.run_folder import read_entry
+
+    check_folder(out)
+    read_entry(baseline)  # whether it is one is known before anything is loaded
+    checked = checked_recipe(recipe, overrides, seed, out, resume, deduplicate)
+    run_checked(checked, out, resume, as_json, baseline=baseline)
 
 
 @app.command()
@@ -130,8 +141,11 @@ def study(
 ) -> None:
     """Vary hyperparameters of a recipe, one trial for each setting and seed, and say what they do to the score."""
     require("a study", "optuna", "matplotlib", error=RecipeError)
+    from plankwise.core.places import check_folder
     from plankwise.study.hyperparameters import read_study
 
+    if not dry_run:
+        check_folder(out)
     plan = read_study(recipe, overrides or [])
     if dry_run:
         from plankwise.study.study_cost import cost_lines, estimate_study

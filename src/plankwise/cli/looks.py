@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from plankwise.cli.options import AsJson, Delimiter, Encoding, Set, app, print_document, recipe_of
+from plankwise.cli.options import (
+    MOST_ROUNDS,
+    MOST_THREADS,
+    MOST_TOKENS,
+    AsJson,
+    Delimiter,
+    Encoding,
+    Set,
+    app,
+    print_document,
+    recipe_of,
+)
 
 
 @app.command()
@@ -44,9 +55,11 @@ def bench(
     column: Annotated[str, typer.Option(help="The column of that table.")] = "text",
     encoding: Encoding = None,
     delimiter: Delimiter = None,
-    rounds: Annotated[int, typer.Option(min=3, help="Interleaved rounds.")] = 9,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of each model; all cores by default.")] = None,
-    budget: Annotated[int, typer.Option(min=1, help="Padded tokens of a batch.")] = 512,
+    rounds: Annotated[int, typer.Option(min=3, max=MOST_ROUNDS, help="Interleaved rounds.")] = 9,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=MOST_THREADS, help="Threads of each model; all cores by default.")
+    ] = None,
+    budget: Annotated[int, typer.Option(min=1, max=100 * MOST_TOKENS, help="Padded tokens of a batch.")] = 512,
     baselines: Annotated[bool, typer.Option(help="Time the first also in ONNX Runtime and OpenVINO.")] = True,
     memory: Annotated[bool, typer.Option(help="Measure peak memory, in a process for each model.")] = True,
     overrides: Set = None,
@@ -76,8 +89,10 @@ def report(
     """Make the table over finished runs, pooling seeds, as Markdown or as an HTML page."""
     from dataclasses import asdict
 
-    from plankwise.study.report import markdown, table, write_report
+    from plankwise.study.report import check_page, markdown, table, write_report
 
+    if out is not None:
+        check_page(runs, out)
     rows = table(runs)
     if out is not None:
         write_report(runs, out)

@@ -34,6 +34,7 @@ RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recip
 Out = Annotated[Path, typer.Option(help="Folder of the run.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: steps.0.modules=4.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder, or begin it.")]
+LARGEST_SEED, MOST_TOKENS, MOST_THREADS, MOST_ROUNDS = 2**31 - 1, 1_000_000, 4096, 10_000  # as in `core/numbers.py`
 Seed = Annotated[int | None, typer.Option(help="Override the recipe's seed.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and what it costs; train nothing.")]
 Deduplicate = Annotated[
@@ -52,12 +53,28 @@ def recipe_of(path: Path, overrides: list[str] | None, seed: int | None) -> Any:
     return read_recipe(path, Recipe, [*(overrides or []), *([] if seed is None else [f"seed={seed}"])])
 
 
-def checked_recipe(path: Path, overrides: list[str] | None, seed: int | None, deduplicate: bool = False) -> Checked:
-    """Read a recipe and check it against its data and model."""
+def checked_recipe(
+    path: Path,
+    overrides: list[str] | None,
+    seed: int | None,
+    out: Path | None = None,
+    resume: bool = False,
+    deduplicate: bool = False,
+) -> Checked:
+    """Read a recipe and check it against its data and model, after the folder that the run is to be written to."""
+    from plankwise.core.places import check_folder
+    from plankwise.core.recipe import to_plain
+    from plankwise.core.runtime import is_main_process
     from plankwise.study.pipeline import check
+    from plankwise.study.run_folder import RunFolder
 
+    if out is not None:
+        check_folder(out)
     dropping = ["task.deduplicate=true"] if deduplicate else []
-    return check(recipe_of(path, [*(overrides or []), *dropping], seed))
+    recipe = recipe_of(path, [*(overrides or []), *dropping], seed)
+    if out is not None and is_main_process():
+        RunFolder(out, to_plain(recipe)).refuse_taken(resume)
+    return check(recipe)
 
 
 def run_checked(checked: Checked, out: Path, resume: bool, as_json: bool, **how: Any) -> None:

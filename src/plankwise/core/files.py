@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -15,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from plankwise.core.errors import OutputError
-
-PARTIAL = ".partial"  # ends the temporary names under which everything here is written
+from plankwise.core.places import PARTIAL, alone_at, check_file, check_folder
 
 
 def contents(folder: Path) -> set[str]:
@@ -25,6 +25,19 @@ def contents(folder: Path) -> set[str]:
         return set()
     names = {each.name for each in folder.iterdir()}
     return {name for name in names if not (name.startswith(".") and name.endswith(PARTIAL))}
+
+
+def read_text(path: Path, encoding: str = "utf-8", most_bytes: int | None = None) -> str:
+    """Read a file whole.
+
+    Raises:
+        OSError: if it cannot be read, is no file, or is larger than `most_bytes`; its `strerror` says why.
+        UnicodeDecodeError: if it is not text in this encoding.
+    """
+    size = check_file(path).stat().st_size
+    if most_bytes is not None and size > most_bytes:
+        raise OSError(errno.EFBIG, f"it has {size:,} bytes; allowed: up to {most_bytes:,}", str(path))
+    return path.read_text(encoding=encoding)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -50,26 +63,32 @@ def write_json(path: Path, value: Any) -> None:
 def whole_folder(path: Path, private: bool = False) -> Iterator[Path]:
     """Give a temporary folder beside `path` to fill; it takes the place of `path` only if nothing failed.
 
+    What killed processes left beside `path` is removed first.
+
     Args:
         path: of the folder.
         private: whether only the owner may look into it, for the sake of text in it. All else gets the modes that the
             umask gives, whatever the library that wrote it chose.
+
+    Raises:
+        OutputError: if it cannot be written, or another process is writing it.
     """
+    check_folder(path)
     temporary = path.with_name(f".{path.name}{PARTIAL}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.parent.mkdir(parents=True, exist_ok=True)
-    temporary.mkdir(mode=0o700 if private else 0o777)
-    allowed = stat.S_IMODE(temporary.stat().st_mode)
-    try:
-        yield temporary
-        if not private:
-            _open_up(temporary, allowed)
-    except BaseException:
+    with alone_at(temporary, path):
         shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    if path.is_dir():
-        shutil.rmtree(path)
-    temporary.rename(path)
+        temporary.mkdir(mode=0o700 if private else 0o777)
+        allowed = stat.S_IMODE(temporary.stat().st_mode)
+        try:
+            yield temporary
+            if not private:
+                _open_up(temporary, allowed)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        if path.is_dir():
+            shutil.rmtree(path)
+        temporary.rename(path)
 
 
 def _open_up(folder: Path, allowed: int) -> None:
@@ -86,6 +105,7 @@ def make_writable_folder(path: Path) -> Path:
     Raises:
         OutputError: if it is no folder or cannot be written to.
     """
+    check_folder(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path, prefix=".", suffix=PARTIAL):
@@ -97,7 +117,7 @@ def make_writable_folder(path: Path) -> Path:
 def sha256(path: Path) -> str:
     """Hash a file's bytes, in hexadecimal."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with check_file(path).open("rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()

@@ -6,48 +6,36 @@ particular setting: each floor declares its own, and `study/plan.py` puts them t
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import pydantic
 import yaml
 from pydantic.dataclasses import dataclass as checked_dataclass
 from typing_extensions import dataclass_transform
 
+from plankwise.core.documents import parse_yaml, read_yaml
 from plankwise.core.errors import RecipeError, suggest
+from plankwise.core.numbers import refuse_booleans
 
 T = TypeVar("T")
 Location = tuple[int | str, ...]
+Name = Annotated[str, pydantic.Field(pattern=r"^[\w.+-]+$", max_length=100)]  # of runs and files
 _ADAPTERS: dict[Any, pydantic.TypeAdapter[Any]] = {}
-
-
-class Loader(yaml.SafeLoader):
-    """Reads YAML with the booleans of YAML 1.2, where yes, no, on and off are words, and keys as they are written."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Make a mapping whose keys are strings: as numbers and booleans, 1, 1.0 and true were one key."""
-        self.flatten_mapping(node)
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                key.tag = "tag:yaml.org,2002:str"
-        return super().construct_mapping(node, deep)
-
-
-_WORDS = re.compile("^(?:true|True|TRUE|false|False|FALSE)$")
-Loader.yaml_implicit_resolvers = {
-    first: [(tag, _WORDS if tag == "tag:yaml.org,2002:bool" else form) for tag, form in forms]
-    for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def settings(cls: type[T]) -> type[T]:
     """Turn a class into frozen, keyword-only settings whose fields are checked and whose unknown keys are refused."""
     config = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
+    setattr(cls, "__get_pydantic_core_schema__", classmethod(_without_booleans))  # noqa: B010 - no attribute of T
     made: Any = checked_dataclass(frozen=True, kw_only=True, config=config)(cls)
     return made  # type: ignore[no-any-return]
+
+
+def _without_booleans(cls: type[Any], source: Any, handler: Callable[[Any], Any]) -> Any:
+    return refuse_booleans(handler(source))
 
 
 def read_recipe(path: Path, schema: type[T], overrides: Sequence[str] = ()) -> T:
@@ -56,19 +44,7 @@ def read_recipe(path: Path, schema: type[T], overrides: Sequence[str] = ()) -> T
     Raises:
         RecipeError: with file and line, if the file is missing, no YAML, or does not fit the schema.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise RecipeError(f"cannot read the recipe {path}: {reason}") from None
-    try:
-        node = yaml.compose(text, Loader=Loader)
-        data = yaml.load(text, Loader=Loader)  # a SafeLoader
-        _refuse_duplicates(node, path)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date such as 2024-13-45 is a ValueError
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise RecipeError(f"{where}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    node, data = read_yaml(path)
     if not isinstance(data, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of keys, not {type(data).__name__}")
     overridden = [_override(data, each) for each in overrides]
@@ -83,11 +59,11 @@ def validate(data: Any, schema: type[T], where: Any = lambda place: "settings") 
         return made
     except pydantic.ValidationError as error:
         faults = error.errors(include_url=False)
-        place = _data_place(faults[0]["loc"], data)
+        fault, place = _first(faults, data)
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        if faults[0]["type"] == "union_tag_invalid":  # the fault is the tag, not the whole mapping
-            place = (*place, faults[0]["ctx"]["discriminator"].strip("'"))
-        message = _explain(faults[0], place, adapter.json_schema(mode="validation"))
+        if fault["type"] == "union_tag_invalid":  # the fault is the tag, not the whole mapping
+            place = (*place, fault["ctx"]["discriminator"].strip("'"))
+        message = _explain(fault, place, adapter.json_schema(mode="validation"))
         raise RecipeError(f"{where(place)}: {message}{more}") from None
 
 
@@ -98,7 +74,7 @@ def to_plain(value: Any) -> Any:
 
 def locate(path: Path, place: Location) -> str:
     """Say where in a YAML file a place stands, as `file:line`; the nearest place around it if it is not there."""
-    return _where(path, yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader), place, [])
+    return _where(path, read_yaml(path)[0], place, [])
 
 
 def override(data: Any, key: str, value: Any, what: str) -> Location:
@@ -129,6 +105,16 @@ def _adapter(schema: Any) -> pydantic.TypeAdapter[Any]:
     return _ADAPTERS[schema]
 
 
+def _first(faults: Sequence[Any], data: Any) -> tuple[Any, Location]:
+    """Choose the fault to speak of: the first, or one inside of a list that might have been something else."""
+    first = _data_place(faults[0]["loc"], data)
+    if not isinstance(faults[0].get("input"), list):
+        return faults[0], first
+    places = [(fault, _data_place(fault["loc"], data)) for fault in faults]
+    inside = [(fault, place) for fault, place in places if place[: len(first)] == first]
+    return max(inside, key=lambda each: len(each[1]))
+
+
 def _explain(fault: Any, place: Location, schema: dict[str, Any]) -> str:
     location, kind = fault["loc"], fault["type"]
     key = ".".join(str(part) for part in place)
@@ -145,7 +131,8 @@ def _explain(fault: Any, place: Location, schema: dict[str, Any]) -> str:
     given = fault.get("input")
     message = fault["msg"].removeprefix("Value error, ")
     shown = f"{key}: {message[0].lower() + message[1:]}" if key else message
-    return shown + (f", not {given!r}" if _is_short(given) else "")
+    written = str(given).lower() if isinstance(given, bool) else repr(given)  # as YAML has it
+    return shown + (f", not {written}" if _is_short(given) else "")
 
 
 def _is_short(value: Any) -> bool:
@@ -220,19 +207,6 @@ def _child(node: yaml.Node | None, part: int | str) -> tuple[yaml.Node, yaml.Nod
     return None
 
 
-def _refuse_duplicates(node: yaml.Node | None, path: Path) -> None:
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if key.value in seen:
-                raise RecipeError(f"{path}:{key.start_mark.line + 1}: the key '{key.value}' stands twice")
-            seen.add(key.value)
-            _refuse_duplicates(value, path)
-    elif isinstance(node, yaml.SequenceNode):
-        for each in node.value:
-            _refuse_duplicates(each, path)
-
-
 def parse_override(text: str) -> tuple[str, Any]:
     """Split `key.path=value` and read the value as YAML.
 
@@ -242,10 +216,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     key, equals, raw = text.partition("=")
     if not equals or not key:
         raise RecipeError(f"--set {text}: write key=value, such as --set steps.0.modules=4")
-    try:
-        return key, yaml.load(raw, Loader=Loader)
-    except (yaml.YAMLError, ValueError, RecursionError):
-        raise RecipeError(f"--set {text}: the value is not valid YAML") from None
+    return key, parse_yaml(raw, f"--set {text if len(text) < 80 else text[:80] + '…'}", lines=False)[1]
 
 
 def _override(data: Any, text: str) -> Location:

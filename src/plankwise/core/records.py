@@ -8,7 +8,7 @@ from typing import Any
 import pydantic
 
 from plankwise.core.errors import CheckpointError
-from plankwise.core.files import write_json
+from plankwise.core.files import read_text, write_json
 
 FILE_NAME = "record.json"
 
@@ -97,9 +97,9 @@ def read_record(folder: Path) -> Record:
     """
     path = folder / FILE_NAME if folder.is_dir() else folder
     try:
-        return Record.model_validate_json(path.read_text(encoding="utf-8"))
+        return Record.model_validate_json(read_text(path))
     except FileNotFoundError:
         raise CheckpointError(f"there is no run in {folder}: {path} is missing") from None
     except (OSError, UnicodeDecodeError, pydantic.ValidationError) as error:
-        first = str(error).splitlines()[0]
+        first = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise CheckpointError(f"{path} is not a record of a run: {first}") from None

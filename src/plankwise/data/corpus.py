@@ -25,6 +25,7 @@ from filelock import FileLock
 
 from plankwise.core.errors import DataError, OutputError, PlankwiseError, suggest
 from plankwise.core.files import sha256, whole_folder, write_json
+from plankwise.core.numbers import Bounds, Seed
 from plankwise.core.recipe import settings
 from plankwise.core.runtime import fail_together, is_main_process, wait_for_everyone
 from plankwise.data.duplicates import LineHashes, hash_line
@@ -69,9 +70,9 @@ class Corpus:
     encoding: EncodingName | None = None
     title: str | None = None
     deduplicate: bool = False
-    held_out: Annotated[float, pydantic.Field(gt=0, lt=0.5)] = 0.01
+    held_out: Annotated[float, Bounds(0, 0.5, "most of the corpus is for training", above=True, below=True)] = 0.01
     access: Access = "open"
-    split_seed: int = 0
+    split_seed: Seed = 0
 
     @pydantic.model_validator(mode="after")
     def _one_of_both(self) -> Corpus:

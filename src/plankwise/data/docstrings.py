@@ -21,6 +21,7 @@ from typing import Annotated, Literal
 import pydantic
 
 from plankwise.core.errors import DataError
+from plankwise.core.numbers import Bounds, Count, Seed, Share, UpToAll
 from plankwise.core.recipe import settings
 from plankwise.data.task import TEST, TRAIN, Row, Task, build_task
 
@@ -46,12 +47,12 @@ class Docstrings:
 
     name: Literal["docstrings"] = "docstrings"
     libraries: Annotated[tuple[str, ...], pydantic.Field(min_length=2)] = LIBRARIES
-    per_library: Annotated[int, pydantic.Field(ge=10)] = 1500
-    words: tuple[int, int] = (5, 40)
-    similarity: Annotated[float, pydantic.Field(gt=0, le=1)] = 0.7
-    development_share: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.1
-    test_share: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.2
-    split_seed: int = 0
+    per_library: Annotated[int, Bounds(10, 1_000_000, "no package has so many")] = 1500
+    words: tuple[Count, Count] = (5, 40)
+    similarity: UpToAll = 0.7
+    development_share: Share = 0.1
+    test_share: Share = 0.2
+    split_seed: Seed = 0
 
     def load(self) -> Task:
         """Read, deduplicate, sample and split the sentences; the same installed versions give the same task."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
-
-import pydantic
+from typing import Literal
 
 from plankwise.core.errors import DataError
+from plankwise.core.numbers import Seed, Share
+from plankwise.core.places import check_file
 from plankwise.core.recipe import settings
 from plankwise.data.task import TEST, TRAIN, Row, Task, build_task
 
@@ -48,8 +48,8 @@ class GermEval2018:
     path: Path
     granularity: Granularity = "binary"
     user_token: str | None = "@user"
-    development_share: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.1
-    split_seed: int = 0
+    development_share: Share = 0.1
+    split_seed: Seed = 0
     deduplicate: bool = False
 
     def load(self) -> Task:
@@ -65,8 +65,8 @@ class GermEval2019:
     path: Path
     granularity: Granularity = "binary"
     user_token: str | None = "@user"
-    development_share: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.1
-    split_seed: int = 0
+    development_share: Share = 0.1
+    split_seed: Seed = 0
     deduplicate: bool = False
 
     def load(self) -> Task:
@@ -98,7 +98,7 @@ def read_tweets(path: Path, granularity: Granularity, user_token: str | None) ->
         DataError: with file and line, for a missing file, a wrong number of columns or an unknown label.
     """
     try:
-        lines = path.read_bytes().decode("utf-8-sig").split("\n")
+        lines = check_file(path).read_bytes().decode("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"cannot read {path}: {getattr(error, 'strerror', None) or 'not UTF-8, as published'}"

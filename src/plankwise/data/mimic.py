@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from plankwise.core.errors import DataError, OutputError, suggest
 from plankwise.core.files import make_writable_folder, whole_folder, write_json
+from plankwise.core.places import check_folder, tidy
 from plankwise.core.progress import bar
 from plankwise.data.mimic_cohorts import Steps, admission_notes, first_48h
 from plankwise.data.mimic_leaks import FILTERS
@@ -125,12 +126,13 @@ def free_folder(path: Path) -> Path:
     Raises:
         OutputError: otherwise.
     """
-    path = path.resolve()
+    path = check_folder(path).resolve()
     if path.exists() and not path.is_dir():
         raise OutputError(f"cannot write to {path}: it is a file")
     if path.is_dir() and any(path.iterdir()):
         raise OutputError(f"{path} holds files; give a folder that is new or empty")
     make_writable_folder(path.parent)
+    tidy(path.parent)
     return path
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import pydantic
 
 from plankwise.core.errors import RecipeError
+from plankwise.core.numbers import Bounds, Tokens
 from plankwise.core.recipe import settings
 
 Pooling = Literal["mean", "max"]
@@ -29,9 +30,9 @@ class Windows:
         most: windows of one text; of a longer text as many are read, evenly chosen from its first to its last.
     """
 
-    stride: Annotated[int, pydantic.Field(ge=0)] = 0
+    stride: Annotated[int, Bounds(0, 1_000_000, "no encoder reads so many tokens")] = 0
     pooling: Pooling = "mean"
-    most: Annotated[int, pydantic.Field(ge=1)] = 8
+    most: Annotated[int, Bounds(1, 10_000, "no text needs so many windows")] = 8
 
 
 @settings
@@ -45,7 +46,7 @@ class Reading:
         windows: read the whole of a longer text in windows of `max_length` tokens instead.
     """
 
-    max_length: Annotated[int, pydantic.Field(ge=4)] = 128
+    max_length: Tokens = 128
     truncation: Truncation = "head"
     windows: Windows | None = None
 

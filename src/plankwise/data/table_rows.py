@@ -17,6 +17,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from plankwise.core.errors import DataError, suggest
+from plankwise.core.places import check_file
 from plankwise.data.text_files import (
     COMPRESSED,
     DELIMITERS,
@@ -251,7 +252,7 @@ def hash_and_count(path: Path) -> tuple[str, int | None]:
     """
     digest, lines, last = hashlib.sha256(), 0, b"\n"
     try:
-        with path.open("rb") as file:
+        with check_file(path).open("rb") as file:
             for block in iter(lambda: file.read(1 << 20), b""):
                 digest.update(block)
                 lines, last = lines + block.count(b"\n"), block

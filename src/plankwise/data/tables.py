@@ -11,6 +11,7 @@ import pydantic
 
 from plankwise.core.errors import DataError
 from plankwise.core.hub import absent, datasets_offline
+from plankwise.core.numbers import Seed, Share
 from plankwise.core.recipe import settings
 from plankwise.data.labels import LabelNames, check_columns, is_missing, plain
 from plankwise.data.rows import rows_of
@@ -19,7 +20,6 @@ from plankwise.data.table_rows import read_table
 from plankwise.data.task import DEVELOPMENT, TEST, TRAIN, Access, Row, Task, build_task
 from plankwise.data.text_files import EncodingName, TextFormat, unpacked
 
-Share = Annotated[float, pydantic.Field(gt=0, lt=1)]
 Delimiter = Literal[",", ";", "|", "\t"]
 MetricName = Literal["accuracy", "macro_f1", "micro_f1", "official_f", "auroc", "average_precision"]
 
@@ -68,7 +68,7 @@ class Table:
     access: Access = "open"
     development_share: Share = 0.1
     test_share: Share = 0.2
-    split_seed: int = 0
+    split_seed: Seed = 0
     deduplicate: bool = False
 
     @pydantic.model_validator(mode="after")
@@ -120,7 +120,7 @@ class HubDataset:
     access: Access = "open"
     development_share: Share = 0.1
     test_share: Share = 0.2
-    split_seed: int = 0
+    split_seed: Seed = 0
     deduplicate: bool = False
 
     @pydantic.model_validator(mode="after")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import errno
 import gzip
 import io
 import lzma
@@ -22,6 +21,7 @@ import pyarrow.parquet as pq
 import pydantic
 
 from plankwise.core.errors import DataError
+from plankwise.core.places import check_file
 
 COMPRESSED: dict[str, Callable[[Path], Any]] = {
     ".gz": gzip.open,
@@ -111,8 +111,7 @@ def unpacked(path: Path) -> Path:
 
 def open_packed(path: Path) -> IO[bytes]:
     """Open a file, packed or not, for reading what is in it; `FAULTS` are what may go wrong from then on."""
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise OSError(errno.EINVAL, "it is not a regular file")  # a pipe may never end
+    check_file(path)
     opened: IO[bytes] = COMPRESSED[path.suffix.lower()](path) if path.suffix.lower() in COMPRESSED else path.open("rb")
     return opened
 

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from plankwise.core.errors import DataError
+from plankwise.core.numbers import Bounds
 from plankwise.core.recipe import settings
 from plankwise.data.streams import texts_of
 
@@ -34,7 +35,7 @@ class Vocabulary:
     """
 
     kind: Literal["wordpiece", "bpe", "unigram"] = "wordpiece"
-    size: Annotated[int, pydantic.Field(ge=50)] = 8000
+    size: Annotated[int, Bounds(50, 10_000_000, "no corpus has so many pieces")] = 8000
     lowercase: bool = True
 
     @pydantic.model_validator(mode="after")

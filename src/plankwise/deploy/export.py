@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from plankwise.core.errors import ModelError, OutputError, one_of, suggest
 from plankwise.core.files import contents, make_writable_folder, sha256, whole_folder, write_text
 from plankwise.core.packages import require
+from plankwise.core.places import check_folder, tidy
 from plankwise.core.runtime import cpu_flags, environment, version_of
 from plankwise.data.reading import Reading, check_reading
 from plankwise.deploy import standalone
@@ -111,6 +112,8 @@ def check_request(to: str, precision: str, out: Path) -> RuntimeName:
     if precision not in PRECISIONS[runtime]:
         raise ModelError(f"no precision '{precision}' for {runtime}; {suggest(precision, PRECISIONS[runtime])}")
     require(f"--to {runtime}", *PACKAGES[runtime], error=ModelError)
+    check_folder(out)
+    tidy(out.absolute().parent)
     if out.exists() and (not out.is_dir() or contents(out)):
         raise OutputError(f"{out} exists already; choose a new or an empty folder")
     make_writable_folder(out.absolute().parent)

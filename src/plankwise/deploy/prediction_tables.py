@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from plankwise.core.errors import DataError, OutputError, PlankwiseError
 from plankwise.core.files import sha256
+from plankwise.core.places import MODEL_FILES, check_file, check_target, tidy
 from plankwise.core.progress import bar, duration
 from plankwise.data.table_rows import check_kind, column_types, hash_and_count, read_rows
 from plankwise.data.text_files import TextFormat
@@ -29,7 +30,6 @@ logger = logging.getLogger(__name__)
 ROW = "row"  # names the column of row numbers, which count from 1, where no identifier is given
 ROWS_IN_LATENCY_MODE = 256  # of a block, behind which a killed run can go on
 PROBED_ROWS = 64
-MODEL_FILES = (".safetensors", ".bin", ".json", ".model", ".txt")
 
 
 def predict_table(
@@ -88,17 +88,21 @@ def check_places(source: Path, out: Path, form: TextFormat | None = None) -> Non
         DataError: for the input.
         OutputError: for the output.
     """
-    if not source.is_file():
-        raise DataError(f"there is no file {source}")
+    try:
+        check_file(source)
+    except FileNotFoundError:
+        raise DataError(f"there is no file {source}") from None
+    except OSError as error:
+        raise DataError(f"cannot read {source}: {error.strerror}") from None
+    if source.is_dir():
+        raise DataError(f"there is no file {source}, but a folder of this name")
     check_kind(source)
     fault = (form or TextFormat()).fault(source)
     if fault is not None:
         raise DataError(fault)
     check_kind(out)
-    if not out.parent.is_dir():
-        raise OutputError(f"there is no folder {out.parent} to write {out.name} to")
-    if out.is_dir():
-        raise OutputError(f"{out} is a folder; allowed: a file")
+    check_target(out)
+    tidy(out.parent)
     if out.exists() and out.samefile(source):
         raise OutputError(f"{out} is the input itself; choose another output")
 

@@ -32,6 +32,7 @@ Item = TypeVar("Item")
 LOOK_AHEAD = 4096
 MOST_CHARACTERS = 1_000_000  # of the texts of a block: long ones fill it sooner
 PROBED_SECONDS = 1.0
+MOST = 100_000_000  # of threads, tokens and texts
 SHORTEST = 4  # tokens of an input, as for every reading
 
 
@@ -95,8 +96,8 @@ class Predictor:
         """
         numbers = {"threads": threads, "tokens_per_batch": tokens_per_batch, "look_ahead": look_ahead}
         for name, value in numbers.items():
-            if value is not None and value < 1:
-                raise DataError(f"{name} is {value}; allowed: 1 or more")
+            if value is not None and (isinstance(value, bool) or not 1 <= value <= MOST):
+                raise DataError(f"{name} is {value}; allowed: 1 or more, up to {MOST:,}")
         if mode == "latency" and tokens_per_batch is not None:
             raise DataError("tokens_per_batch is for throughput mode; latency mode runs one text at a time")
         self.mode: Mode = one_of(mode, MODES, "mode")
@@ -197,7 +198,7 @@ class Predictor:
 
 
 def _shortened(reading: Reading, max_length: int | None, positions: int | None) -> Reading:
-    if max_length is not None and max_length < SHORTEST:
+    if max_length is not None and (isinstance(max_length, bool) or max_length < SHORTEST):
         raise RecipeError(f"max_length is {max_length}; allowed: {SHORTEST} or more")
     changed = reading if max_length is None else replace(reading, max_length=max_length)
     if positions is not None and changed.max_length > positions:

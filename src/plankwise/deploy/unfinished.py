@@ -2,17 +2,18 @@
 
 Until it is whole, all lies in a hidden folder beside it. A block counts once the progress file, written in one step
 after the block's bytes have reached the disk, says so; whatever stands behind that is cut off when the work goes on.
-A whole file keeps its progress file as a hidden record of what it was made of.
+What a whole file was made of is kept in the cache, so that nothing but the file stays where the user wanted it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -21,9 +22,11 @@ import pydantic
 from filelock import FileLock, Timeout
 
 from plankwise.core.errors import CheckpointError, OutputError
-from plankwise.core.files import PARTIAL, make_writable_folder, write_json
+from plankwise.core.files import make_writable_folder, write_json
+from plankwise.core.places import LOCK, PARTIAL, check_file
+from plankwise.data.corpus import cache_folder
 
-OUTPUT, ERRORS, PROGRESS, LOCK = "output", "errors.jsonl", "progress.json", "lock"
+OUTPUT, ERRORS, PROGRESS = "output", "errors.jsonl", "progress.json"
 HASH_LENGTH = 64
 Fault = Mapping[str, Any]  # `row`, `fault`, numbers, and why a row is malformed; no text
 
@@ -54,6 +57,36 @@ class Progress(pydantic.BaseModel):
     whole: str | None = None
 
 
+class Record:
+    """What a whole file was made of, kept in the cache for as long as the file is the one that was written."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._beside = path, path.with_name(f".{path.name}.{PROGRESS}")  # where it used to be
+        name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[: HASH_LENGTH // 2]
+        self._kept = cache_folder() / "predictions" / f"{name}.json"
+
+    def write(self, progress: Progress) -> None:
+        """Keep it; where that fails, the file is whole all the same, and only not known to be."""
+        with suppress(OSError):
+            self._kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            write_json(self._kept, {"file": self._identity(), "progress": progress.model_dump()})
+            self._beside.unlink(missing_ok=True)
+
+    def read(self) -> Progress | None:
+        """Return it, if there is one of this very file."""
+        try:
+            if self._path.exists() and self._beside.exists():
+                return Progress.model_validate_json(self._beside.read_bytes())
+            kept = json.loads(self._kept.read_bytes())
+            return Progress.model_validate(kept["progress"]) if kept["file"] == self._identity() else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _identity(self) -> dict[str, int]:
+        about = self._path.stat()
+        return {"bytes": about.st_size, "modified_ns": about.st_mtime_ns}
+
+
 class Unfinished:
     """The file while it is made; a context manager, which one process at a time can enter."""
 
@@ -72,7 +105,7 @@ class Unfinished:
         """
         self.path, self._folder = path, path.with_name(f".{path.name}{PARTIAL}")
         self.faults_path = path.with_name(f"{path.name}.{ERRORS}")
-        self._record = path.with_name(f".{path.name}.{PROGRESS}")
+        self._record = Record(path)
         self._lock = FileLock(self._folder / LOCK)
         self._files: dict[str, IO[bytes]] = {}
         self._seen, made = self._found(), json.loads(json.dumps(made_of))
@@ -83,7 +116,9 @@ class Unfinished:
         else:
             self._check(self._seen, made, harmless)
         self.progress = (self._seen or Progress(made_of=made)).model_copy(update={"made_of": made})
-        if self.is_whole:  # a kill may have left the empty folder
+        if self.is_whole:
+            self._record.write(self.progress)
+            # a kill may have left the empty folder
             shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
@@ -98,7 +133,7 @@ class Unfinished:
             self._lock.acquire(blocking=False)
         except Timeout:
             raise OutputError(f"another process is writing to {self.path}") from None
-        if self._found() != self._seen:
+        if self._found() != self._seen or (self._seen is None and self.path.exists()):
             self._lock.release()
             raise OutputError(f"another process has written to {self.path} just now; try again")
         if self.progress.whole is None:
@@ -148,11 +183,13 @@ class Unfinished:
                 with whole.open("r+b") as file:
                     os.fsync(file.fileno())
                 self._save(whole=whole.name)
-            # A kill between these leaves the progress file, which is moved last: the rest is done on resuming.
-            moves = {ERRORS: self.faults_path, str(self.progress.whole): self.path, PROGRESS: self._record}
+            # A kill between these leaves the progress file, which goes last: the rest is done on resuming.
+            moves = {ERRORS: self.faults_path, str(self.progress.whole): self.path}
             for name, place in moves.items():
                 if (self._folder / name).exists() and not (name == ERRORS and self.progress.error_bytes == 0):
                     (self._folder / name).replace(place)
+            self._record.write(self.progress)
+            (self._folder / PROGRESS).unlink()
 
     def _save(self, **changes: Any) -> None:
         changed = self.progress.model_copy(update=changes)
@@ -162,12 +199,10 @@ class Unfinished:
     def _found(self) -> Progress | None:
         """Read how far the file has come, if it was begun."""
         at = self._folder / PROGRESS
-        if not at.exists() and self.path.exists():
-            at = self._record
         if not at.exists():
-            return None
+            return self._record.read()
         try:
-            return Progress.model_validate_json(at.read_bytes())
+            return Progress.model_validate_json(check_file(at).read_bytes())
         except (OSError, pydantic.ValidationError):
             raise CheckpointError(f"{at} is damaged; remove it to begin anew") from None
 

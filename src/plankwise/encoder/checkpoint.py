@@ -33,6 +33,7 @@ from transformers.utils import cached_file
 from plankwise.core.errors import ModelError
 from plankwise.core.files import whole_folder, write_json
 from plankwise.core.hub import looks_like_path, where_to_read
+from plankwise.core.places import check_files_of
 from plankwise.core.progress import quiet_loading
 from plankwise.encoder.anatomy import KIND, anatomy_of
 from plankwise.encoder.configuration import depth_key
@@ -57,6 +58,7 @@ def load_config(source: str) -> PreTrainedConfig:
         raise ModelError(f"there is no model folder {source}")
     place = where_to_read(source)
     try:
+        check_files_of(Path(place))
         stored, _ = PreTrainedConfig.get_config_dict(place)
         config = _unguarded(stored) if stored.get(KEY) else AutoConfig.from_pretrained(place)
     except (*_FAULTS, TypeError, AttributeError) as error:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from typing import Annotated, Literal
+from typing import Literal
 
 import pydantic
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from plankwise.core.numbers import Heads, Layer, Layers, Width
 from plankwise.core.recipe import settings
 from plankwise.core.runtime import mix_seed
 from plankwise.encoder.quantized import refuse_quantized
@@ -25,8 +26,6 @@ from plankwise.methods.method import Job, train_on_task
 from plankwise.methods.successors import Initialization, contiguous_modules, sources_of
 from plankwise.training.fit import Training
 from plankwise.training.teacher import Teacher
-
-Count = Annotated[int, pydantic.Field(ge=1)]
 
 
 @settings
@@ -40,10 +39,10 @@ class Sizes:
         intermediate_size: neurons of each layer's feed-forward part.
     """
 
-    hidden_size: Count | None = None
-    num_hidden_layers: Count | None = None
-    num_attention_heads: Count | None = None
-    intermediate_size: Count | None = None
+    hidden_size: Width | None = None
+    num_hidden_layers: Layers | None = None
+    num_attention_heads: Heads | None = None
+    intermediate_size: Width | None = None
 
     @pydantic.model_validator(mode="after")
     def _one_at_least(self) -> Sizes:
@@ -69,8 +68,8 @@ class Student:
         sizes: of a new encoder of the same architecture, vocabulary and labels, instead.
     """
 
-    layers: Count | None = None
-    keep: Initialization | list[int] = "alternate"
+    layers: Layers | None = None
+    keep: Initialization | list[Layer] = "alternate"
     sizes: Sizes | None = None
 
     @pydantic.model_validator(mode="after")

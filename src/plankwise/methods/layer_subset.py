@@ -6,12 +6,12 @@ Effect of Dropping Layers of Pre-trained Transformer Models", arXiv 2004.03844.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-import pydantic
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from plankwise.core.numbers import Layer, Layers
 from plankwise.core.recipe import settings
 from plankwise.core.runtime import mix_seed
 from plankwise.encoder.anatomy import layers_of
@@ -35,8 +35,8 @@ class LayerSubset:
     """
 
     method: Literal["layer_subset"] = "layer_subset"
-    layers: Annotated[int, pydantic.Field(ge=1)] = 6
-    keep: Initialization | list[int] = "bottom"
+    layers: Layers = 6
+    keep: Initialization | list[Layer] = "bottom"
     teacher: Teacher | None = None
     training: Training = Training()
 

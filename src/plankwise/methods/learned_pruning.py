@@ -17,6 +17,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from plankwise.core.errors import MethodError
+from plankwise.core.numbers import Bounds, Factor, LessThanAll, Share, Width
 from plankwise.core.recipe import settings
 from plankwise.core.runtime import mix_seed
 from plankwise.encoder.cost import linear_flops_per_token
@@ -50,12 +51,12 @@ class LearnedPruning:
     """
 
     method: Literal["learned_pruning"] = "learned_pruning"
-    target: Annotated[float, pydantic.Field(gt=1)] = 2.0
+    target: Factor = 2.0
     gates: Kind = "hard_concrete"
-    search: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.6
-    warmup: Annotated[float, pydantic.Field(ge=0)] = 0.3
-    gate_learning_rate: Annotated[float, pydantic.Field(gt=0)] = 0.05
-    neuron_step: Annotated[int, pydantic.Field(ge=1)] = 8
+    search: Share = 0.6
+    warmup: LessThanAll = 0.3
+    gate_learning_rate: Annotated[float, Bounds(1e-12, 100.0, "the first step would decide")] = 0.05
+    neuron_step: Width = 8
     teacher: Teacher | None = None
     training: Training = Training()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import Annotated, Literal
+from typing import Literal
 
 import pydantic
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from plankwise.core.errors import MethodError
+from plankwise.core.numbers import Rows, Share
 from plankwise.core.recipe import settings
 from plankwise.core.runtime import mix_seed
 from plankwise.encoder.low_rank import (
@@ -39,8 +40,6 @@ from plankwise.training.fit import Training
 from plankwise.training.row_importance import row_importance
 from plankwise.training.teacher import Teacher, check_taught
 
-Share = Annotated[float, pydantic.Field(gt=0, lt=1)]
-
 
 @settings
 class LowRank:
@@ -59,7 +58,7 @@ class LowRank:
     embeddings: Share | None = None
     feed_forward: Share | None = None
     weighting: Literal["fisher", "none"] = "fisher"
-    examples: Annotated[int, pydantic.Field(ge=1)] = 2000
+    examples: Rows = 2000
     teacher: Teacher | None = None
     training: Training | None = None
 

@@ -16,6 +16,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from plankwise.core.errors import MethodError
+from plankwise.core.numbers import BatchSize, Bounds, Count, Factor, Rows, Width
 from plankwise.core.progress import bar
 from plankwise.core.recipe import settings
 from plankwise.core.runtime import agree, mix_seed
@@ -32,7 +33,7 @@ from plankwise.methods.method import Job, train_on_task
 from plankwise.methods.repair import repair
 from plankwise.methods.sampling import sampled
 from plankwise.methods.selection import Kept, cut_evenly, select, select_uniform
-from plankwise.training.fit import Count, Training
+from plankwise.training.fit import Training
 from plankwise.training.teacher import Teacher, check_taught
 
 REPAIR_TOKENS = 65_536  # hidden states of so many tokens are held at a time, of both models
@@ -61,16 +62,16 @@ class Pruning:
     """
 
     method: Literal["pruning"] = "pruning"
-    target: Annotated[float, pydantic.Field(gt=1)] = 2.0
+    target: Factor = 2.0
     measure: Literal["flops", "parameters", "latency"] = "flops"
-    latency_shape: tuple[Count, Count] = (8, 128)
+    latency_shape: tuple[BatchSize, Count] = (8, 128)
     importance: Literal["fisher", "taylor", "magnitude"] = "fisher"
     labels: bool = False
     shape: Literal["free", "uniform", "plain"] = "free"
-    neuron_step: Annotated[int, pydantic.Field(ge=1)] = 8
-    examples: Annotated[int, pydantic.Field(ge=1)] = 2000
+    neuron_step: Width = 8
+    examples: Rows = 2000
     repair: bool = True
-    ridge: Annotated[float, pydantic.Field(gt=0)] = 1e-3
+    ridge: Annotated[float, Bounds(0, 1_000_000, "nothing would be fitted", above=True)] = 1e-3
     teacher: Teacher | None = None
     training: Training | None = None
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from typing import Annotated, Literal
+from typing import Literal
 
 import pydantic
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from plankwise.core.errors import MethodError
+from plankwise.core.numbers import LessThanAll, Rows
 from plankwise.core.progress import bar
 from plankwise.core.recipe import settings
 from plankwise.encoder.fake_quantized import EMBEDDINGS, FakeQuantized
@@ -48,8 +49,8 @@ class Quantization:
 
     method: Literal["quantization"] = "quantization"
     embeddings: bool = True
-    examples: Annotated[int, pydantic.Field(ge=1)] = 256
-    margin: Annotated[float, pydantic.Field(ge=0, lt=1)] | None = None
+    examples: Rows = 256
+    margin: LessThanAll | None = None
     teacher: Teacher | None = None
     training: Training | None = None
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pydantic
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from plankwise.core.errors import MethodError
+from plankwise.core.numbers import Layer, Layers, UpToAll
 from plankwise.core.recipe import settings
 from plankwise.core.runtime import agree, mix_seed
 from plankwise.core.schedules import SCHEDULES, Schedule
@@ -78,11 +79,11 @@ class Theseus:
 
     method: Literal["theseus"] = "theseus"
     preset: Literal["paper"] | None = None
-    modules: Annotated[int, pydantic.Field(ge=1)] | list[list[int]] = 6
-    initialization: Initialization | list[int] = "first_of_module"
+    modules: Layers | list[list[Layer]] = 6
+    initialization: Initialization | list[Layer] = "first_of_module"
     schedule: Literal["linear", "constant", "cosine"] = "linear"
-    start: Annotated[float, pydantic.Field(gt=0, le=1)] = 0.2
-    full_at: Annotated[float, pydantic.Field(gt=0, le=1)] = 0.85
+    start: UpToAll = 0.2
+    full_at: UpToAll = 0.85
     mode: Literal["replace", "blend"] = "replace"
     train_embeddings: bool = False
     train_head: bool = True

@@ -10,11 +10,12 @@ The result is a dense model with zeros in it. It takes up less space once its fi
 from __future__ import annotations
 
 import copy
-from typing import Annotated, Literal
+from typing import Literal
 
 import pydantic
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from plankwise.core.numbers import LessThanAll, Share, UpToAll
 from plankwise.core.recipe import settings
 from plankwise.core.schedules import Schedule, cubic
 from plankwise.encoder.anatomy import anatomy_of
@@ -42,12 +43,12 @@ class Unstructured:
     """
 
     method: Literal["unstructured"] = "unstructured"
-    sparsity: Annotated[float, pydantic.Field(gt=0, lt=1)] = 0.5
+    sparsity: Share = 0.5
     importance: Literal["magnitude", "movement"] = "magnitude"
     scope: Literal["global", "layer"] = "global"
     schedule: Literal["cubic", "one_shot"] = "cubic"
-    start: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.1
-    end: Annotated[float, pydantic.Field(gt=0, le=1)] = 0.7
+    start: LessThanAll = 0.1
+    end: UpToAll = 0.7
     embeddings: bool = False
     teacher: Teacher | None = None
     training: Training | None = Training()

@@ -22,6 +22,7 @@ from datasets import Dataset
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from plankwise.core.errors import DataError, MethodError
+from plankwise.core.numbers import Rows, VocabularySize
 from plankwise.core.recipe import settings
 from plankwise.data.blocks import ids_of, serialized, tokenized
 from plankwise.data.corpus import built_once, cache_folder, identity_of
@@ -55,10 +56,10 @@ class TrimmedVocabulary:
     """
 
     method: Literal["vocabulary"] = "vocabulary"
-    minimum_count: Annotated[int, pydantic.Field(ge=1)] = 1
+    minimum_count: Rows = 1
     source: str | Annotated[tuple[str, ...], pydantic.Field(min_length=1)] = TASK
     text: str = "text"
-    most: Annotated[int, pydantic.Field(ge=1)] | None = None
+    most: VocabularySize | None = None
     teacher: Teacher | None = None
     training: Training | None = None
 

@@ -15,7 +15,8 @@ import pydantic
 
 from plankwise.core.errors import RecipeError
 from plankwise.core.files import write_json, write_text
-from plankwise.core.recipe import read_recipe, settings
+from plankwise.core.numbers import Seeds
+from plankwise.core.recipe import Name, read_recipe, settings
 from plankwise.core.runtime import is_main_process
 from plankwise.data.corpus import Corpus
 from plankwise.data.encoding import check_fits
@@ -47,7 +48,7 @@ class Downstream(Reading):
         objective: the loss.
     """
 
-    name: Annotated[str, pydantic.Field(pattern=r"^[\w.+-]+$")]
+    name: Name
     task: AnyTask
     fine_tuning: Training = Training()
     compressed: Training | None = None
@@ -66,14 +67,10 @@ class Domain:
         evaluation: how the end is measured.
     """
 
-    name: Annotated[str, pydantic.Field(pattern=r"^[\w.+-]+$")]
+    name: Name
     language_model: Path
     tasks: Annotated[tuple[Downstream, ...], pydantic.Field(min_length=1)]
-    seeds: Annotated[tuple[Annotated[int, pydantic.Field(ge=0, lt=2**31)], ...], pydantic.Field(min_length=1)] = (
-        1,
-        2,
-        3,
-    )
+    seeds: Seeds = (1, 2, 3)
     evaluation: Evaluation = Evaluation()
 
 

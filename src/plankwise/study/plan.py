@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from plankwise.core.recipe import settings
+from plankwise.core.numbers import Resamples, Rounds, Seed, Threads
+from plankwise.core.recipe import Name, settings
 from plankwise.data.corpus import Corpus
 from plankwise.data.docstrings import Docstrings
 from plankwise.data.germeval import GermEval2018, GermEval2019
@@ -67,9 +68,9 @@ class Evaluation:
         threads: torch threads while timing; all cores by default.
     """
 
-    bootstrap: Annotated[int, pydantic.Field(ge=100)] = 2000
-    rounds: Annotated[int, pydantic.Field(ge=3)] = 9
-    threads: Annotated[int, pydantic.Field(ge=1)] | None = None
+    bootstrap: Resamples = 2000
+    rounds: Rounds = 9
+    threads: Threads | None = None
 
 
 @settings
@@ -89,7 +90,7 @@ class Recipe:
         seed: of everything random but the cut of the data.
     """
 
-    name: Annotated[str, pydantic.Field(pattern=r"^[\w.+-]+$")]
+    name: Name
     task: AnyTask
     model: Model
     baseline: Training | None = Training()
@@ -97,7 +98,7 @@ class Recipe:
     masking: Masking = Masking()
     steps: tuple[AnyMethod, ...] = ()
     evaluation: Evaluation = Evaluation()
-    seed: Annotated[int, pydantic.Field(ge=0, lt=2**31)] = 0
+    seed: Seed = 0
 
     @pydantic.model_validator(mode="after")
     def _null_baseline_is_for_corpora(self) -> Recipe:

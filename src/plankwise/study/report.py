@@ -11,8 +11,9 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from plankwise.core.errors import CheckpointError
+from plankwise.core.errors import CheckpointError, OutputError
 from plankwise.core.files import write_text
+from plankwise.core.places import check_target
 from plankwise.core.records import Interval, Record, read_record
 from plankwise.study.compare import Pair, retained_performance, score_interval
 from plankwise.study.final import read_pair
@@ -47,6 +48,18 @@ def write_report(runs: Sequence[Path], target: Path) -> None:
     write_text(target, environment.from_string(template).render(records=records, rows=table(runs)))
 
 
+def check_page(runs: Sequence[Path], target: Path) -> None:
+    """Refuse a place for a page before any run is read.
+
+    Raises:
+        OutputError: if it cannot be written to, or would take the place of a file of a run.
+    """
+    check_target(target)
+    inside = any(run.resolve() in target.resolve().parents or run.resolve() == target.resolve() for run in runs)
+    if inside and target.suffix.lower() not in (".html", ".htm"):
+        raise OutputError(f"{target} is in a run's folder, whose files it could overwrite; allowed there: a .html file")
+
+
 def finished(run: Path) -> Record:
     """Read the record of a run that has come to its end.
 
@@ -62,6 +75,10 @@ def finished(run: Path) -> Record:
 def table(runs: Sequence[Path]) -> list[Row]:
     """Make one row for each recipe among the runs; runs that differ in the seed alone are pooled."""
     groups: dict[str, list[Path]] = {}
+    folders = [run.resolve() for run in runs]
+    twice = next((run for run, folder in zip(runs, folders, strict=True) if folders.count(folder) > 1), None)
+    if twice is not None:
+        raise CheckpointError(f"the run {twice} is named twice; it would count as two seeds")
     for run in runs:
         groups.setdefault(finished(run).name, []).append(run)
     return [_row(name, paths) for name, paths in groups.items()]

@@ -13,12 +13,15 @@ import yaml
 from filelock import FileLock, Timeout
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from plankwise.core.errors import CheckpointError, OutputError
-from plankwise.core.files import PARTIAL, contents, make_writable_folder, whole_folder, write_json, write_text
+from plankwise.core.documents import read_yaml
+from plankwise.core.errors import CheckpointError, OutputError, RecipeError
+from plankwise.core.files import contents, make_writable_folder, read_text, whole_folder, write_json, write_text
+from plankwise.core.places import PARTIAL, check_folder, found_at, remove, undone_if_refused
 from plankwise.core.records import FILE_NAME, Cost, Entry, Record, read_record
 from plankwise.core.runtime import is_main_process, wait_for_everyone
 from plankwise.encoder.checkpoint import write_model
 from plankwise.encoder.cost import compressed_size_bytes, count_parameters, linear_flops_per_token, weights_size_bytes
+from plankwise.training.checkpoints import SEAL
 from plankwise.training.fit import CURVES
 
 RECIPE, STAGE, WORK, LOCK = "recipe.yaml", "stage.json", ".work", ".lock"
@@ -43,7 +46,8 @@ class RunFolder:
             wait_for_everyone()
             yield
             return
-        self._refuse_foreign(resume)
+        self.refuse_taken(resume)
+        found = found_at(self.path)
         make_writable_folder(self.path)
         lock = FileLock(self.path / LOCK)
         try:
@@ -51,15 +55,33 @@ class RunFolder:
         except Timeout:
             raise OutputError(f"another process is writing to {self.path}") from None
         try:
-            for left in self.path.glob(f".{RECIPE}.*{PARTIAL}"):
-                left.unlink()
-            write_text(self.path / RECIPE, yaml.safe_dump(self._recipe, sort_keys=False, allow_unicode=True))
-            wait_for_everyone()
-            yield
+            with undone_if_refused(found, self._holds_work):
+                self._remove_partial()
+                write_text(self.path / RECIPE, yaml.safe_dump(self._recipe, sort_keys=False, allow_unicode=True))
+                wait_for_everyone()
+                yield
         finally:
+            (self.path / LOCK).unlink(missing_ok=True)
             lock.release()
 
-    def _refuse_foreign(self, resume: bool) -> None:
+    def _holds_work(self) -> bool:
+        """Tell whether anything has been trained: a stage that is whole, or a checkpoint of one."""
+        return any(next(self.path.rglob(name), None) is not None for name in (STAGE, SEAL))
+
+    def _remove_partial(self) -> None:
+        """Remove what a killed process was writing; whoever holds the lock is alone here."""
+        for folder in (self.path, self.path / "steps"):
+            for left in folder.glob(f".*{PARTIAL}"):
+                remove(left)
+
+    def refuse_taken(self, resume: bool) -> None:
+        """Refuse a folder that cannot be this run's; nothing is written.
+
+        Raises:
+            OutputError: if it cannot be written to, holds something else, or holds this very run and `resume` was not
+                asked for.
+        """
+        check_folder(self.path)
         if self.path.exists() and not self.path.is_dir():
             raise OutputError(f"cannot write to {self.path}: it is a file")
         try:
@@ -71,8 +93,8 @@ class RunFolder:
         if RECIPE not in present:
             raise OutputError(f"{self.path} holds files that are not of a run; choose an empty or a new folder")
         try:
-            other = yaml.safe_load((self.path / RECIPE).read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError):
+            other = read_yaml(self.path / RECIPE)[1]
+        except RecipeError:
             other = None
         if other != self._recipe:
             names = _differing(other, self._recipe)
@@ -140,11 +162,13 @@ def read_entry(folder: Path) -> Entry:
         CheckpointError: if `folder` is no stage of a run.
     """
     try:
-        return Entry.model_validate_json((folder / STAGE).read_text(encoding="utf-8"))
+        return Entry.model_validate_json(read_text(folder / STAGE))
     except FileNotFoundError:
         raise CheckpointError(f"{folder} is not a finished stage of a run: {STAGE} is missing") from None
     except (OSError, pydantic.ValidationError) as error:
-        raise CheckpointError(f"{folder / STAGE} is damaged: {str(error).splitlines()[0]}") from None
+        raise CheckpointError(
+            f"{folder / STAGE} is damaged: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}"
+        ) from None
 
 
 def _differing(one: Any, other: dict[str, Any]) -> str:

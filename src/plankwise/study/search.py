@@ -11,15 +11,17 @@ import math
 import shutil
 import statistics
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 from filelock import FileLock
 
+from plankwise.core.documents import read_yaml
 from plankwise.core.errors import CheckpointError, OutputError, PlankwiseError, RecipeError
 from plankwise.core.files import contents, make_writable_folder, write_text
+from plankwise.core.places import found_at, undone_if_refused
 from plankwise.core.progress import hushed
 from plankwise.core.recipe import to_plain
 from plankwise.core.records import FILE_NAME, Record, read_record
@@ -55,15 +57,15 @@ def search(plan: Plan, out: Path, resume: bool = False, train: bool = True) -> l
 
     Raises:
         OutputError: if the folder or the storage holds something else or cannot be used.
+        CheckpointError: if nothing is to be run and no trial is complete; what was found is left as it was.
     """
     if process_count() > 1:
         raise RecipeError("a study runs one process a worker; start the same command several times with --resume")
     if plan.study.storage is not None:
         check_storage(plan.study.storage)
-    _take_folder(plan, out, resume)
     url = plan.study.storage or f"sqlite:///{(out / DATABASE).resolve()}"
     with reachable(url):
-        trials = Trials(plan, out, url, resume)
+        trials = _opened(plan, out, url, resume, train)
         seconds: list[float] = []
         while train and (claim := _next_claim(trials)) is not None:
             began = time.monotonic()
@@ -72,8 +74,34 @@ def search(plan: Plan, out: Path, resume: bool = False, train: bool = True) -> l
             write_table(trials.rows(), out / TABLE)
             _tell(trials, claim, seconds)
         rows = trials.rows()
+        trials.tidy()
     write_table(rows, out / TABLE)
     return rows
+
+
+def _opened(plan: Plan, out: Path, url: str, resume: bool, begins: bool) -> Trials:
+    """Take the folder and open the table of trials; where that is refused, leave what was found."""
+    if not begins and plan.study.storage is None and not (out / DATABASE).is_file():
+        raise CheckpointError(f"there is no study in {out}; nothing has run that could be reported on")
+    with undone_if_refused(found_at(out), lambda: (out / TRIALS).exists()):
+        _take_folder(plan, out, resume)
+        trials = Trials(plan, out, url, resume, begins)
+        if not begins:
+            refuse_without_result(trials.rows(), str(out))
+        return trials
+
+
+def refuse_without_result(rows: Sequence[Row], where: str) -> None:
+    """Refuse to report on a study none of whose trials is complete.
+
+    Raises:
+        CheckpointError: saying what became of them, and why the first of those failed that did.
+    """
+    counts = Counter(row["state"] for row in rows)
+    if not counts["complete"]:
+        states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+        reason = next((f"; the first failure: {row['reason']}" for row in rows if row["state"] == "failed"), "")
+        raise CheckpointError(f"no trial of the study in {where} is complete ({states}); nothing to report{reason}")
 
 
 def _next_claim(trials: Trials) -> Claim | None:
@@ -136,8 +164,12 @@ def _baseline(checked: Checked, out: Path) -> Path:
     recipe = dataclasses.replace(checked.recipe, name=BASELINE, steps=())
     folder = out / BASELINES / f"{mix_seed(json.dumps(to_plain(recipe), sort_keys=True)):016x}"
     make_writable_folder(folder.parent)
-    with FileLock(folder.with_suffix(".lock")):
-        run(dataclasses.replace(checked, recipe=recipe), folder, resume=True, until="baseline")
+    lock = folder.with_suffix(".lock")
+    with FileLock(lock):
+        try:
+            run(dataclasses.replace(checked, recipe=recipe), folder, resume=True, until="baseline")
+        finally:
+            lock.unlink(missing_ok=True)  # who waits for it notices, and makes a new one
     return folder / BASELINE
 
 
@@ -199,7 +231,7 @@ def _take_folder(plan: Plan, out: Path, resume: bool) -> None:
     if present and STUDY not in present:
         raise OutputError(f"{out} holds files that are not of a study; choose an empty or a new folder")
     if STUDY in present:
-        known: Any = yaml.safe_load((out / STUDY).read_text(encoding="utf-8"))
+        known = read_yaml(out / STUDY, "the study")[1]
         if known != definition:
             mapping = known if isinstance(known, dict) else {}
             names = ", ".join(key for key in definition if definition[key] != mapping.get(key))

@@ -9,7 +9,11 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
-from plankwise.core.recipe import settings
+from plankwise.core.numbers import Bounds, Count, Seed
+from plankwise.core.recipe import Name, settings
+
+SeedList = Annotated[list[Seed], pydantic.Field(min_length=1, max_length=1000)]
+Bound = Annotated[int | float, Bounds(-1e12, 1e12, "no setting is so large")]
 
 
 @settings
@@ -22,8 +26,8 @@ class Range:
         log: whether to draw evenly on a logarithmic scale.
     """
 
-    low: int | float
-    high: int | float
+    low: Bound
+    high: Bound
     log: bool = False
 
     @pydantic.model_validator(mode="after")
@@ -64,7 +68,6 @@ def _not(*reserved: str) -> pydantic.AfterValidator:
 
 Space = dict[Annotated[str, _not("seed", "name", "task")], Annotated[Any, pydantic.BeforeValidator(_values)]]
 Fixed = dict[Annotated[str, _not("seed", "name")], Any]
-Seed = Annotated[int, pydantic.Field(ge=0, lt=2**31)]
 
 
 @settings
@@ -84,7 +87,7 @@ class Study:
         keep_models: keep what trials trained instead of their records only.
     """
 
-    name: Annotated[str, pydantic.Field(pattern=r"^[\w.+-]+$")]
+    name: Name
     recipe: Path | dict[str, Any]
     fixed: Fixed = pydantic.Field(default_factory=dict)
     space: Annotated[
@@ -92,9 +95,9 @@ class Study:
         pydantic.Field(min_length=1),
         pydantic.BeforeValidator(lambda given: [given] if isinstance(given, dict) else given),
     ]
-    seeds: Annotated[list[Seed], pydantic.Field(min_length=1)] = pydantic.Field(default_factory=lambda: [0, 1, 2])
+    seeds: SeedList = pydantic.Field(default_factory=lambda: [0, 1, 2])
     sampler: Literal["grid", "random", "tpe"] = "grid"
-    trials: Annotated[int, pydantic.Field(ge=1)] | None = None
+    trials: Count | None = None
     storage: str | None = None
     keep_models: bool = False
 

@@ -18,6 +18,7 @@ from plankwise.study.effects import Table, main_effects, shown_estimate, table_o
 from plankwise.study.findings import findings
 from plankwise.study.hyperparameters import Plan, short_names, shown
 from plankwise.study.plots import draw_all
+from plankwise.study.search import refuse_without_result
 from plankwise.study.storage import SEED, distributions, encoded
 from plankwise.study.trials import Row
 
@@ -26,7 +27,12 @@ Document = dict[str, Any]
 
 
 def write_study(plan: Plan, rows: Sequence[Row], out: Path) -> Document:
-    """Analyse the trials and write `study.json`, which it gives, `plots/` and `report.html` into the study's folder."""
+    """Analyse the trials and write `study.json`, which it gives, `plots/` and `report.html` into the study's folder.
+
+    Raises:
+        CheckpointError: if no trial is complete; nothing is written then.
+    """
+    refuse_without_result(rows, str(out))
     table = table_of(rows, plan.keys)
     document = _document(plan, rows, table)
     write_json(out / DOCUMENT, document)

@@ -12,11 +12,12 @@ import json
 import logging
 import os
 import platform
+import shutil
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ import optuna
 from filelock import FileLock, Timeout
 from optuna.trial import FrozenTrial, TrialState
 
-from plankwise.core.errors import OutputError
+from plankwise.core.errors import CheckpointError, OutputError
 from plankwise.core.runtime import mix_seed
 from plankwise.study.hyperparameters import Plan, Setting, shown
 from plankwise.study.storage import (
@@ -63,19 +64,37 @@ class Claim:
 class Trials:
     """The table of trials, shared by all workers of a study."""
 
-    def __init__(self, plan: Plan, folder: Path, url: str, resume: bool) -> None:
+    def __init__(self, plan: Plan, folder: Path, url: str, resume: bool, begins: bool = True) -> None:
         self._plan, self._folder = plan, folder
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        (folder / LOCKS).mkdir(parents=True, exist_ok=True)
         self._queue = FileLock(folder / LOCKS / "queue")
         self._distributions = distributions(plan)
-        with self._queue:
-            self._study = self._open(url, resume)
+        with self._alone():
+            self._study = self._open(url, resume, begins)
 
-    def _open(self, url: str, resume: bool) -> optuna.Study:
-        study = optuna.create_study(
-            storage=open_storage(url), study_name=self._plan.study.name, direction="maximize", load_if_exists=True
-        )
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the queue, in a folder of locks that a worker who found nothing left to do may have removed."""
+        while not self._queue.is_locked:
+            (self._folder / LOCKS).mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):
+                self._queue.acquire()
+        try:
+            yield
+        finally:
+            self._queue.release()
+
+    def tidy(self) -> None:
+        """Remove the locks once nothing is left to do; no worker is at anything then."""
+        with self._alone():
+            if not {row["state"] for row in self.rows()} & {"running", "waiting"}:
+                shutil.rmtree(self._folder / LOCKS, ignore_errors=True)
+
+    def _open(self, url: str, resume: bool, begins: bool) -> optuna.Study:
+        storage, name = open_storage(url), self._plan.study.name
+        if not begins and name not in optuna.get_all_study_names(storage):
+            raise CheckpointError(f"the storage holds no study '{name}'; nothing has run that could be reported on")
+        study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
         wanted = json.loads(json.dumps(self._plan.definition()))
         known = study.user_attrs.get("definition")
         if known is None:
@@ -92,7 +111,7 @@ class Trials:
     def claim(self) -> Claim | None:
         """Take the next trial that nobody has; nothing if there is none left to begin."""
         while True:
-            with self._queue:
+            with self._alone():
                 self._give_up_dead()
                 index = self._enqueue()
                 if index is None:
@@ -146,6 +165,7 @@ class Trials:
             trial.set_user_attr("worker", f"{platform.node()}:{os.getpid()}")
             thread.start()
             yield
+            self._lock_path(trial.number).unlink(missing_ok=True)  # the storage knows by now what became of it
         finally:
             ended.set()
             if thread.ident is not None:
@@ -167,7 +187,7 @@ class Trials:
 
     def running(self) -> int:
         """Count the trials that some worker is at."""
-        with self._queue:
+        with self._alone():
             self._give_up_dead()
         return len(self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
 
@@ -249,6 +269,7 @@ class Trials:
                 logger.warning("a worker died in the trial %s; it will be taken up again", shown(trial.params))
                 with unless_given_up(trial.number):
                     self._study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+                self._lock_path(trial.number).unlink(missing_ok=True)
 
     def _is_dead(self, trial: FrozenTrial) -> bool:
         path = self._lock_path(trial.number)

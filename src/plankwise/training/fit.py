@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import pydantic
 from transformers import PreTrainedModel, PrinterCallback, TrainingArguments
 
 from plankwise.core.errors import RecipeError
+from plankwise.core.numbers import BatchSize, Bounds, Count, LearningRate, LessThanAll, Passes
 from plankwise.core.packages import require
 from plankwise.core.recipe import settings, to_plain
 from plankwise.core.runtime import bf16_is_fast, default_device, process_count, wait_for_everyone
@@ -31,8 +31,6 @@ from plankwise.training.trainer import ExactTrainer, LengthGrouped, Material, On
 logger = logging.getLogger(__name__)
 CURVES = "curves"
 STEPS_PER_LOSS = 20  # at most: lines of progress show the loss of so many steps
-Positive = Annotated[float, pydantic.Field(gt=0)]
-Count = Annotated[int, pydantic.Field(ge=1)]
 
 
 @settings
@@ -57,14 +55,14 @@ class Training:
             MLflow server that its own variables name.
     """
 
-    epochs: Positive = 3.0
-    batch_size: Count = 32
-    gradient_accumulation: Count = 1
-    learning_rate: Positive = 5e-5
-    warmup: Annotated[float, pydantic.Field(ge=0, lt=1)] = 0.1
+    epochs: Passes = 3.0
+    batch_size: BatchSize = 32
+    gradient_accumulation: BatchSize = 1
+    learning_rate: LearningRate = 5e-5
+    warmup: LessThanAll = 0.1
     learning_rate_schedule: Literal["linear", "cosine", "constant"] = "linear"
-    weight_decay: Annotated[float, pydantic.Field(ge=0)] = 0.01
-    max_grad_norm: Positive = 1.0
+    weight_decay: Annotated[float, Bounds(0, 100, "it would erase the weights")] = 0.01
+    max_grad_norm: Annotated[float, Bounds(0, 1e12, "no gradient is so long", above=True)] = 1.0
     evaluations_per_epoch: Count = 1
     keep: Literal["best", "last"] = "best"
     early_stopping_patience: Count | None = None

@@ -5,20 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Annotated, Any
+from typing import Any
 
-import pydantic
 import torch
 from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from plankwise.core.numbers import Share
 from plankwise.core.recipe import settings
 from plankwise.data.blocks import continuations, ids_of
 from plankwise.data.encoding import Batch
 from plankwise.training.losses import masked_lm_loss
 
-Rate = Annotated[float, pydantic.Field(gt=0, lt=1)]
 BLOCKS_PER_BATCH = 32
 MOST_BLOCKS = 512  # of the held-out part that a score is measured on
 
@@ -33,8 +32,8 @@ class Masking:
         whole_words: whether all tokens of a word are chosen together.
     """
 
-    rate: Rate = 0.15
-    end_rate: Rate | None = None
+    rate: Share = 0.15
+    end_rate: Share | None = None
     whole_words: bool = True
 
     def rate_at(self, progress: float) -> float:

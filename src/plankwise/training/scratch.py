@@ -8,12 +8,13 @@ import pydantic
 from transformers import PreTrainedConfig
 
 from plankwise.core.errors import suggest
+from plankwise.core.numbers import BatchSize, Bounds, Count, Heads, Layers, LearningRate, Passes, Width
 from plankwise.core.recipe import settings
 from plankwise.data.vocabulary import Vocabulary
 from plankwise.encoder.anatomy import ANATOMIES
 from plankwise.encoder.configuration import new_config
 
-Count = Annotated[int, pydantic.Field(ge=1)]
+Block = Annotated[int, Bounds(8, 1_000_000, "no encoder reads so many tokens")]
 PADDING_ID = 0
 ARCHITECTURES = [name for name, each in ANATOMIES.items() if each.counts_on_padding_id in (None, PADDING_ID)]
 
@@ -60,21 +61,21 @@ class Scratch:
     """
 
     architecture: Architecture = "bert"
-    layers: Count = 12
-    width: Count = 128
-    heads: Count = 2
-    feed_forward: Count | None = None
+    layers: Layers = 12
+    width: Width = 128
+    heads: Heads = 2
+    feed_forward: Width | None = None
     vocabulary: Vocabulary = Vocabulary()
-    positions: Annotated[int, pydantic.Field(ge=8)] = 128
-    block: Annotated[int, pydantic.Field(ge=8)] = 64
-    growth: Annotated[tuple[Count, ...], pydantic.Field(min_length=1)] = (3, 6, 12)
-    epochs: Annotated[tuple[Annotated[float, pydantic.Field(gt=0)], ...], pydantic.Field(min_length=1)] = (
+    positions: Block = 128
+    block: Block = 64
+    growth: Annotated[tuple[Layers, ...], pydantic.Field(min_length=1)] = (3, 6, 12)
+    epochs: Annotated[tuple[Passes, ...], pydantic.Field(min_length=1)] = (
         8.0,
         3.0,
         2.0,
     )
-    batch_size: Count = 32
-    learning_rate: Annotated[float, pydantic.Field(gt=0)] = 2e-3
+    batch_size: BatchSize = 32
+    learning_rate: LearningRate = 2e-3
     fast_start: bool = True
     checkpoints: Count = 4
 

@@ -7,11 +7,10 @@ from typing import Annotated, Literal
 import pydantic
 
 from plankwise.core.errors import MethodError
+from plankwise.core.numbers import Bounds, Heads, Layer, Weight
 from plankwise.core.recipe import settings
 from plankwise.training.distillation_losses import Form
 
-Weight = Annotated[float, pydantic.Field(ge=0)]
-Layer = Annotated[int, pydantic.Field(ge=0)]
 Pair = tuple[int, int]
 Pairs = Annotated[list[tuple[Layer, Layer]], pydantic.Field(min_length=1)]
 LayerMap = Literal["uniform", "bottom", "top"] | Pairs
@@ -46,12 +45,12 @@ class Teacher:
     source: Annotated[str, pydantic.Field(min_length=1)] = "baseline"
     task: Weight = 0.5
     logits: Weight = 0.5
-    temperature: Annotated[float, pydantic.Field(gt=0)] = 2.0
+    temperature: Annotated[float, Bounds(0.01, 1000.0, "all classes would look alike")] = 2.0
     form: Form = "kl"
     hidden: Weight = 0.0
     layer_map: LayerMap = "uniform"
     relations: Weight = 0.0
-    relation_heads: Annotated[int, pydantic.Field(ge=1)] | None = None
+    relation_heads: Heads | None = None
     relation_layers: tuple[Layer, Layer] | None = None
     cosine: Weight = 0.0
     cache: Literal["none", "logits", "hidden"] = "logits"
