@@ -122,16 +122,28 @@ def cut(text: list[int], length: int, truncation: Truncation) -> list[int]:
     return text[:head] + text[len(text) - (length - head) :]
 
 
+def is_thinned(special: Sequence[int], reading: Reading) -> bool:
+    """Tell whether an encoded text has more windows than `windows.most`, so that some of them are left out."""
+    if reading.windows is None:
+        return False
+    frame = sum(special)
+    return len(_all_starts(len(special) - frame, reading.max_length - frame, reading.windows)) > reading.windows.most
+
+
 def window_starts(length: int, room: int, windows: Windows) -> list[int]:
     """Place windows of `room` tokens over a text of `length`, at most `windows.most`, each behind the one before."""
-    last = max(0, length - room)
-    starts = [*range(0, last, room - windows.stride), last]
+    starts = _all_starts(length, room, windows)
     if len(starts) <= windows.most:
         return starts
     if windows.most == 1:
         return starts[:1]
     apart = (len(starts) - 1) / (windows.most - 1)
     return [starts[round(number * apart)] for number in range(windows.most)]
+
+
+def _all_starts(length: int, room: int, windows: Windows) -> list[int]:
+    last = max(0, length - room)
+    return [*range(0, last, room - windows.stride), last]
 
 
 def _texts(special: Sequence[int]) -> list[list[int]]:

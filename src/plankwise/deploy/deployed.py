@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import inspect
 import logging
 import os
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from plankwise.core.errors import ModelError
 from plankwise.core.runtime import cpu_flags
+from plankwise.data.inputs import bare_tokenizer, inputs_of
 from plankwise.data.reading import Reading
 from plankwise.deploy.manifest import TOKENIZER, Manifest, describe, geometry_of, is_artefact, read_manifest
 from plankwise.deploy.runtimes import Mode, OnnxRuntime, OpenVino, Runtime, Torch, TorchProgram, probabilities
@@ -65,20 +65,6 @@ def open_model(
     deployed = Deployed(manifest, _read_tokenizer(Path(folder)), runtime_of(Path(folder), manifest, mode, threads))
     check_machine(deployed)
     return deployed
-
-
-def inputs_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """Name the inputs that the tokenizer makes and the model takes."""
-    taken = inspect.signature(model.forward).parameters
-    return tuple(name for name in tokenizer.model_input_names if name in taken)
-
-
-def bare_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
-    """Give a copy of the tokenizer beneath, which neither cuts nor pads."""
-    bare = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    bare.no_padding()
-    bare.no_truncation()
-    return bare
 
 
 def check_machine(deployed: Deployed) -> None:

@@ -16,10 +16,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from plankwise.core.errors import ModelError, OutputError, one_of, suggest
 from plankwise.core.files import contents, make_writable_folder, sha256, whole_folder, write_text
 from plankwise.core.runtime import cpu_flags, environment, version_of
+from plankwise.data.inputs import Text, bare_tokenizer, encode_texts, inputs_of
 from plankwise.data.reading import Reading, check_reading
 from plankwise.deploy import standalone
-from plankwise.deploy.batches import Text, cut_batches, encode_texts, padded_batch, starts_of
-from plankwise.deploy.deployed import bare_tokenizer, inputs_of, runtime_of, whole_reading
+from plankwise.deploy.batches import cut_batches, padded_batch, starts_of
+from plankwise.deploy.deployed import runtime_of, whole_reading
 from plankwise.deploy.manifest import (
     FILE_NAME,
     INT8_FLAGS,

@@ -16,7 +16,7 @@ import pyarrow as pa
 from plankwise.core.errors import DataError, OutputError, PlankwiseError
 from plankwise.core.files import sha256
 from plankwise.core.progress import bar
-from plankwise.deploy.batches import Encoded, Text
+from plankwise.data.inputs import Encoded, Text
 from plankwise.deploy.manifest import FILE_NAME, is_artefact
 from plankwise.deploy.predictor import Predictor, blocks_of
 from plankwise.deploy.screening import Block, Columns, Policy, characters, complaint, judge_lengths, screen

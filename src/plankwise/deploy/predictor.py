@@ -12,17 +12,9 @@ from typing import TypeVar
 import numpy as np
 
 from plankwise.core.errors import DataError, RecipeError, one_of
+from plankwise.data.inputs import Encoded, Text, encode_texts
 from plankwise.data.reading import Reading, check_reading
-from plankwise.deploy.batches import (
-    TOKENS_PER_BATCH,
-    Encoded,
-    Floats,
-    Text,
-    check_inputs,
-    encode_texts,
-    pooled,
-    starts_of,
-)
+from plankwise.deploy.batches import TOKENS_PER_BATCH, Floats, check_inputs, pooled, starts_of
 from plankwise.deploy.deployed import Deployed, open_model
 from plankwise.deploy.runtimes import MODES, Mode, probabilities
 from plankwise.deploy.streaming import Streams, Watch, run_blocks

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from plankwise.core.errors import DataError, suggest
-from plankwise.deploy.batches import Encoded, Text
+from plankwise.data.inputs import Encoded, Text
 from plankwise.deploy.predictor import is_unicode
 from plankwise.deploy.table_rows import Cells
 from plankwise.deploy.unfinished import Fault

@@ -10,9 +10,9 @@ from datasets import Dataset
 
 from plankwise.core.errors import DataError, ModelError
 from plankwise.core.recipe import read_recipe
+from plankwise.data.inputs import Text
 from plankwise.data.reading import Reading
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
-from plankwise.deploy.batches import Text
 from plankwise.deploy.export import check_request, export
 from plankwise.deploy.manifest import Manifest
 from plankwise.encoder.checkpoint import load_config

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from plankwise.core.runtime import environment, fixed_threads
+from plankwise.data.inputs import Text
 from plankwise.data.reading import Reading
-from plankwise.deploy.batches import TOKENS_PER_BATCH, Text
+from plankwise.deploy.batches import TOKENS_PER_BATCH
 from plankwise.deploy.deployed import Deployed, open_model
 from plankwise.deploy.runtimes import Mode
 from plankwise.study.ceiling import gemm_ceilings

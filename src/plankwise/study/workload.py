@@ -12,19 +12,10 @@ from datasets import Dataset
 from tokenizers import Tokenizer
 
 from plankwise.core.errors import DataError, suggest
+from plankwise.data.inputs import MASK, Encoded, Numbers, Text, encode_texts
 from plankwise.data.reading import check_reading
 from plankwise.data.tables import read_table
-from plankwise.deploy.batches import (
-    MASK,
-    Encoded,
-    Numbers,
-    Text,
-    check_inputs,
-    cut_batches,
-    encode_texts,
-    padded_batch,
-    starts_of,
-)
+from plankwise.deploy.batches import check_inputs, cut_batches, padded_batch, starts_of
 from plankwise.deploy.manifest import Manifest
 from plankwise.deploy.runtimes import Inputs
 

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from plankwise.data.encoding import Batch, Collator, Example, encode, flatten, lengths_of, pool, token_budget_batches
+from plankwise.core.records import TextsRead
+from plankwise.data.encoding import (
+    Collator,
+    Example,
+    encode_and_count,
+    flatten,
+    lengths_of,
+    pool,
+    token_budget_batches,
+)
+from plankwise.data.inputs import Batch, model_inputs
 from plankwise.data.reading import Pooling, Reading
 from plankwise.data.task import Task
 from plankwise.training.metrics import METRICS, Array, Floats
@@ -19,11 +29,12 @@ TOKENS_PER_BATCH = 4096
 
 @dataclass(frozen=True)
 class Predictions:
-    """Logits [examples, classes] of one split beside its ids and labels, in the split's order."""
+    """Logits [examples, classes] of one split beside its ids and labels, in the split's order; and what was read."""
 
     ids: list[str]
     labels: Array
     logits: Floats
+    read: TextsRead = field(default_factory=TextsRead)
 
     def scores(self, metrics: Sequence[str]) -> dict[str, float]:
         """Compute the named metrics."""
@@ -36,8 +47,9 @@ def predict(
     """Run `model` over one split of `task`, sorted by length, and put the logits back into the split's order."""
     rows = task.splits[split]
     pooling = None if reading.windows is None else reading.windows.pooling
-    logits = predict_logits(model, tokenizer, encode(rows, tokenizer, reading), pooling)
-    return Predictions(list(rows["id"]), np.asarray(rows["label"][:]), logits)
+    examples, read = encode_and_count(rows, tokenizer, reading)
+    logits = predict_logits(model, tokenizer, examples, pooling)
+    return Predictions(list(rows["id"]), np.asarray(rows["label"][:]), logits, read)
 
 
 @torch.inference_mode()
@@ -70,7 +82,7 @@ def predict_logits(
     for indices in token_budget_batches(lengths_of(inputs), TOKENS_PER_BATCH):
         batch = collate([inputs[index] for index in indices])
         placed = {name: value.to(model.device) for name, value in batch.items()}
-        logits[indices] = model(**placed).logits.double().cpu()
+        logits[indices] = model(**model_inputs(model, placed)).logits.double().cpu()
         look_at(indices, placed)
     model.train(was_training)
     return logits.numpy() if pooling is None else pool(logits, torch.tensor(window_of), pooling).numpy()
