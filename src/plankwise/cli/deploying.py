@@ -21,7 +21,7 @@ def predict(
     keep: Annotated[list[str] | None, typer.Option(help="Another column to copy; may be repeated.")] = None,
     mode: Annotated[str, typer.Option(help="throughput, or latency: one text at a time.")] = "throughput",
     threads: Annotated[int | None, typer.Option(min=1, help="Cores to use; all by default.")] = None,
-    max_length: Annotated[int | None, typer.Option(help="Tokens of an input; as exported by default.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens of an input; the model's own by default.")] = None,
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut over-long texts as training does.")] = False,
     on_error: Annotated[str, typer.Option(help="fail, or skip rows that are empty, not text or over-long.")] = "fail",
     tokens_per_batch: Annotated[
@@ -43,7 +43,7 @@ def predict(
     lines = [
         f"{out}: {document['predicted']} of {document['rows']} rows in {document['seconds']:.1f} s",
         *([f"skipped: {', '.join(counts)}; see {document['errors']}"] if counts else []),
-        *([f"truncated: {document['truncated']}"] if document["truncated"] else []),
+        *(f"{name}: {document[name]}" for name in ("truncated", "thinned") if document[name]),
     ]
     print_document(document, as_json, lines)
 
@@ -60,7 +60,9 @@ def export(
         Path | None, typer.Option(help="Its task gives texts to calibrate and compare on; a run's own by default.")
     ] = None,
     texts: Annotated[Path | None, typer.Option(help="Or a text file, a text a line, without labels.")] = None,
-    max_length: Annotated[int | None, typer.Option(min=4, help="Tokens of an input; the recipe's by default.")] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=4, help="Tokens of an input; the model's own by default.")
+    ] = None,
     tolerance: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Largest change of a probability; by precision otherwise.")
     ] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -24,6 +25,7 @@ from plankwise.data.reading import Pooling, Reading
 from plankwise.data.task import Task
 from plankwise.training.metrics import METRICS, Array, Floats
 
+logger = logging.getLogger(__name__)
 TOKENS_PER_BATCH = 4096
 
 
@@ -50,6 +52,12 @@ def predict(
     examples, read = encode_and_count(rows, tokenizer, reading)
     logits = predict_logits(model, tokenizer, examples, pooling)
     return Predictions(list(rows["id"]), np.asarray(rows["label"][:]), logits, read)
+
+
+def log_texts_read(what: str, read: TextsRead) -> None:
+    """Say in one line how many texts of `what` are cut or thinned, if any are."""
+    if read.truncated or read.thinned:
+        logger.info("%s: %s", what, read)
 
 
 @torch.inference_mode()
