@@ -61,7 +61,7 @@ def load_config(source: str) -> PreTrainedConfig:
     anatomy_of(config)
     check_shapes(config)
     quantized_of(config)  # it raises where it cannot be read, as does the next
-    stored_reading(config)
+    stored_reading(config, source)
     return config
 
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig
 
 from plankwise.core.errors import ModelError, RecipeError
 from plankwise.core.recipe import to_plain, validate
-from plankwise.data.reading import Reading
+from plankwise.data.reading import KEYS, Reading
 from plankwise.encoder.configuration import usable_positions
 
 READING = "plankwise_reading"
@@ -26,17 +26,23 @@ def store_reading(config: PreTrainedConfig, reading: Reading | None) -> None:
         delattr(config, READING)
 
 
-def stored_reading(config: PreTrainedConfig) -> Reading | None:
+def stored_reading(config: PreTrainedConfig, source: str = "the model") -> Reading | None:
     """Return how the texts of a model are read, as far as its configuration says.
+
+    Args:
+        config: of the model.
+        source: what messages call the model.
 
     Raises:
         ModelError: if what it says is malformed, or more than the model can read.
     """
     if not hasattr(config, READING):
         return None
-    where = f"'{READING}' in the configuration"
+    stored, where = getattr(config, READING), f"'{READING}' in the configuration of {source}"
+    if not isinstance(stored, dict):
+        raise ModelError(f"{where}: {str(stored)[:60]!r} is not a mapping; allowed: the keys {', '.join(KEYS)}")
     try:
-        reading = validate(getattr(config, READING), Reading, lambda place: where)
+        reading = validate(stored, Reading, lambda place: where)
     except RecipeError as error:
         raise ModelError(str(error)) from None
     longest = usable_positions(config)
