@@ -24,7 +24,7 @@ from plankwise.study.plan import Recipe
 
 TAIL, WINDOWS = Reading(max_length=6, truncation="tail"), Reading(max_length=6, windows=Windows(stride=1, most=2))
 TRAINING = {"epochs": 1, "batch_size": 32}
-READ = {
+READ: dict[str, dict[str, object]] = {
     "tail": {"max_length": 6, "truncation": "tail"},
     "windows": {"max_length": 6, "windows": {"stride": 1, "most": 2}},
 }
