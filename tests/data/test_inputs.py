@@ -101,7 +101,7 @@ def test_a_tokenizer_that_is_not_fast_is_refused():
     class Slow(PreTrainedTokenizerFast):
         is_fast = False
 
-    with pytest.raises(ModelError, match="Slow is not a fast tokenizer; allowed: one with a tokenizer.json"):
+    with pytest.raises(ModelError, match=r"Slow is not a fast tokenizer; allowed: one with a tokenizer\.json"):
         bare_tokenizer(Slow(tokenizer_object=Tokenizer.from_str(tiny.tokenizer().backend_tokenizer.to_str())))
 
 

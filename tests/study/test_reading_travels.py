@@ -183,5 +183,5 @@ def test_a_malformed_reading_ends_in_one_line(place, tmp_path, monkeypatch, caps
     for verb, arguments in verbs.items():
         assert tiny.call(monkeypatch, verb, *arguments) == 2
         (line,) = [each for each in capsys.readouterr().err.splitlines() if each.startswith("plankwise:")]
-        assert f"'{READING}' in the configuration: truncation: " in line
+        assert f"'{READING}' in the configuration of {tmp_path / 'model'}: truncation: " in line
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
