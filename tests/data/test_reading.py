@@ -15,7 +15,16 @@ import tiny
 from plankwise.core.errors import ModelError, RecipeError
 from plankwise.core.recipe import to_plain, validate
 from plankwise.data.encoding import encode
-from plankwise.data.reading import Reading, Windows, check_reading, positions_read, window_starts
+from plankwise.data.reading import (
+    Reading,
+    Windows,
+    check_reading,
+    positions_read,
+    reading_for,
+    warn_if_other,
+    window_starts,
+)
+from plankwise.study.plan import Model
 
 IDS = [("[CLS]", 2), ("[SEP]", 3)]
 FRAMES = {
@@ -207,3 +216,34 @@ class TestRefused:
     def test_settings_round_trip(self, windows):
         reading = Reading(max_length=512, windows=windows)
         assert validate(to_plain(reading), Reading) == reading == eval(repr(reading))
+
+
+class TestReadingFor:
+    OWN = Reading(max_length=20, windows=Windows(stride=3))
+
+    @pytest.mark.parametrize(
+        ("given", "expected"),
+        [
+            ({}, OWN),
+            ({"max_length": 128}, Reading(max_length=128, windows=Windows(stride=3))),  # the default, but said
+            ({"truncation": "head"}, Reading(max_length=20)),
+            ({"truncation": "tail"}, Reading(max_length=20, truncation="tail")),
+            ({"windows": None}, Reading(max_length=20)),
+            ({"windows": {"stride": 1}}, Reading(max_length=20, windows=Windows(stride=1))),
+        ],
+    )
+    def test_what_is_said_holds_and_for_the_rest_the_models_own(self, given, expected):
+        said = validate({"source": "m", **given}, Model)
+        assert reading_for(said, self.OWN) == expected
+        assert reading_for(said, None) == said.reading
+        assert validate(to_plain(said), Model) == said
+
+    def test_the_difference_is_one_line(self, caplog):
+        warn_if_other(self.OWN, self.OWN, "m")
+        warn_if_other(self.OWN, None, "m")
+        assert not caplog.messages
+        warn_if_other(Reading(max_length=8), self.OWN, "m")
+        assert caplog.messages == [
+            "m reads texts with max_length 8, no windows here, where it was made for max_length 20, windows (stride 3, "
+            "pooling mean, most 8)"
+        ]
