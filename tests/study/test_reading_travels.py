@@ -13,6 +13,7 @@ import pytest
 
 import plankwise
 import tiny
+from plankwise.core.errors import RecipeError
 from plankwise.core.recipe import read_recipe
 from plankwise.core.records import read_record
 from plankwise.data.reading import Reading, Windows
@@ -125,6 +126,16 @@ def test_evaluation_reads_as_the_model_where_the_recipe_is_silent(place, caplog)
     assert document["reading"] == dataclasses.asdict(Reading(max_length=6))
     said = [each.getMessage() for each in caplog.records if "made for" in each.getMessage()]
     assert said == [f"{model} reads texts with truncation head here, where it was made for truncation tail"]
+
+
+def test_more_than_the_model_can_read_is_refused(place):
+    silent = read_recipe(write_recipe(place, "silent", source="unused"), Recipe, ["model.max_length=100"])
+    for verb in (
+        lambda: inspect.evaluate(place / "runs" / "tail" / "model", silent, "test"),
+        lambda: inspect.bench([str(place / "source")], silent, None, "text", 1, baselines=False, memory=False),
+    ):
+        with pytest.raises(RecipeError, match="max_length is 100; allowed: at most the model's 72 positions"):
+            verb()
 
 
 def test_exports_and_benchmarks_take_it(place, tmp_path, monkeypatch, caplog):

@@ -141,6 +141,16 @@ def check_reading(reading: Reading, special: int, pairs: bool) -> None:
         )
 
 
+def check_positions(reading: Reading, positions: int | None) -> None:
+    """Refuse inputs that are longer than a model can take, where its positions are known.
+
+    Raises:
+        RecipeError: naming both.
+    """
+    if positions is not None and reading.max_length > positions:
+        raise RecipeError(f"max_length is {reading.max_length}; allowed: at most the model's {positions} positions")
+
+
 def positions_read(special: Sequence[int], reading: Reading) -> list[list[int]]:
     """Choose the positions of an encoded text, or pair, that the model sees.
 

@@ -15,7 +15,7 @@ import numpy as np
 from plankwise.core.errors import DataError, RecipeError, one_of
 from plankwise.core.records import TextsRead
 from plankwise.data.inputs import Encoded, Text, encode_texts
-from plankwise.data.reading import Reading, check_reading, warn_if_other
+from plankwise.data.reading import Reading, check_positions, check_reading, warn_if_other
 from plankwise.deploy.batches import TOKENS_PER_BATCH, Floats, check_inputs, pooled, starts_of
 from plankwise.deploy.deployed import Deployed, open_model
 from plankwise.deploy.runtimes import MODES, Mode, probabilities
@@ -200,8 +200,7 @@ def _shortened(reading: Reading, max_length: int | None, positions: int | None) 
     if max_length is not None and max_length < SHORTEST:
         raise RecipeError(f"max_length is {max_length}; allowed: {SHORTEST} or more")
     changed = reading if max_length is None else replace(reading, max_length=max_length)
-    if positions is not None and changed.max_length > positions:
-        raise RecipeError(f"max_length is {changed.max_length}; allowed: at most the model's {positions} positions")
+    check_positions(changed, positions)
     return changed
 
 

@@ -10,10 +10,11 @@ from typing import Any
 from plankwise.core.errors import DataError, suggest
 from plankwise.core.recipe import to_plain
 from plankwise.core.runtime import default_device
-from plankwise.data.reading import reading_for, warn_if_other
+from plankwise.data.reading import check_positions, reading_for, warn_if_other
 from plankwise.data.task import TEST
 from plankwise.deploy.deployed import own_reading
 from plankwise.encoder.checkpoint import load_tokenizer, load_trained
+from plankwise.encoder.configuration import usable_positions
 from plankwise.encoder.stored_reading import stored_reading
 from plankwise.study.benchmark import THROUGHPUT_TEXTS
 from plankwise.study.compare import score_interval
@@ -41,6 +42,7 @@ def evaluate(model: Path, recipe: Recipe, split: str) -> dict[str, Any]:
     own = stored_reading(loaded.config)
     reading = reading_for(recipe.model, own)
     warn_if_other(reading, own, str(model))
+    check_positions(reading, usable_positions(loaded.config))
     found = predict(loaded, load_tokenizer(str(model)), task, split, reading)
     log_texts_read(split, found.read)
     resamples = recipe.evaluation.bootstrap

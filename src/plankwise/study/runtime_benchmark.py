@@ -17,7 +17,7 @@ import numpy as np
 
 from plankwise.core.runtime import environment, fixed_threads
 from plankwise.data.inputs import Text
-from plankwise.data.reading import Reading, warn_if_other
+from plankwise.data.reading import Reading, check_positions, warn_if_other
 from plankwise.deploy.batches import TOKENS_PER_BATCH
 from plankwise.deploy.deployed import Deployed, open_model
 from plankwise.deploy.runtimes import Mode
@@ -79,6 +79,7 @@ def compare(models: Sequence[str], terms: Terms) -> dict[str, Any]:
         assert terms.reading is not None
         for each in subjects:
             warn_if_other(terms.reading, opened[each.name].own, each.name)
+            check_positions(terms.reading, opened[each.name].manifest.positions)
         if terms.baselines:
             added = fp32_baselines(subjects[0], Path(scratch), terms.reading)
             subjects, opened = [*subjects, *added], {**opened, **_open(added, "latency", terms)}
