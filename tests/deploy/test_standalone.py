@@ -74,6 +74,8 @@ def test_it_runs_without_torch_and_plankwise(bare, tmp_path, runtime, multi):
         [bare, tmp_path / "out" / "predict.py"], input="\n".join(TEXTS), capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
+    cut = sum(len(text.split()) + 2 > 12 for text in TEXTS)
+    assert done.stderr == f"{cut} texts are longer than the model reads, and were cut or thinned\n"
     found = [json.loads(line) for line in done.stdout.splitlines()]
     expected = Predictor(tmp_path / "out").probabilities(TEXTS)
     assert [list(each) for each in found] == [list(Predictor(tmp_path / "out").labels)] * len(TEXTS)
