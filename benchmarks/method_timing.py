@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plankwise.core.runtime import fixed_threads
 from plankwise.data.encoding import Collator, encode, flatten, lengths_of, token_budget_batches
+from plankwise.data.inputs import model_inputs
 from plankwise.data.reading import Reading
 from plankwise.encoder.checkpoint import load_tokenizer, load_trained
 from plankwise.study.benchmark import ratio, take_turns
@@ -74,6 +75,6 @@ def predicting_by(
 
     def run() -> None:
         for batch in batches:
-            model(**batch)
+            model(**model_inputs(model, batch))
 
     return run

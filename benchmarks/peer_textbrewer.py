@@ -38,8 +38,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_linear_sc
 
 from plankwise.core.files import write_json
 from plankwise.core.runtime import environment, fixed_threads, mix_seed
-from plankwise.data.encoding import Batch, Collator, encode, lengths_of
+from plankwise.data.encoding import Collator, encode, lengths_of
 from plankwise.data.germeval import GermEval2018
+from plankwise.data.inputs import Batch
 from plankwise.data.reading import Reading
 from plankwise.data.task import TEST, TRAIN, Task
 from plankwise.encoder.anatomy import layers_of

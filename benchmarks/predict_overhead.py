@@ -36,7 +36,7 @@ from tokenizers import Tokenizer
 
 from base_models import random_texts
 from plankwise.core.runtime import environment, fixed_threads
-from plankwise.deploy.batches import Text
+from plankwise.data.inputs import Text
 from plankwise.deploy.deployed import Deployed, open_model
 from plankwise.deploy.runtimes import Inputs
 from plankwise.study.benchmark import ratio, ratios_of

@@ -34,8 +34,9 @@ import numpy as np
 
 from base_models import MODELS, TOKENIZER, base_model, random_texts, random_tweets
 from plankwise.core.runtime import environment, fixed_threads
+from plankwise.data.inputs import Encoded
 from plankwise.data.reading import Reading
-from plankwise.deploy.batches import Encoded, cut_batches, padded_batch, starts_of
+from plankwise.deploy.batches import cut_batches, padded_batch, starts_of
 from plankwise.deploy.deployed import Deployed, open_model
 from plankwise.deploy.export import export
 from plankwise.deploy.manifest import is_artefact

@@ -113,3 +113,14 @@ def test_a_folder_in_place_of_the_file_is_named(tmp_path):
 def test_an_entry_refuses_what_it_does_not_know():
     with pytest.raises(ValueError, match="speed"):
         Entry(**entry("x").model_dump(), speed=1)
+
+
+def test_a_record_from_before_texts_were_counted_is_read(tmp_path):
+    stored = json.loads(record().model_dump_json())
+    for part in (stored["baseline"], stored["final"], *stored["steps"]):
+        del part["texts_read"]
+    (tmp_path / FILE_NAME).write_text(json.dumps(stored))
+    read = read_record(tmp_path)
+    assert read == record()
+    assert read.final is not None
+    assert read.final.texts_read is None

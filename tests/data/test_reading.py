@@ -12,10 +12,19 @@ from tokenizers import processors
 from transformers import BertJapaneseTokenizer, PreTrainedTokenizerBase
 
 import tiny
-from plankwise.core.errors import RecipeError
+from plankwise.core.errors import ModelError, RecipeError
 from plankwise.core.recipe import to_plain, validate
 from plankwise.data.encoding import encode
-from plankwise.data.reading import Reading, Windows, check_reading, positions_read, window_starts
+from plankwise.data.reading import (
+    Reading,
+    Windows,
+    check_reading,
+    positions_read,
+    reading_for,
+    warn_if_other,
+    window_starts,
+)
+from plankwise.study.plan import Model
 
 IDS = [("[CLS]", 2), ("[SEP]", 3)]
 FRAMES = {
@@ -163,20 +172,14 @@ class TestWindows:
 
 
 class TestSlowTokenizer:
-    def test_python_tokenizers_are_read_alike(self, tmp_path: Path):
+    def test_python_tokenizers_are_refused_where_texts_are_read(self, tmp_path: Path):
         (tmp_path / "vocab.txt").write_text("\n".join([*tiny.SPECIAL, *tiny.PLAIN]))
         tokenizer = BertJapaneseTokenizer(
             str(tmp_path / "vocab.txt"), word_tokenizer_type="basic", subword_tokenizer_type="wordpiece"
         )
         assert not tokenizer.is_fast
-        data = split([" ".join(tiny.PLAIN), "the day"])
-        whole = tokenizer(" ".join(tiny.PLAIN), add_special_tokens=False)["input_ids"]
-        for truncation, kept in (("head", whole[:6]), ("tail", whole[-6:]), ("head_tail", whole[:2] + whole[-4:])):
-            found = encode(data, tokenizer, Reading(max_length=8, truncation=truncation))
-            assert found[0]["input_ids"] == [2, *kept, 3]
-            assert len(found[1]["input_ids"]) == 4
-        found = encode(data, tokenizer, Reading(max_length=8, windows=Windows()))
-        assert [each["input_ids"][1:-1] for each in found[0]["windows"]] == [whole[:6], whole[6:12], whole[-6:]]
+        with pytest.raises(ModelError, match="BertJapaneseTokenizer is not a fast tokenizer; allowed: one with a tok"):
+            encode(split(["the day"]), tokenizer, Reading(max_length=8))
 
 
 class TestRefused:
@@ -213,3 +216,34 @@ class TestRefused:
     def test_settings_round_trip(self, windows):
         reading = Reading(max_length=512, windows=windows)
         assert validate(to_plain(reading), Reading) == reading == eval(repr(reading))
+
+
+class TestReadingFor:
+    OWN = Reading(max_length=20, windows=Windows(stride=3))
+
+    @pytest.mark.parametrize(
+        ("given", "expected"),
+        [
+            ({}, OWN),
+            ({"max_length": 128}, Reading(max_length=128, windows=Windows(stride=3))),  # the default, but said
+            ({"truncation": "head"}, Reading(max_length=20)),
+            ({"truncation": "tail"}, Reading(max_length=20, truncation="tail")),
+            ({"windows": None}, Reading(max_length=20)),
+            ({"windows": {"stride": 1}}, Reading(max_length=20, windows=Windows(stride=1))),
+        ],
+    )
+    def test_what_is_said_holds_and_for_the_rest_the_models_own(self, given, expected):
+        said = validate({"source": "m", **given}, Model)
+        assert reading_for(said, self.OWN) == expected
+        assert reading_for(said, None) == said.reading
+        assert validate(to_plain(said), Model) == said
+
+    def test_the_difference_is_one_line(self, caplog):
+        warn_if_other(self.OWN, self.OWN, "m")
+        warn_if_other(self.OWN, None, "m")
+        assert not caplog.messages
+        warn_if_other(Reading(max_length=8), self.OWN, "m")
+        assert caplog.messages == [
+            "m reads texts with max_length 8, no windows here, where it was made for max_length 20, windows (stride 3, "
+            "pooling mean, most 8)"
+        ]

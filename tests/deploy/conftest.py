@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import tiny
+from plankwise.data.inputs import bare_tokenizer
 from plankwise.data.reading import Reading
-from plankwise.deploy.deployed import Deployed, bare_tokenizer
+from plankwise.deploy.deployed import Deployed
 from plankwise.deploy.manifest import Manifest
 
 

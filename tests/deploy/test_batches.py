@@ -13,9 +13,9 @@ from tokenizers import processors
 import tiny
 from plankwise.core.errors import ModelError
 from plankwise.data.encoding import encode, flatten, pool
+from plankwise.data.inputs import bare_tokenizer, encode_texts
 from plankwise.data.reading import Reading, Windows
-from plankwise.deploy.batches import check_inputs, cut_batches, encode_texts, padded_batch, pooled, starts_of
-from plankwise.deploy.deployed import bare_tokenizer
+from plankwise.deploy.batches import check_inputs, cut_batches, padded_batch, pooled, starts_of
 
 NAMES = ("input_ids", "token_type_ids", "attention_mask")
 READINGS = {

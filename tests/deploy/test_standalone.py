@@ -51,6 +51,9 @@ def source(folder: Path, multi: bool = False) -> Path:
     model, tokenizer = tiny.model(layers=2, labels=3), tiny.tokenizer()
     model.config.problem_type = "multi_label_classification" if multi else "single_label_classification"
     tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    tokenizer.padding_side = tokenizer.truncation_side = "left"
+    tokenizer.backend_tokenizer.enable_padding(direction="left", pad_id=0, pad_token="[PAD]", length=32)
+    tokenizer.backend_tokenizer.enable_truncation(5, direction="left")
     save(model, tokenizer, folder)
     return folder
 
@@ -71,6 +74,8 @@ def test_it_runs_without_torch_and_plankwise(bare, tmp_path, runtime, multi):
         [bare, tmp_path / "out" / "predict.py"], input="\n".join(TEXTS), capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
+    cut = sum(len(text.split()) + 2 > 12 for text in TEXTS)
+    assert done.stderr == f"{cut} texts are longer than the model reads, and were cut or thinned\n"
     found = [json.loads(line) for line in done.stdout.splitlines()]
     expected = Predictor(tmp_path / "out").probabilities(TEXTS)
     assert [list(each) for each in found] == [list(Predictor(tmp_path / "out").labels)] * len(TEXTS)
@@ -91,6 +96,8 @@ def test_every_reading_is_that_of_training(bare, tmp_path):
         singles = predictor.probabilities(TEXTS)
         expected = singles if reading.windows else np.concatenate([singles, predictor.probabilities(PAIRS)])
         np.testing.assert_allclose(json.loads(run(bare, code)), expected, atol=1e-6, err_msg=name)
+        unexported = Predictor(tmp_path / "model", reading=reading).probabilities(TEXTS)
+        np.testing.assert_allclose(singles, unexported, atol=1e-5, err_msg=name)
 
 
 def test_torch_programs_need_no_plankwise(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from plankwise.core.errors import CheckpointError, OutputError
+from plankwise.core.records import TextsRead
 from plankwise.deploy.unfinished import Progress, Unfinished
 
 MADE_OF = {"model": "m" * 64, "mode": "throughput", "on_error": "fail"}
@@ -25,7 +26,7 @@ def fill(path: Path, complete=lambda written: written) -> None:
         if file.progress.whole is None:
             for number in range(file.progress.rows, len(BLOCKS)):
                 faults = [{"row": number + 1, "fault": "empty"}] if number % 2 else []
-                file.add(BLOCKS[number], 1, 1 - len(faults), 0, faults)
+                file.add(BLOCKS[number], 1, 1 - len(faults), TextsRead(), faults)
         file.finish(complete)
 
 
@@ -82,7 +83,7 @@ def test_a_kill_at_any_step_loses_and_doubles_nothing(tmp_path, behind, complete
 def test_bytes_that_no_progress_speaks_of_are_cut_off(tmp_path):
     path = tmp_path / "out.csv"
     with Unfinished(path, MADE_OF, resume=False) as file:
-        file.add(BLOCKS[0], 1, 1, 0, ())
+        file.add(BLOCKS[0], 1, 1, TextsRead(), ())
     written = tmp_path / ".out.csv.partial" / "output"
     written.write_bytes(written.read_bytes() + b"half a bl")
     fill(path)
@@ -123,7 +124,7 @@ def test_one_process_at_a_time(tmp_path):
 def test_damage_is_named(tmp_path):
     path = tmp_path / "out.csv"
     with Unfinished(path, MADE_OF, resume=False) as file:
-        file.add(BLOCKS[0], 1, 1, 0, ())
+        file.add(BLOCKS[0], 1, 1, TextsRead(), ())
     (tmp_path / ".out.csv.partial" / "output").write_bytes(b"bl")
     with pytest.raises(CheckpointError, match=r"output is shorter than what was written; remove .*partial"):
         fill(path)
@@ -135,10 +136,10 @@ def test_damage_is_named(tmp_path):
 def test_what_may_change_may_change_while_it_made_no_difference(tmp_path):
     path, other = tmp_path / "out.csv", {**MADE_OF, "on_error": "skip"}
     with Unfinished(path, MADE_OF, resume=False) as file:
-        file.add(BLOCKS[0], 1, 1, 0, ())
+        file.add(BLOCKS[0], 1, 1, TextsRead(), ())
     with pytest.raises(CheckpointError, match='on_error was "fail" and is "skip"'):
         Unfinished(path, other, resume=True)
     with Unfinished(path, other, True, ("on_error",)) as file:
-        file.add(BLOCKS[1], 1, 0, 0, [{"row": 2, "fault": "empty"}])
+        file.add(BLOCKS[1], 1, 0, TextsRead(), [{"row": 2, "fault": "empty"}])
     with pytest.raises(CheckpointError, match='on_error was "skip" and is "fail"'):
         Unfinished(path, MADE_OF, True, ("on_error",))

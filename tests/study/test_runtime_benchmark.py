@@ -15,9 +15,10 @@ import pytest
 
 import tiny
 from plankwise.core.errors import DataError, ModelError
+from plankwise.data.inputs import bare_tokenizer
 from plankwise.data.reading import Reading, Windows
 from plankwise.data.text_files import TextFormat
-from plankwise.deploy.deployed import Deployed, bare_tokenizer
+from plankwise.deploy.deployed import Deployed
 from plankwise.deploy.manifest import Geometry, Manifest, geometry_of
 from plankwise.study import fp32_baselines as baselines
 from plankwise.study.benchmark import take_turns_in_runs

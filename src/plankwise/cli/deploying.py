@@ -22,7 +22,7 @@ def predict(
     mode: Annotated[str, typer.Option(help="throughput, or latency: one text at a time.")] = "throughput",
     threads: Annotated[int | None, typer.Option(min=1, max=MOST_THREADS, help="Cores to use; all by default.")] = None,
     max_length: Annotated[
-        int | None, typer.Option(min=4, max=MOST_TOKENS, help="Tokens of an input; as exported by default.")
+        int | None, typer.Option(min=4, max=MOST_TOKENS, help="Tokens of an input; the model's own by default.")
     ] = None,
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut over-long texts as training does.")] = False,
     on_error: Annotated[str, typer.Option(help="fail, or skip rows that are empty, not text or over-long.")] = "fail",
@@ -49,7 +49,7 @@ def predict(
     lines = [
         f"{out}: {document['predicted']} of {document['rows']} rows in {document['seconds']:.1f} s",
         *([f"skipped: {', '.join(counts)}; see {document['errors']}"] if counts else []),
-        *([f"truncated: {document['truncated']}"] if document["truncated"] else []),
+        *(f"{name}: {document[name]}" for name in ("truncated", "thinned") if document[name]),
     ]
     print_document(document, as_json, lines)
 
@@ -68,7 +68,7 @@ def export(
     texts: Annotated[Path | None, typer.Option(help="Or a text file, a text a line, without labels.")] = None,
     encoding: Encoding = None,
     max_length: Annotated[
-        int | None, typer.Option(min=4, max=MOST_TOKENS, help="Tokens of an input; the recipe's by default.")
+        int | None, typer.Option(min=4, max=MOST_TOKENS, help="Tokens of an input; the model's own by default.")
     ] = None,
     tolerance: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Largest change of a probability; by precision otherwise.")

@@ -42,8 +42,41 @@ class Interval(_Part):
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
+class TextsRead(_Part):
+    """How much of some texts a model was given.
+
+    Attributes:
+        texts: how many there are.
+        tokens: of all of them, special ones included, before anything is cut.
+        truncated: texts that were cut.
+        thinned: texts of more windows than `windows.most`, of which some were left out.
+        unread_tokens: tokens that no input of the model holds.
+    """
+
+    texts: int = 0
+    tokens: int = 0
+    truncated: int = 0
+    thinned: int = 0
+    unread_tokens: int = 0
+
+    def __add__(self, other: TextsRead) -> TextsRead:
+        """Count both."""
+        return TextsRead(**{name: value + getattr(other, name) for name, value in self})
+
+    def __str__(self) -> str:
+        reduced, how = (self.thinned, "windows.most thins") if self.thinned else (self.truncated, "truncation cuts")
+        return (
+            f"{how} {reduced} of {self.texts} texts ({reduced / max(1, self.texts):.1%}); "
+            f"{self.unread_tokens / max(1, self.tokens):.1%} of all tokens are not read"
+        )
+
+
 class Entry(_Part):
-    """One trained model: the baseline, or what one step made. `scores` are from the split named beside them."""
+    """One trained model: the baseline, or what one step made.
+
+    `scores` are from the split named beside them; `texts_read` says of each split that was read whole how much of its
+    texts the model was given.
+    """
 
     name: str
     settings: dict[str, Any]
@@ -53,10 +86,11 @@ class Entry(_Part):
     train_seconds: float
     development_scores: dict[str, float]
     details: dict[str, Any] = {}
+    texts_read: dict[str, TextsRead] = {}
 
 
 class Final(_Part):
-    """The last model against the baseline, both on the test split."""
+    """The last model against the baseline, both on the test split; `texts_read` is what the last model was given."""
 
     scores: dict[str, float]
     score_intervals: dict[str, Interval]
@@ -69,6 +103,7 @@ class Final(_Part):
     compression_ratio: float
     speedup: float
     benchmark: dict[str, Any]
+    texts_read: TextsRead | None = None
 
 
 class Record(_Part):

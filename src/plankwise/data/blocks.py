@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from plankwise.core.errors import DataError
 from plankwise.data.corpus import built_once
+from plankwise.data.inputs import bare_tokenizer
 from plankwise.data.streams import texts_of
 from plankwise.data.vocabulary import CONTINUES, SPACE
 
@@ -86,17 +87,9 @@ def _stands_alone(char: str) -> bool:
     return "\u2e80" <= char <= "\u9fff" or "\uf900" <= char <= "\ufaff" or char >= "\U00020000"
 
 
-def _bare(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
-    """Copy the tokenizer's core without the truncation and padding that its file or its last use left switched on."""
-    bare = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    bare.no_truncation()
-    bare.no_padding()
-    return bare
-
-
 def serialized(tokenizer: PreTrainedTokenizerBase) -> str:
     """Write out everything that decides how a text is tokenized."""
-    return f"{_bare(tokenizer).to_str()}/{tokenizer.cls_token_id}/{tokenizer.sep_token_id}"
+    return f"{bare_tokenizer(tokenizer).to_str()}/{tokenizer.cls_token_id}/{tokenizer.sep_token_id}"
 
 
 def _build(texts: Dataset, tokenizer: PreTrainedTokenizerBase, block: int, path: Path) -> None:
@@ -143,7 +136,7 @@ def _streams(texts: Dataset, tokenizer: PreTrainedTokenizerBase, enough: int) ->
 
 def tokenized(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[list[list[int]]]:
     """Tokenize whole texts on all cores, without special tokens; yield the ids of many texts at a time."""
-    bare = _bare(tokenizer)
+    bare = bare_tokenizer(tokenizer)
     with _all_cores():
         for some in _batches(texts):
             yield [encoding.ids for encoding in bare.encode_batch_fast(some, add_special_tokens=False)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,13 +10,23 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from plankwise.core.errors import ModelError
-from plankwise.data.reading import Pooling, Reading, check_reading, positions_read
+from plankwise.core.records import TextsRead
+from plankwise.data.inputs import (
+    MASK,
+    Batch,
+    Encoded,
+    Text,
+    bare_tokenizer,
+    encode_texts,
+    made_by,
+    padded_tensors,
+    padding_of,
+)
+from plankwise.data.reading import Pooling, Reading, check_reading
 from plankwise.data.task import TRAIN, Task
 
-Batch = dict[str, Tensor]
 Example = dict[str, Any]
-NOT_FOR_THE_MODEL = frozenset({"labels", "window_of", "example"})
+NOT_IN_A_WINDOW = frozenset({"labels", "window_of", "example"})
 TEXTS_AT_ONCE = 1000
 
 
@@ -34,35 +44,48 @@ def check_fits(reading: Reading, task: Task, tokenizer: PreTrainedTokenizerBase 
 
 
 def encode(split: Dataset, tokenizer: PreTrainedTokenizerBase, reading: Reading) -> list[Example]:
+    """Do what `encode_and_count` does without counting."""
+    return encode_and_count(split, tokenizer, reading)[0]
+
+
+def encode_and_count(
+    split: Dataset, tokenizer: PreTrainedTokenizerBase, reading: Reading
+) -> tuple[list[Example], TextsRead]:
     """Tokenize one split and keep of each text what `reading` says; padding waits until a batch is known.
 
     Returns:
-        One dict per row with the tokenizer's inputs as lists of ints and `labels`. With windows these inputs stand in
-        a list `windows` of such dicts, one for each window.
+        One dict per row with the tokenizer's inputs as lists of ints and `labels`. With windows these inputs are in a
+        list `windows` of such dicts, one for each window. And how much of the texts that is.
 
     Raises:
         RecipeError: if the reading does not fit the tokenizer or the task.
     """
     pairs = "text_pair" in split.column_names
-    check_reading(reading, tokenizer.num_special_tokens_to_add(pair=pairs), pairs)
-    examples = []
-    for inputs, label in zip(_inputs(split, tokenizer, reading), split["label"][:], strict=True):
-        parts = inputs[0] if reading.windows is None else {"windows": inputs}
-        examples.append({**parts, "labels": label})
-    return examples
-
-
-def _inputs(split: Dataset, tokenizer: PreTrainedTokenizerBase, reading: Reading) -> Iterator[list[Example]]:
-    """Give each row's inputs; texts are cut soon after they are tokenized, so that long ones do not pile up."""
+    bare, names = bare_tokenizer(tokenizer), made_by(tokenizer)
+    check_reading(reading, bare.num_special_tokens_to_add(pairs), pairs)
+    examples: list[Example] = []
+    read = TextsRead()
     for start in range(0, len(split), TEXTS_AT_ONCE):
         rows = split[start : start + TEXTS_AT_ONCE]
-        encoded = tokenizer(
-            rows["text"], rows.get("text_pair"), truncation=False, return_special_tokens_mask=True, verbose=False
-        )
-        names = [name for name in tokenizer.model_input_names if name in encoded]
-        for row, special in enumerate(encoded["special_tokens_mask"]):
-            chosen = positions_read(special, reading)
-            yield [{name: [encoded[name][row][at] for at in positions] for name in names} for positions in chosen]
+        texts: list[Text] = list(zip(rows["text"], rows["text_pair"], strict=True)) if pairs else rows["text"]
+        encoded = encode_texts(texts, bare, names, reading)
+        read += encoded.read
+        for inputs, label in zip(_inputs(encoded, names), rows["label"], strict=True):
+            parts = inputs[0] if reading.windows is None else {"windows": inputs}
+            examples.append({**parts, "labels": label})
+    return examples, read
+
+
+def _inputs(encoded: Encoded, names: Sequence[str]) -> list[list[Example]]:
+    """List the inputs of each text."""
+    ends = encoded.lengths.cumsum().tolist()
+    stretches = list(zip([0, *ends], ends, strict=False))
+    inputs = [
+        {name: [1] * (end - start) if name == MASK else encoded.tokens[name][start:end].tolist() for name in names}
+        for start, end in stretches
+    ]
+    ends = encoded.inputs_of.cumsum().tolist()
+    return [inputs[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def flatten(examples: Sequence[Example]) -> tuple[list[Example], list[int]]:
@@ -71,7 +94,7 @@ def flatten(examples: Sequence[Example]) -> tuple[list[Example], list[int]]:
     window_of: list[int] = []
     for number, example in enumerate(examples):
         windows = example.get("windows", [example])
-        inputs += [{name: value for name, value in each.items() if name not in NOT_FOR_THE_MODEL} for each in windows]
+        inputs += [{name: value for name, value in each.items() if name not in NOT_IN_A_WINDOW} for each in windows]
         window_of += [number] * len(windows)
     return inputs, window_of
 
@@ -95,12 +118,10 @@ def lengths_of(examples: Sequence[Example]) -> list[int]:
 
 
 class Collator:
-    """Pads examples to the longest of their batch."""
+    """Pads examples on the right to the longest of their batch, whatever side their tokenizer would pad on."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        if tokenizer.pad_token_id is None:
-            raise ModelError("the tokenizer has no padding token; texts of different lengths cannot share a batch")
-        self._tokenizer = tokenizer
+        self._padding = padding_of(tokenizer, made_by(tokenizer))
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
         """Make tensors [batch, longest] of the examples; labels become int64 indices or float32 flags.
@@ -110,9 +131,7 @@ class Collator:
         Where examples have windows, the batch holds all of these, [windows, longest], and `window_of`, [windows].
         """
         inputs, window_of = flatten(examples)
-        # The fast tokenizer's advice to call it directly does not apply: texts were tokenized once, beforehand.
-        self._tokenizer.deprecation_warnings["Asking-to-pad-a-fast-tokenizer"] = True
-        batch = dict(self._tokenizer.pad(inputs, return_tensors="pt"))
+        batch = padded_tensors(inputs, {name: fill for name, fill in self._padding.items() if name in inputs[0]})
         if "windows" in examples[0]:
             batch["window_of"] = torch.tensor(window_of)
         if "example" in examples[0]:

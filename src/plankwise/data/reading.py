@@ -5,17 +5,21 @@ Everything here chooses positions of an encoded text; special tokens stay where 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
+from pydantic_core import ArgsKwargs
 
 from plankwise.core.errors import RecipeError
 from plankwise.core.numbers import Bounds, Tokens
 from plankwise.core.recipe import settings
 
+logger = logging.getLogger(__name__)
 Pooling = Literal["mean", "max"]
 Truncation = Literal["head", "tail", "head_tail"]
+KEYS = ("max_length", "truncation", "windows")
 
 
 @settings
@@ -39,6 +43,8 @@ class Windows:
 class Reading:
     """How much of a text the model sees.
 
+    Which of its keys were given is remembered, as `said`: where a recipe is silent, a model's own reading holds.
+
     Attributes:
         max_length: tokens of one input, special ones included.
         truncation: what is kept of a longer text: its head, its tail, or a quarter of head and three of tail (the 128
@@ -50,11 +56,24 @@ class Reading:
     truncation: Truncation = "head"
     windows: Windows | None = None
 
+    @pydantic.model_validator(mode="wrap")
+    @classmethod
+    def _remember_what_was_said(cls, data: Any, handler: pydantic.ModelWrapValidatorHandler[Reading]) -> Reading:
+        made, given = handler(data), data.kwargs if isinstance(data, ArgsKwargs) else data
+        if isinstance(given, dict):
+            object.__setattr__(made, "_said", frozenset(given))
+        return made
+
     @pydantic.model_validator(mode="after")
     def _windows_stand_alone(self) -> Reading:
         if self.windows is not None and self.truncation != "head":
             raise ValueError(f"truncation '{self.truncation}' and windows exclude each other; give one of them")
         return self
+
+    @property
+    def said(self) -> frozenset[str]:
+        """The keys that were given, rather than left at their defaults."""
+        return getattr(self, "_said", frozenset())
 
     @property
     def reading(self) -> Reading:
@@ -65,6 +84,36 @@ class Reading:
     def whole(self) -> bool:
         """Whether nothing but `max_length` was chosen."""
         return self.truncation == "head" and self.windows is None
+
+
+def reading_for(given: Reading, own: Reading | None) -> Reading:
+    """Return how a model's texts are to be read: as was given, and where that is silent, as the model was trained.
+
+    Truncation and windows are one choice: who gives one of them has said what becomes of long texts.
+
+    Args:
+        given: settings.
+        own: of the model, where that is known.
+    """
+    if own is None:
+        return given.reading
+    long_texts = given if given.said & {"truncation", "windows"} else own
+    max_length = given.max_length if "max_length" in given.said else own.max_length
+    return Reading(max_length=max_length, truncation=long_texts.truncation, windows=long_texts.windows)
+
+
+def warn_if_other(reading: Reading, own: Reading | None, model: str) -> None:
+    """Say in one line where texts are read in another way than the model was trained, or exported, to read them."""
+    names = [] if own is None else [each for each in KEYS if getattr(reading, each) != getattr(own, each)]
+    if names:
+        now, then = (", ".join(_shown(name, getattr(each, name)) for name in names) for each in (reading, own))
+        logger.warning("%s reads texts with %s here, where it was made for %s", model, now, then)
+
+
+def _shown(name: str, value: Any) -> str:
+    if isinstance(value, Windows):
+        return f"{name} (stride {value.stride}, pooling {value.pooling}, most {value.most})"
+    return f"no {name}" if value is None else f"{name} {value}"
 
 
 def check_reading(reading: Reading, special: int, pairs: bool) -> None:
@@ -91,6 +140,16 @@ def check_reading(reading: Reading, special: int, pairs: bool) -> None:
             f"windows.stride {reading.windows.stride} is not less than the {room} tokens of text in a window; "
             f"allowed: 0 to {room - 1}"
         )
+
+
+def check_positions(reading: Reading, positions: int | None) -> None:
+    """Refuse inputs that are longer than a model can take, where its positions are known.
+
+    Raises:
+        RecipeError: naming both.
+    """
+    if positions is not None and reading.max_length > positions:
+        raise RecipeError(f"max_length is {reading.max_length}; allowed: at most the model's {positions} positions")
 
 
 def positions_read(special: Sequence[int], reading: Reading) -> list[list[int]]:
@@ -123,16 +182,28 @@ def cut(text: list[int], length: int, truncation: Truncation) -> list[int]:
     return text[:head] + text[len(text) - (length - head) :]
 
 
+def is_thinned(special: Sequence[int], reading: Reading) -> bool:
+    """Tell whether an encoded text has more windows than `windows.most`, so that some of them are left out."""
+    if reading.windows is None:
+        return False
+    frame = sum(special)
+    return len(_all_starts(len(special) - frame, reading.max_length - frame, reading.windows)) > reading.windows.most
+
+
 def window_starts(length: int, room: int, windows: Windows) -> list[int]:
     """Place windows of `room` tokens over a text of `length`, at most `windows.most`, each behind the one before."""
-    last = max(0, length - room)
-    starts = [*range(0, last, room - windows.stride), last]
+    starts = _all_starts(length, room, windows)
     if len(starts) <= windows.most:
         return starts
     if windows.most == 1:
         return starts[:1]
     apart = (len(starts) - 1) / (windows.most - 1)
     return [starts[round(number * apart)] for number in range(windows.most)]
+
+
+def _all_starts(length: int, room: int, windows: Windows) -> list[int]:
+    last = max(0, length - room)
+    return [*range(0, last, room - windows.stride), last]
 
 
 def _texts(special: Sequence[int]) -> list[list[int]]:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import logging
 import os
 from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from plankwise.core.errors import ModelError
 from plankwise.core.packages import require
 from plankwise.core.runtime import cpu_flags
+from plankwise.data.inputs import bare_tokenizer, inputs_of
 from plankwise.data.reading import Reading
 from plankwise.deploy.manifest import TOKENIZER, Manifest, describe, geometry_of, is_artefact, read_manifest
 from plankwise.deploy.runtimes import Mode, OnnxRuntime, OpenVino, Runtime, Torch, TorchProgram, probabilities
-from plankwise.encoder.checkpoint import load_tokenizer, load_trained
+from plankwise.encoder.checkpoint import load_config, load_tokenizer, load_trained
 from plankwise.encoder.configuration import usable_positions
+from plankwise.encoder.stored_reading import stored_reading
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +33,13 @@ class Deployed:
         manifest: how it reads and what it answers.
         tokenizer: without truncation and padding.
         runtime: runs it.
+        own: how it was trained or exported to read texts, whatever the manifest says now; None where that is not known.
     """
 
     manifest: Manifest
     tokenizer: Tokenizer
     runtime: Runtime
+    own: Reading | None = None
 
 
 def open_model(
@@ -48,37 +51,25 @@ def open_model(
         folder: an artefact, or a local folder or Hub id of a fine-tuned model.
         mode: many texts at once, or one as soon as possible.
         threads: cores to use; by default all, or as many as torch is set to where torch runs it.
-        reading: how much of a text the model sees; an artefact knows, of other models it is as many tokens as they have
-            positions, up to 512.
+        reading: how much of a text the model sees; by default as it was exported or trained, and where that is not
+            known as many tokens as the model has positions, up to 512.
 
     Raises:
         ModelError: if it cannot be read, or gives other answers than where it was made.
     """
     if not is_artefact(Path(folder)):
         model, tokenizer = load_trained(str(folder)), load_tokenizer(str(folder))
-        manifest = describe(model.config, tokenizer, inputs_of(model, tokenizer), reading or whole_reading(model))
+        manifest = describe(model.config, tokenizer, inputs_of(model, tokenizer), reading or reading_of(model))
         manifest = manifest.model_copy(update={"geometry": geometry_of(model)})
-        return Deployed(manifest, bare_tokenizer(tokenizer), Torch(model, threads=threads))
+        runtime = Torch(model, threads=threads)
+        return Deployed(manifest, bare_tokenizer(tokenizer), runtime, stored_reading(model.config))
     manifest = read_manifest(Path(folder))
+    own = manifest.reading
     if reading is not None:
         manifest = manifest.model_copy(update={"reading": reading})
-    deployed = Deployed(manifest, _read_tokenizer(Path(folder)), runtime_of(Path(folder), manifest, mode, threads))
+    deployed = Deployed(manifest, _read_tokenizer(Path(folder)), runtime_of(Path(folder), manifest, mode, threads), own)
     check_machine(deployed)
     return deployed
-
-
-def inputs_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """Name the inputs that the tokenizer makes and the model takes."""
-    taken = inspect.signature(model.forward).parameters
-    return tuple(name for name in tokenizer.model_input_names if name in taken)
-
-
-def bare_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
-    """Give a copy of the tokenizer beneath, which neither cuts nor pads."""
-    bare = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    bare.no_padding()
-    bare.no_truncation()
-    return bare
 
 
 def check_machine(deployed: Deployed) -> None:
@@ -110,9 +101,16 @@ def check_machine(deployed: Deployed) -> None:
     )
 
 
-def whole_reading(model: PreTrainedModel) -> Reading:
-    """Read as many tokens as the model has positions, up to 512."""
-    return Reading(max_length=min(512, usable_positions(model.config)))
+def reading_of(model: PreTrainedModel) -> Reading:
+    """Return how a model was trained to read texts, else as many tokens as it has positions, up to 512."""
+    return stored_reading(model.config) or Reading(max_length=min(512, usable_positions(model.config)))
+
+
+def own_reading(folder: Path | str) -> Reading | None:
+    """Return how the model in a folder, or an artefact, was trained or exported to read texts, if that is known."""
+    if is_artefact(Path(folder)):
+        return read_manifest(Path(folder)).reading
+    return stored_reading(load_config(str(folder)))
 
 
 def _read_tokenizer(folder: Path) -> Tokenizer:

@@ -17,10 +17,11 @@ from plankwise.core.files import contents, make_writable_folder, sha256, whole_f
 from plankwise.core.packages import require
 from plankwise.core.places import check_folder, tidy
 from plankwise.core.runtime import cpu_flags, environment, version_of
+from plankwise.data.inputs import Text, bare_tokenizer, encode_texts, inputs_of
 from plankwise.data.reading import Reading, check_reading
 from plankwise.deploy import standalone
-from plankwise.deploy.batches import Text, cut_batches, encode_texts, padded_batch, starts_of
-from plankwise.deploy.deployed import bare_tokenizer, inputs_of, runtime_of, whole_reading
+from plankwise.deploy.batches import cut_batches, padded_batch, starts_of
+from plankwise.deploy.deployed import reading_of, runtime_of
 from plankwise.deploy.manifest import (
     FILE_NAME,
     INT8_FLAGS,
@@ -72,7 +73,8 @@ def export(
         to: openvino, onnx or torch.
         precision: one of `PRECISIONS[to]`. int8 is static with OpenVINO, for which ranges are read off `calibration`;
             with ONNX Runtime it is dynamic. A model that plankwise quantized keeps its own numbers in both.
-        reading: how much of a text the model sees; as many tokens as it has positions by default, up to 512.
+        reading: how much of a text the model sees; by default as it was trained, and where that is not known as many
+            tokens as it has positions, up to 512.
         calibration: training texts, or pairs.
         texts: to compare the artefact with torch on; random token ids otherwise.
         tolerance: largest change of a probability that is handed out; by `TOLERANCES` otherwise.
@@ -83,7 +85,7 @@ def export(
     """
     runtime = check_request(to, precision, out)
     model, tokenizer = load_trained(str(model_folder)), load_tokenizer(str(model_folder))
-    described = describe(model.config, tokenizer, inputs_of(model, tokenizer), reading or whole_reading(model))
+    described = describe(model.config, tokenizer, inputs_of(model, tokenizer), reading or reading_of(model))
     _check_model(model, tokenizer, described.reading, runtime, precision, calibration)
     versions = {**environment()["versions"], **{name: version_of(name) for name in PACKAGES[runtime]}}
     update = {"runtime": runtime, "precision": precision, "versions": versions, "cpu": environment()["cpu"]}

@@ -14,6 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from plankwise.core.errors import ModelError
 from plankwise.core.files import sha256
+from plankwise.data.inputs import padding_of
 from plankwise.data.reading import Reading
 from plankwise.encoder.configuration import usable_positions
 from plankwise.encoder.cost import attention_flops, linear_flops_per_token
@@ -125,11 +126,8 @@ def describe(
         ModelError: if it is no classifier, or its tokenizer cannot pad.
     """
     labels = tuple(str(config.id2label[index]) for index in range(config.num_labels))
-    if tokenizer.pad_token_id is None:
-        raise ModelError("the tokenizer has no padding token; texts of different lengths cannot share a batch")
     if config.problem_type == "regression":
         raise ModelError("the model answers with a number, not with labels; prediction is for classifiers")
-    padding = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
     return Manifest(
         runtime="torch",
         precision="fp32",
@@ -137,7 +135,7 @@ def describe(
         kind="multi_label" if config.problem_type == _MULTI else "single_label",
         labels=labels,
         inputs=inputs,
-        padding={name: padding.get(name, 0) for name in inputs},
+        padding=padding_of(tokenizer, inputs),
         reading=reading,
         positions=usable_positions(config),
     )

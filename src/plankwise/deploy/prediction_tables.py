@@ -17,14 +17,15 @@ from plankwise.core.errors import DataError, OutputError, PlankwiseError
 from plankwise.core.files import sha256
 from plankwise.core.places import MODEL_FILES, check_file, check_target, tidy
 from plankwise.core.progress import bar, duration
+from plankwise.core.records import TextsRead
+from plankwise.data.inputs import Encoded, Text
 from plankwise.data.table_rows import check_kind, column_types, hash_and_count, read_rows
 from plankwise.data.text_files import TextFormat
-from plankwise.deploy.batches import Encoded, Text
 from plankwise.deploy.manifest import FILE_NAME, is_artefact
 from plankwise.deploy.predictor import Predictor, blocks_of
 from plankwise.deploy.screening import Block, Columns, Policy, characters, complaint, judge_lengths, screen
 from plankwise.deploy.table_writers import Layout, Writer, writer_for
-from plankwise.deploy.unfinished import Unfinished
+from plankwise.deploy.unfinished import COUNTED, Unfinished
 
 logger = logging.getLogger(__name__)
 ROW = "row"  # names the column of row numbers, which count from 1, where no identifier is given
@@ -78,7 +79,11 @@ def predict_table(
         if progress:
             _announce(predictor, screen(1, probed, columns).texts, expected, unfinished.progress.rows)
         work.do(expected, progress)
-    return _document(unfinished, perf_counter() - began, before)
+    document = _document(unfinished, perf_counter() - began, before)
+    if document["truncated"] or document["thinned"]:
+        counts = {name: document[name] for name in COUNTED}
+        logger.info("%s: %s", source, TextsRead(texts=document["predicted"], **counts))
+    return document
 
 
 def check_places(source: Path, out: Path, form: TextFormat | None = None) -> None:
@@ -137,7 +142,7 @@ class _Work:
 
     def _predict(self, unfinished: Unfinished, show: Callable[[float], None]) -> None:
         if not unfinished.progress.output_bytes:
-            unfinished.add(self._writer.head(), 0, 0, 0, ())
+            unfinished.add(self._writer.head(), 0, 0, TextsRead(), ())
         done = float(unfinished.progress.rows)
 
         def watch(rows: float) -> None:
@@ -147,7 +152,7 @@ class _Work:
 
         for block, shares in self._predictor.run(self._encoded(unfinished.progress.rows), watch):
             data = self._writer.block(block.carried, shares)
-            unfinished.add(data, block.rows, len(block.carried), block.truncated, block.faults)
+            unfinished.add(data, block.rows, len(block.carried), block.read, block.faults)
 
     def _encoded(self, done: int) -> Iterator[tuple[Encoded, Block]]:
         """Read, screen and tokenize the rows behind those that are done; it runs in a thread of its own."""
@@ -213,7 +218,7 @@ def _document(unfinished: Unfinished, seconds: float, before: int) -> dict[str, 
         "rows": progress.rows,
         "predicted": progress.predicted,
         "skipped": progress.skipped,
-        "truncated": progress.truncated,
+        **{name: getattr(progress, name) for name in COUNTED},
         "errors": str(unfinished.faults_path) if progress.skipped else None,
         "resumed_at": before,
         "seconds": round(seconds, 3),

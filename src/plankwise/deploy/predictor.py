@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -12,22 +13,16 @@ from typing import TypeVar
 import numpy as np
 
 from plankwise.core.errors import DataError, RecipeError, one_of
-from plankwise.data.reading import Reading, check_reading
+from plankwise.core.records import TextsRead
+from plankwise.data.inputs import Encoded, Text, encode_texts
+from plankwise.data.reading import Reading, check_positions, check_reading, warn_if_other
 from plankwise.data.table_rows import is_text
-from plankwise.deploy.batches import (
-    TOKENS_PER_BATCH,
-    Encoded,
-    Floats,
-    Text,
-    check_inputs,
-    encode_texts,
-    pooled,
-    starts_of,
-)
+from plankwise.deploy.batches import TOKENS_PER_BATCH, Floats, check_inputs, pooled, starts_of
 from plankwise.deploy.deployed import Deployed, open_model
 from plankwise.deploy.runtimes import MODES, Mode, probabilities
 from plankwise.deploy.streaming import Streams, Watch, run_blocks
 
+logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
 LOOK_AHEAD = 4096
 MOST_CHARACTERS = 1_000_000  # of the texts of a block: long ones fill it sooner
@@ -84,7 +79,7 @@ class Predictor:
             model: an artefact, a folder or Hub id of a fine-tuned model, or one that is open.
             mode: `throughput` sorts texts into batches; `latency` runs one at a time on all threads.
             threads: cores to use; all by default.
-            reading: how much of a text the model sees; as it was exported by default.
+            reading: how much of a text the model sees; as it was trained or exported by default.
             max_length: tokens of one input, where that alone is to differ.
             tokens_per_batch: padded tokens of a batch, 512 by default; latency mode has none.
             look_ahead: texts that are sorted together, 4096 by default; in latency mode 1.
@@ -106,6 +101,7 @@ class Predictor:
         manifest = self.deployed.manifest
         self.labels, self.kind = manifest.labels, manifest.kind
         self.reading = _shortened(reading or manifest.reading, max_length, manifest.positions)
+        warn_if_other(self.reading, self.deployed.own, self.source or "the model")
         self.tokens_per_batch = None if mode == "latency" else tokens_per_batch or TOKENS_PER_BATCH
         self.look_ahead = look_ahead or (1 if mode == "latency" else LOOK_AHEAD)
         check_inputs(manifest.inputs)
@@ -171,13 +167,18 @@ class Predictor:
     def _logits(self, texts: Iterable[Text]) -> Iterator[Floats]:
         if isinstance(texts, str):
             raise DataError("texts is a single string; allowed: an iterable of strings, or of pairs of strings")
+        read = TextsRead()
         if isinstance(texts, (list, tuple)) and len(texts) == 1:  # threads would cost more than they gain
             encoded = self.encode(list(self._sound(texts)))
+            read += encoded.read
             yield self._pooled(encoded, self._streams.all_logits(encoded))
-            return
-        blocks = ((self.encode(block), None) for block in blocks_of(self._sound(texts), self.look_ahead, characters))
-        for encoded, _, logits in run_blocks(self._streams, blocks):
-            yield self._pooled(encoded, logits)
+        else:
+            blocks = blocks_of(self._sound(texts), self.look_ahead, characters)
+            for encoded, _, logits in run_blocks(self._streams, ((self.encode(block), None) for block in blocks)):
+                read += encoded.read
+                yield self._pooled(encoded, logits)
+        if read.truncated or read.thinned:
+            logger.info("%s: %s", self.source or "the model", read)
 
     def _pooled(self, encoded: Encoded, logits: Floats) -> Floats:
         windows = self.reading.windows
@@ -201,8 +202,7 @@ def _shortened(reading: Reading, max_length: int | None, positions: int | None) 
     if max_length is not None and (isinstance(max_length, bool) or max_length < SHORTEST):
         raise RecipeError(f"max_length is {max_length}; allowed: {SHORTEST} or more")
     changed = reading if max_length is None else replace(reading, max_length=max_length)
-    if positions is not None and changed.max_length > positions:
-        raise RecipeError(f"max_length is {changed.max_length}; allowed: at most the model's {positions} positions")
+    check_positions(changed, positions)
     return changed
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from plankwise.core.errors import DataError, suggest
+from plankwise.core.records import TextsRead
+from plankwise.data.inputs import Encoded, Text
 from plankwise.data.table_rows import Cells, Malformed, is_text
-from plankwise.deploy.batches import Encoded, Text
 from plankwise.deploy.unfinished import Fault
 
 POLICIES = ("fail", "skip")
@@ -76,7 +77,7 @@ class Block:
         carried: of these, what the output shows beside the prediction.
         numbers: of these.
         faults: of the others.
-        truncated: texts that were cut.
+        read: how much of these texts the model is given.
     """
 
     first: int
@@ -85,7 +86,7 @@ class Block:
     carried: list[list[Any]] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
-    truncated: int = 0
+    read: TextsRead = field(default_factory=TextsRead)
 
 
 def screen(first: int, rows: Sequence[Cells | Malformed], columns: Columns) -> Block:
@@ -110,9 +111,9 @@ def screen(first: int, rows: Sequence[Cells | Malformed], columns: Columns) -> B
 
 
 def judge_lengths(block: Block, encoded: Encoded, truncate: bool) -> None:
-    """Count the texts that were cut, or take those out that may not be."""
+    """Take out the texts that are too long, unless they may be cut; of the others, note how much is read."""
+    block.read = encoded.read
     if truncate or not encoded.over_long:
-        block.truncated = len(encoded.over_long)
         return
     for index, tokens in encoded.over_long.items():
         block.faults.append({"row": block.numbers[index], "fault": OVER_LONG, "tokens": tokens})

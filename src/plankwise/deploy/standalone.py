@@ -18,6 +18,7 @@ class Model:
 
     def __init__(self, folder: Any) -> None:
         self.about = json.loads((Path(folder) / "manifest.json").read_text(encoding="utf-8"))
+        self.reduced = 0  # texts of which something was left out
         self.tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
         self.logits = runtime(self.about["runtime"], str(Path(folder) / self.about["model"]), self.about["precision"])
 
@@ -49,9 +50,11 @@ class Model:
             last = max(0, len(one) - room)
             starts = [*range(0, last, room - windows["stride"]), last]
             if len(starts) > windows["most"]:
+                self.reduced += 1
                 apart = (len(starts) - 1) / max(1, windows["most"] - 1)
                 starts = [starts[round(number * apart)] for number in range(windows["most"])]
             return [sorted(frame + one[start : start + room]) for start in starts]
+        self.reduced += 1
         short = min(len(one), len(two), room // 2)
         sizes = (short, room - short) if len(one) <= len(two) else (room - short, short)
         return [sorted(frame + self.cut(one, sizes[0]) + self.cut(two, sizes[1]))]
@@ -82,5 +85,8 @@ def runtime(name: str, path: str, precision: str) -> Any:
 
 
 if __name__ == "__main__":
-    for shares in Model(Path(__file__).parent).predict(line.rstrip("\n") for line in sys.stdin):
+    model = Model(Path(__file__).parent)
+    for shares in model.predict(line.rstrip("\n") for line in sys.stdin):
         sys.stdout.write(json.dumps(shares, ensure_ascii=False) + "\n")
+    if model.reduced:
+        sys.stderr.write(f"{model.reduced} texts are longer than the model reads, and were cut or thinned\n")

@@ -24,9 +24,11 @@ from filelock import FileLock, Timeout
 from plankwise.core.errors import CheckpointError, OutputError
 from plankwise.core.files import make_writable_folder, write_json
 from plankwise.core.places import LOCK, PARTIAL, check_file
+from plankwise.core.records import TextsRead
 from plankwise.data.corpus import cache_folder
 
 OUTPUT, ERRORS, PROGRESS = "output", "errors.jsonl", "progress.json"
+COUNTED = ("truncated", "thinned", "tokens", "unread_tokens")  # of what a block's texts hold
 HASH_LENGTH = 64
 Fault = Mapping[str, Any]  # `row`, `fault`, numbers, and why a row is malformed; no text
 
@@ -40,6 +42,9 @@ class Progress(pydantic.BaseModel):
         predicted: rows that are in the output.
         skipped: rows that are not, by fault.
         truncated: rows whose text was cut.
+        thinned: rows whose text has more windows than are read.
+        tokens: of the texts that were predicted, before anything was cut.
+        unread_tokens: of these, the tokens that the model was not given.
         output_bytes: of the output, sound.
         error_bytes: of the list of faults, sound.
         whole: name of the finished file in the hidden folder, once there is one.
@@ -52,6 +57,9 @@ class Progress(pydantic.BaseModel):
     predicted: int = 0
     skipped: dict[str, int] = {}
     truncated: int = 0
+    thinned: int = 0
+    tokens: int = 0
+    unread_tokens: int = 0
     output_bytes: int = 0
     error_bytes: int = 0
     whole: str | None = None
@@ -151,8 +159,8 @@ class Unfinished:
         if self.progress.rows == 0 or self.is_whole:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def add(self, data: bytes, rows: int, predicted: int, truncated: int, faults: Sequence[Fault]) -> None:
-        """Add a block of the output and of the list of faults, for so many rows of the input.
+    def add(self, data: bytes, rows: int, predicted: int, read: TextsRead, faults: Sequence[Fault]) -> None:
+        """Add a block of the output and of the list of faults, for so many rows of the input and what was read of them.
 
         Raises:
             OutputError: if it cannot be written, as on a full disk.
@@ -166,7 +174,7 @@ class Unfinished:
                 rows=before.rows + rows,
                 predicted=before.predicted + predicted,
                 skipped=dict(Counter(before.skipped) + Counter(str(each["fault"]) for each in faults)),
-                truncated=before.truncated + truncated,
+                **{name: getattr(before, name) + getattr(read, name) for name in COUNTED},
                 output_bytes=before.output_bytes + len(data),
                 error_bytes=before.error_bytes + len(listed),
             )

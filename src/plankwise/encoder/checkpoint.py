@@ -39,6 +39,7 @@ from plankwise.encoder.anatomy import KIND, anatomy_of
 from plankwise.encoder.configuration import depth_key
 from plankwise.encoder.quantized import quantized_of
 from plankwise.encoder.shapes import KEY, check_shapes, is_plain, new_model
+from plankwise.encoder.stored_reading import stored_reading
 
 PROBLEM_TYPES = {"single_label": "single_label_classification", "multi_label": "multi_label_classification"}
 GUARD = "layers of their own sizes: load this folder by plankwise.load"
@@ -65,7 +66,8 @@ def load_config(source: str) -> PreTrainedConfig:
         raise ModelError(f"cannot read a model configuration from {source}: {_first_line(error)}") from None
     anatomy_of(config)
     check_shapes(config)
-    quantized_of(config)  # it raises where it cannot be read
+    quantized_of(config)  # it raises where it cannot be read, as does the next
+    stored_reading(config, source)
     return config
 
 

@@ -21,7 +21,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from plankwise.core.runtime import bf16_is_fast
-from plankwise.data.encoding import NOT_FOR_THE_MODEL
+from plankwise.data.inputs import model_inputs
 from plankwise.data.task import Kind
 from plankwise.encoder.anatomy import head_inputs_of, layers_of, neuron_inputs_of, residual_outputs_of
 from plankwise.encoder.gates import LayerGates, gated
@@ -56,7 +56,7 @@ def gate_importance(
     for batch in sample.batches():
         size = len(batch["input_ids"])
         gates = [LayerGates(*(_ones(size, units, device) for units in (len(s.heads), s.neurons))) for s in shapes]
-        inputs = {name: value for name, value in batch.items() if name not in NOT_FOR_THE_MODEL}
+        inputs = model_inputs(network, batch)
         with gated(network, gates), torch.autocast(device.type, torch.bfloat16, bf16_is_fast(device)):
             value = sample.loss(network(**inputs), batch) * size
         _backward(value, [part for gate in gates for part in (gate.heads, gate.neurons)])

@@ -15,13 +15,14 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from plankwise.core.errors import MethodError
 from plankwise.data.blocks import blocks_of
 from plankwise.data.corpus import cache_folder
-from plankwise.data.encoding import Collator, Example, encode
-from plankwise.data.reading import Reading
+from plankwise.data.encoding import Collator, Example, encode, encode_and_count
+from plankwise.data.reading import Reading, warn_if_other
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
 from plankwise.encoder.quantized import refuse_quantized
+from plankwise.encoder.stored_reading import stored_reading
 from plankwise.training.callbacks import Rehearsal
 from plankwise.training.distillation import Lesson, Subject, lesson
-from plankwise.training.evaluate import predict_logits, warn_of_one_answer
+from plankwise.training.evaluate import log_texts_read, predict_logits, warn_of_one_answer
 from plankwise.training.fit import Fitted, Training, fit, uses_bf16
 from plankwise.training.listening import Depth, depths_of
 from plankwise.training.losses import Loss, over_windows
@@ -32,6 +33,7 @@ from plankwise.training.teacher import Teacher
 from plankwise.training.teacher_model import Expert, find_expert
 from plankwise.training.trainer import Material, OnStep
 
+TEXTS_READ = "texts_read"  # the note of how much of each split a training reads
 Teach = Callable[[Sequence[Example] | None], AbstractContextManager[Lesson]]
 
 
@@ -61,7 +63,7 @@ class Job:
             model passed in is all there is to learn from.
         deliver_tokenizer: takes the tokenizer of the model returned, where it is not the job's own.
         note: writes a key and a JSON value into the step's record. `seconds` names what a method spent besides
-            training, such as `{"importance": 12.5}`.
+            training, such as `{"importance": 12.5}`; `TEXTS_READ`, by split, becomes a place of its own in the record.
         rehearsal: times the training where it is only tried out.
     """
 
@@ -171,8 +173,12 @@ def _material(model: PreTrainedModel, job: Job, teach: Teach) -> Iterator[Materi
             with masked_lm_material(model, job.tokenizer, train, held_out, job.masking, loss, asked) as material:
                 yield material
         return
-    examples = encode(job.task.splits[TRAIN], job.tokenizer, job.reading)
-    development = encode(job.task.splits[DEVELOPMENT], job.tokenizer, job.reading)
+    examples, read = encode_and_count(job.task.splits[TRAIN], job.tokenizer, job.reading)
+    development, also_read = encode_and_count(job.task.splits[DEVELOPMENT], job.tokenizer, job.reading)
+    texts_read = {TRAIN: read, DEVELOPMENT: also_read}
+    for split, each in texts_read.items():
+        log_texts_read(f"{job.folder.name}, {split}", each)
+    job.note(TEXTS_READ, {split: each.model_dump() for split, each in texts_read.items()})
     labels = job.task.splits[DEVELOPMENT].with_format("numpy")["label"][:]
     metric = METRICS[job.task.metrics[0]]
     pooling = None if job.reading.windows is None else job.reading.windows.pooling
@@ -206,6 +212,8 @@ def _lesson(
     if job.task.kind == "masked_lm" and teacher.cache == "hidden":
         raise MethodError("teacher.cache 'hidden': on a corpus masks change, so nothing can be kept; allowed: none")
     expert = find_expert(teacher, model, job.tokenizer, job.task.kind, given, job.baseline)
+    if job.task.kind != "masked_lm":
+        warn_if_other(job.reading, stored_reading(expert.model.config), f"the teacher {expert.name}")
     subject = Subject(
         job.task.kind,
         job.loss,

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from plankwise.core.progress import bar
 from plankwise.core.runtime import agree
-from plankwise.data.encoding import NOT_FOR_THE_MODEL, Batch
+from plankwise.data.inputs import Batch, model_inputs
 from plankwise.data.task import DEVELOPMENT
 from plankwise.encoder.fake_quantized import FakeQuantized
 from plankwise.methods.method import Job
@@ -49,8 +49,7 @@ class Fallback:
 
 def logits_of(network: PreTrainedModel, batch: Batch) -> Tensor:
     """Give the logits, [inputs, classes], of a batch in double precision."""
-    outputs = network(**{name: value for name, value in batch.items() if name not in NOT_FOR_THE_MODEL})
-    logits: Tensor = outputs.logits.double()
+    logits: Tensor = network(**model_inputs(network, batch)).logits.double()
     return logits
 
 

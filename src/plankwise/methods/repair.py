@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from plankwise.data.encoding import NOT_FOR_THE_MODEL, Batch
+from plankwise.data.inputs import Batch, model_inputs
 from plankwise.encoder.anatomy import (
     anatomy_of,
     as_layer_output,
@@ -130,7 +130,7 @@ class _Climb:
         set_layers(self.network, nn.ModuleList([*below, *self.layers[index:]]))
         try:
             with suppress(_Reached):
-                self.network.base_model(**{key: batch[key] for key in batch if key not in NOT_FOR_THE_MODEL})
+                self.network.base_model(**model_inputs(self.network.base_model, batch))
         finally:
             set_layers(self.network, nn.ModuleList(self.layers))
             for handle in handles:

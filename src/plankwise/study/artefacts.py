@@ -10,13 +10,14 @@ from datasets import Dataset
 
 from plankwise.core.errors import DataError, ModelError
 from plankwise.core.recipe import read_recipe
-from plankwise.data.reading import Reading
+from plankwise.data.inputs import Text
+from plankwise.data.reading import Reading, reading_for, warn_if_other
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
 from plankwise.data.text_files import TextFormat, read_lines
-from plankwise.deploy.batches import Text
 from plankwise.deploy.export import check_request, export
 from plankwise.deploy.manifest import Manifest
 from plankwise.encoder.checkpoint import load_config
+from plankwise.encoder.stored_reading import stored_reading
 from plankwise.study.plan import Recipe
 from plankwise.study.run_folder import RECIPE
 
@@ -46,7 +47,7 @@ def export_model(
         recipe: whose task and reading to take.
         texts: a text file with a text a line, where there is no recipe.
         encoding: of that file; UTF-8 by default.
-        max_length: tokens of an input, where that alone is to differ from the recipe.
+        max_length: tokens of an input, where that alone is to differ from the recipe, or from how it was trained.
         tolerance: largest change of a probability that is handed out.
 
     Raises:
@@ -60,9 +61,12 @@ def export_model(
     if texts is not None:
         lines = _lines(texts, TextFormat(encoding))
         material = _Material(lines, lines)
-    reading = material.reading
+    own = stored_reading(load_config(model))
+    reading = own if material.reading is None else reading_for(material.reading, own)
     if max_length is not None:
         reading = dataclasses.replace(reading or Reading(), max_length=max_length)
+    if reading is not None:
+        warn_if_other(reading, own, model)
     return export(
         model,
         out,
@@ -90,7 +94,7 @@ def _of_recipe(path: Path, model: str) -> _Material:
     task = recipe.task.load()
     _check_labels(model, task)
     train, development = (task.splits[split] for split in (TRAIN, DEVELOPMENT))
-    return _Material(_sample(train, CALIBRATED), _sample(development, COMPARED), recipe.model.reading)
+    return _Material(_sample(train, CALIBRATED), _sample(development, COMPARED), recipe.model)
 
 
 def _recipe_of(model: str) -> Path | None:

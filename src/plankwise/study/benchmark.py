@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plankwise.core.runtime import fixed_threads
 from plankwise.data.encoding import Collator, flatten, lengths_of, token_budget_batches
+from plankwise.data.inputs import model_inputs
 from plankwise.encoder.configuration import usable_positions
 
 Run = Callable[[], None]
@@ -162,7 +163,7 @@ def _batches(variant: Variant, chosen: Sequence[int]) -> list[dict[str, Tensor]]
 
 
 def _runner(model: PreTrainedModel, batches: Sequence[dict[str, Tensor]]) -> Callable[[], None]:
-    placed = [{name: value.to(model.device) for name, value in batch.items()} for batch in batches]
+    placed = [{name: value.to(model.device) for name, value in model_inputs(model, batch).items()} for batch in batches]
 
     def run() -> None:
         for batch in placed:

@@ -18,7 +18,7 @@ from plankwise.study.benchmark import Variant, benchmark
 from plankwise.study.compare import Pair, behaviour, chance_corrected, retained_performance, score_interval
 from plankwise.study.plan import Recipe
 from plankwise.study.run_folder import cost_of
-from plankwise.training.evaluate import Predictions, predict
+from plankwise.training.evaluate import Predictions, log_texts_read, predict
 from plankwise.training.metrics import METRICS, majority_logits
 
 PREDICTIONS = "predictions.npz"
@@ -29,12 +29,16 @@ def measure_final(record: Record, task: Task, recipe: Recipe, baseline: Path, mo
     assert record.baseline is not None
     before, after = (read_variant(folder, task, recipe.model.reading) for folder in (baseline, model))
     old, new = (predict(each.model, each.tokenizer, task, TEST, recipe.model.reading) for each in (before, after))
+    for name, found in (("baseline", old), ("model", new)):
+        log_texts_read(f"{name}, {TEST}", found.read)
     np.savez_compressed(
         predictions, ids=np.array(old.ids), labels=old.labels, baseline=old.logits, compressed=new.logits
     )
     timing = benchmark(before, after, recipe.evaluation.rounds, recipe.evaluation.threads)
     cost = cost_of(after.model, model, sum(step.train_seconds for step in record.steps))
-    tested = record.baseline.model_copy(update={"scores": old.scores(task.metrics), "scores_split": TEST})
+    texts_read = {**record.baseline.texts_read, TEST: old.read}
+    scored = {"scores": old.scores(task.metrics), "scores_split": TEST, "texts_read": texts_read}
+    tested = record.baseline.model_copy(update=scored)
     final = _compare(tested, task, recipe, old, new, cost, timing)
     return record.model_copy(update={"baseline": tested, "final": final})
 
@@ -67,6 +71,7 @@ def _compare(
         compression_ratio=baseline.cost.parameters / cost.parameters,
         speedup=timing["throughput"]["speedup"],
         benchmark=timing,
+        texts_read=new.read,
     )
 
 

@@ -8,20 +8,27 @@ from pathlib import Path
 from typing import Any
 
 from plankwise.core.errors import DataError, suggest
+from plankwise.core.recipe import to_plain
 from plankwise.core.runtime import default_device
+from plankwise.data.reading import check_positions, reading_for, warn_if_other
 from plankwise.data.task import TEST
 from plankwise.data.text_files import TextFormat
+from plankwise.deploy.deployed import own_reading
 from plankwise.encoder.checkpoint import load_tokenizer, load_trained
+from plankwise.encoder.configuration import usable_positions
+from plankwise.encoder.stored_reading import stored_reading
 from plankwise.study.benchmark import THROUGHPUT_TEXTS
 from plankwise.study.compare import score_interval
 from plankwise.study.plan import Recipe
 from plankwise.study.runtime_benchmark import Terms, compare
 from plankwise.study.workload import texts_of_file, texts_of_split
-from plankwise.training.evaluate import predict
+from plankwise.training.evaluate import log_texts_read, predict
 
 
 def evaluate(model: Path, recipe: Recipe, split: str) -> dict[str, Any]:
-    """Score the model in a folder on one split of the recipe's task.
+    """Score the model in a folder on one split of the recipe's task, whose texts are read as the model was trained.
+
+    Where the recipe says otherwise, it wins.
 
     Raises:
         DataError: if there is no such split, or the model was trained for other labels.
@@ -33,13 +40,20 @@ def evaluate(model: Path, recipe: Recipe, split: str) -> dict[str, Any]:
     labels = tuple(loaded.config.id2label[index] for index in range(loaded.config.num_labels))
     if labels != task.labels:
         raise DataError(f"{model} knows the labels {labels}, the task has {task.labels}")
-    found = predict(loaded, load_tokenizer(str(model)), task, split, recipe.model.reading)
+    own = stored_reading(loaded.config)
+    reading = reading_for(recipe.model, own)
+    warn_if_other(reading, own, str(model))
+    check_positions(reading, usable_positions(loaded.config))
+    found = predict(loaded, load_tokenizer(str(model)), task, split, reading)
+    log_texts_read(split, found.read)
     resamples = recipe.evaluation.bootstrap
     scores = {name: score_interval([found.labels], [found.logits], name, resamples) for name in task.metrics}
     return {
         "task": task.name,
         "split": split,
         "rows": len(found.ids),
+        "reading": to_plain(reading),
+        "texts_read": found.read.model_dump(),
         "scores": {name: interval.model_dump() for name, interval in scores.items()},
     }
 
@@ -53,7 +67,9 @@ def bench(
     form: TextFormat | None = None,
     **terms: Any,
 ) -> dict[str, Any]:
-    """Time models against the first of them, on a recipe's test texts as its model reads them, or on those of a file.
+    """Time models against the first of them, on a recipe's test texts or on those of a file.
+
+    All of them read as the recipe says, and where that is silent as the first was trained or exported.
 
     Raises:
         DataError: if not exactly one of both is given, or the texts cannot be read.
@@ -65,4 +81,4 @@ def bench(
         return compare(models, Terms(texts_of_file(texts, column, THROUGHPUT_TEXTS, form), used, **terms))
     assert recipe is not None
     given = texts_of_split(recipe.task.load().splits[TEST], THROUGHPUT_TEXTS)
-    return compare(models, Terms(given, used, recipe.model.reading, **terms))
+    return compare(models, Terms(given, used, reading_for(recipe.model, own_reading(models[0])), **terms))

@@ -14,8 +14,8 @@ from tempfile import TemporaryDirectory
 
 from plankwise.core.errors import ModelError
 from plankwise.core.files import write_json
+from plankwise.data.inputs import Text
 from plankwise.data.reading import Reading
-from plankwise.deploy.batches import Text
 from plankwise.deploy.deployed import open_model
 from plankwise.study.crew import Crew
 from plankwise.study.workload import workload

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,12 @@ from plankwise.core.runtime import environment, is_main_process, wait_for_everyo
 from plankwise.data.blocks import ids_of
 from plankwise.data.corpus import Corpus
 from plankwise.data.encoding import check_fits
+from plankwise.data.reading import KEYS, reading_for, warn_if_other
 from plankwise.data.task import Task
 from plankwise.encoder.checkpoint import load_config, load_tokenizer
 from plankwise.encoder.configuration import usable_positions
 from plankwise.encoder.quantized import LAST, is_quantized
+from plankwise.encoder.stored_reading import stored_reading
 from plankwise.methods.vocabulary import TrimmedVocabulary
 from plankwise.study.final import PREDICTIONS, measure_final
 from plankwise.study.plan import Recipe
@@ -40,7 +43,7 @@ class Checked:
     """A recipe whose data and models have been looked at, before anything is written or trained.
 
     Attributes:
-        recipe: as given.
+        recipe: as given, with the reading of its model's source where it does not say how texts are read.
         task: loaded, test split included; only the last stage reads that.
         configs: of the baseline and of the model after each step.
     """
@@ -64,6 +67,7 @@ def check(recipe: Recipe, task: Task | None = None) -> Checked:
     config = load_config(source or "") if scratch is None else scratch_config(scratch)
     if is_quantized(config):
         raise ModelError(f"model.source {source}: {LAST}; allowed: a model whose weights are floating-point")
+    recipe = _with_own_reading(recipe, config)
     longest = usable_positions(config)
     if recipe.model.max_length > longest:
         raise ModelError(f"model.max_length {recipe.model.max_length} is more than the model's {longest} positions")
@@ -90,6 +94,17 @@ def check(recipe: Recipe, task: Task | None = None) -> Checked:
     if task.access == "credentialed" and any(isinstance(step, TrimmedVocabulary) for step in recipe.steps):
         logger.warning("the trimmed tokenizer will tell which words occur in the text that is counted")
     return Checked(recipe, task, configs)
+
+
+def _with_own_reading(recipe: Recipe, config: PreTrainedConfig) -> Recipe:
+    """Read texts as the source was trained to, where the recipe does not say how; blocks of a corpus are no texts."""
+    own = None if isinstance(recipe.task, Corpus) else stored_reading(config)
+    if own is None:
+        return recipe
+    reading = reading_for(recipe.model, own)
+    warn_if_other(reading, own, str(recipe.model.source))
+    keys = {name: getattr(reading, name) for name in KEYS}
+    return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, **keys))
 
 
 def _check_tokenizer(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> None:

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from plankwise.core.runtime import environment, fixed_threads
-from plankwise.data.reading import Reading
-from plankwise.deploy.batches import TOKENS_PER_BATCH, Text
+from plankwise.data.inputs import Text
+from plankwise.data.reading import Reading, check_positions, warn_if_other
+from plankwise.deploy.batches import TOKENS_PER_BATCH
 from plankwise.deploy.deployed import Deployed, open_model
 from plankwise.deploy.runtimes import Mode
 from plankwise.study.ceiling import gemm_ceilings
@@ -26,6 +27,7 @@ from plankwise.study.fp32_baselines import REFERENCES, Subject, fp32_baselines, 
 from plankwise.study.load import Watch, load_warnings, unsteady_warnings
 from plankwise.study.peak_memory import peak_memory
 from plankwise.study.workload import ARRIVAL_BATCH, Workload, workload
+from plankwise.training.evaluate import log_texts_read
 
 logger = logging.getLogger(__name__)
 Opened = dict[str, Deployed]
@@ -75,10 +77,14 @@ def compare(models: Sequence[str], terms: Terms) -> dict[str, Any]:
         opened = _open(subjects, "latency", terms)
         terms = dataclasses.replace(terms, reading=terms.reading or _shortest(opened))
         assert terms.reading is not None
+        for each in subjects:
+            warn_if_other(terms.reading, opened[each.name].own, each.name)
+            check_positions(terms.reading, opened[each.name].manifest.positions)
         if terms.baselines:
             added = fp32_baselines(subjects[0], Path(scratch), terms.reading)
             subjects, opened = [*subjects, *added], {**opened, **_open(added, "latency", terms)}
         work = {each.name: _work(each, opened[each.name], terms) for each in subjects}
+        log_texts_read("the texts", work[subjects[0].name].read)
         described = [_described(each, opened[each.name]) for each in subjects]
         with Watch() as watch:
             figures = Figures(REFERENCES, gemm_ceilings(terms.threads), terms.rounds)
@@ -159,4 +165,5 @@ def _batching(first: Workload, terms: Terms) -> dict[str, Any]:
         "budget": terms.budget,
         "arrival_order": ARRIVAL_BATCH,
         "reading": dataclasses.asdict(terms.reading),
+        "texts_read": first.read.model_dump(),
     }

@@ -12,16 +12,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plankwise.core.errors import OutputError
 from plankwise.core.recipe import to_plain
-from plankwise.core.records import Cost, Entry
+from plankwise.core.records import Cost, Entry, TextsRead
 from plankwise.core.runtime import default_device, mix_seed
 from plankwise.data.corpus import cache_folder
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
 from plankwise.encoder.checkpoint import load_classifier, load_masked_lm, load_tokenizer, load_trained
 from plankwise.encoder.cost import count_bytes, count_nonzero
-from plankwise.methods.method import Job, Method, blocks_for, train_on_task
+from plankwise.encoder.stored_reading import store_reading
+from plankwise.methods.method import TEXTS_READ, Job, Method, blocks_for, train_on_task
 from plankwise.study.plan import Recipe
 from plankwise.study.run_folder import Made, RunFolder, read_entry
-from plankwise.training.evaluate import predict
+from plankwise.training.evaluate import log_texts_read, predict
 from plankwise.training.losses import Loss, balanced_weights, masked_lm_loss, task_loss
 from plankwise.training.masking import score_masked_lm
 from plankwise.training.pretraining import pretrain
@@ -37,6 +38,7 @@ class Stages:
     def __init__(self, recipe: Recipe, task: Task, folder: RunFolder, progress: bool) -> None:
         self._recipe, self._folder, self._progress = recipe, folder, progress
         self._task = task.without_test()  # nothing below ever holds the test split
+        self._own_reading = None if task.kind == "masked_lm" else recipe.model.reading
         self.last = BASELINE
 
     def adopt_baseline(self, source: Path) -> None:
@@ -60,6 +62,7 @@ class Stages:
             model.to(default_device())
             seconds = 0.0 if training is None else train_on_task(model, job, training, "baseline").train_seconds
             entry = self._entry(BASELINE, self._baseline_settings(), model, job, notes, seconds)
+            store_reading(model.config, self._own_reading)
             return model, job.tokenizer, entry
 
         return self._folder.stage(BASELINE, make)
@@ -77,6 +80,7 @@ class Stages:
             self._warn_if_unchanged(name, model, smaller)
             after = dataclasses.replace(job, tokenizer=(delivered or [job.tokenizer])[-1])
             entry = self._entry(method.method, to_plain(method), smaller, after, notes, seconds_of(notes))
+            store_reading(smaller.config, self._own_reading)
             return smaller, after.tokenizer, entry
 
         entry = self._folder.stage(name, make)
@@ -140,10 +144,15 @@ class Stages:
         notes: dict[str, Any],
         seconds: float,
     ) -> Entry:
+        texts_read = {split: TextsRead(**read) for split, read in notes.pop(TEXTS_READ, {}).items()}
         if job.task.kind == "masked_lm":
             scores = score_masked_lm(model, job.tokenizer, blocks_for(job, DEVELOPMENT), job.masking)
         else:
-            scores = predict(model, job.tokenizer, job.task, DEVELOPMENT, job.reading).scores(job.task.metrics)
+            found = predict(model, job.tokenizer, job.task, DEVELOPMENT, job.reading)
+            scores = found.scores(job.task.metrics)
+            if DEVELOPMENT not in texts_read:  # else training has said it
+                log_texts_read(f"{name}, {DEVELOPMENT}", found.read)
+            texts_read = {**texts_read, DEVELOPMENT: found.read}
         return Entry(
             name=name,
             settings=settings,
@@ -153,6 +162,7 @@ class Stages:
             train_seconds=seconds,
             development_scores=scores,
             details=notes,
+            texts_read=texts_read,
         )
 
     def _baseline_settings(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,12 @@ from datasets import Dataset
 from tokenizers import Tokenizer
 
 from plankwise.core.errors import DataError
+from plankwise.core.records import TextsRead
+from plankwise.data.inputs import MASK, Encoded, Numbers, Text, encode_texts
 from plankwise.data.reading import check_reading
 from plankwise.data.table_rows import read_table
 from plankwise.data.text_files import TextFormat, kind_of, read_lines
-from plankwise.deploy.batches import (
-    MASK,
-    Encoded,
-    Numbers,
-    Text,
-    check_inputs,
-    cut_batches,
-    encode_texts,
-    padded_batch,
-    starts_of,
-)
+from plankwise.deploy.batches import check_inputs, cut_batches, padded_batch, starts_of
 from plankwise.deploy.manifest import Manifest
 from plankwise.deploy.runtimes import Inputs
 
@@ -41,11 +33,13 @@ class Workload:
         batches: what its runtime is called with.
         texts: how many these are; a text in windows is one text.
         lengths: tokens of each input.
+        read: how much of the texts that is.
     """
 
     batches: Sequence[Inputs]
     texts: int
     lengths: Sequence[int]
+    read: TextsRead = field(default_factory=TextsRead)
 
     @property
     def shapes(self) -> list[tuple[int, int]]:
@@ -95,7 +89,7 @@ def workload(manifest: Manifest, tokenizer: Tokenizer, texts: Sequence[Text], bu
     groups = _in_order(encoded) if budget is None else cut_batches(encoded.lengths, budget)
     starts = starts_of(encoded.lengths)
     batches = [padded_batch(encoded, starts, group, manifest.padding) for group in groups]
-    return Workload(batches, len(texts), encoded.lengths.tolist())
+    return Workload(batches, len(texts), encoded.lengths.tolist(), encoded.read)
 
 
 def one_text(manifest: Manifest, tokenizer: Tokenizer, tokens: int) -> Inputs:

@@ -20,7 +20,8 @@ from transformers import PreTrainedModel
 
 from plankwise.core.errors import MethodError
 from plankwise.core.runtime import mix_seed
-from plankwise.data.encoding import NOT_FOR_THE_MODEL, Example, pool
+from plankwise.data.encoding import Example, pool
+from plankwise.data.inputs import model_inputs
 from plankwise.data.reading import Pooling
 from plankwise.data.task import Kind
 from plankwise.training.distillation_losses import cosine_loss, hidden_loss, logits_loss, relation_loss
@@ -190,7 +191,7 @@ class _Asked:
 
     def logits_and_hidden(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, dict[int, Tensor]]:
         """Run the teacher on a batch."""
-        inputs = {name: value for name, value in batch.items() if name not in NOT_FOR_THE_MODEL}
+        inputs = model_inputs(self._model, batch)
         device = batch["input_ids"].device.type
         with torch.no_grad(), torch.autocast(device, torch.bfloat16, enabled=self._subject.bf16):
             logits: Tensor = self._model(**inputs).logits.float()

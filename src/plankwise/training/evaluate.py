@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from plankwise.data.encoding import Batch, Collator, Example, encode, flatten, lengths_of, pool, token_budget_batches
+from plankwise.core.records import TextsRead
+from plankwise.data.encoding import (
+    Collator,
+    Example,
+    encode_and_count,
+    flatten,
+    lengths_of,
+    pool,
+    token_budget_batches,
+)
+from plankwise.data.inputs import Batch, model_inputs
 from plankwise.data.reading import Pooling, Reading
 from plankwise.data.task import Task
 from plankwise.training.metrics import METRICS, Array, Floats, decide, decide_flags
@@ -21,11 +31,12 @@ TOKENS_PER_BATCH = 4096
 
 @dataclass(frozen=True)
 class Predictions:
-    """Logits [examples, classes] of one split beside its ids and labels, in the split's order."""
+    """Logits [examples, classes] of one split beside its ids and labels, in the split's order; and what was read."""
 
     ids: list[str]
     labels: Array
     logits: Floats
+    read: TextsRead = field(default_factory=TextsRead)
 
     def scores(self, metrics: Sequence[str]) -> dict[str, float]:
         """Compute the named metrics."""
@@ -38,9 +49,10 @@ def predict(
     """Run `model` over one split of `task`, sorted by length, and put the logits back into the split's order."""
     rows = task.splits[split]
     pooling = None if reading.windows is None else reading.windows.pooling
-    logits, labels = predict_logits(model, tokenizer, encode(rows, tokenizer, reading), pooling), rows["label"][:]
-    warn_of_one_answer(np.asarray(labels), logits, task, split)
-    return Predictions(list(rows["id"]), np.asarray(labels), logits)
+    examples, read = encode_and_count(rows, tokenizer, reading)
+    logits, labels = predict_logits(model, tokenizer, examples, pooling), np.asarray(rows["label"][:])
+    warn_of_one_answer(labels, logits, task, split)
+    return Predictions(list(rows["id"]), labels, logits, read)
 
 
 def warn_of_one_answer(labels: Array, logits: Floats, task: Task, split: str) -> None:
@@ -61,6 +73,12 @@ def warn_of_one_answer(labels: Array, logits: Floats, task: Task, split: str) ->
     if task.access == "credentialed":
         same = "the same class" if labels.ndim == 1 else "the same labels"
     logger.warning("%s: all %d texts get %s; the model tells nothing apart", split, len(found), same)
+
+
+def log_texts_read(what: str, read: TextsRead) -> None:
+    """Say in one line how many texts of `what` are cut or thinned, if any are."""
+    if read.truncated or read.thinned:
+        logger.info("%s: %s", what, read)
 
 
 @torch.inference_mode()
@@ -93,7 +111,7 @@ def predict_logits(
     for indices in token_budget_batches(lengths_of(inputs), TOKENS_PER_BATCH):
         batch = collate([inputs[index] for index in indices])
         placed = {name: value.to(model.device) for name, value in batch.items()}
-        logits[indices] = model(**placed).logits.double().cpu()
+        logits[indices] = model(**model_inputs(model, placed)).logits.double().cpu()
         look_at(indices, placed)
     model.train(was_training)
     return logits.numpy() if pooling is None else pool(logits, torch.tensor(window_of), pooling).numpy()

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from plankwise.core.numbers import Share
 from plankwise.core.recipe import settings
 from plankwise.data.blocks import continuations, ids_of
-from plankwise.data.encoding import Batch
+from plankwise.data.inputs import MASK, Batch, padded_tensors
 from plankwise.training.losses import masked_lm_loss
 
 BLOCKS_PER_BATCH = 32
@@ -97,9 +97,8 @@ class MaskedPositions:
 
 
 def as_batch(examples: Sequence[dict[str, Any]]) -> Batch:
-    """Stack blocks of equal length into [batch, tokens]."""
-    ids = torch.stack([torch.as_tensor(each["input_ids"]).long() for each in examples])
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    """Stack blocks of equal length, which need no padding, into [batch, tokens]."""
+    return padded_tensors(examples, {"input_ids": 0, MASK: 0})
 
 
 @torch.inference_mode()

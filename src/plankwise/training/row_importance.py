@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from plankwise.data.encoding import NOT_FOR_THE_MODEL, Batch
+from plankwise.data.inputs import Batch, model_inputs
 from plankwise.training.losses import Loss
 
 
@@ -37,7 +37,7 @@ def row_importance(
         for name, module in modules.items():
             stack.callback(module.register_forward_hook(partial(_watch, sums[name])).remove)
         for batch in batches:
-            outputs = model(**{name: value for name, value in batch.items() if name not in NOT_FOR_THE_MODEL})
+            outputs = model(**model_inputs(model, batch))
             (loss(outputs, batch) * _examples(batch)).backward()  # type: ignore[no-untyped-call]
     return sums
 

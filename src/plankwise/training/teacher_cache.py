@@ -24,14 +24,15 @@ from torch import Tensor
 from plankwise.core.files import sha256, write_json
 from plankwise.core.runtime import is_main_process
 from plankwise.data.corpus import built_once
-from plankwise.data.encoding import Batch, Example, flatten, lengths_of
+from plankwise.data.encoding import Example, flatten, lengths_of
+from plankwise.data.inputs import Batch
 from plankwise.data.reading import Pooling
 from plankwise.training.evaluate import predict_logits
 from plankwise.training.listening import Listener, depths_of
 from plankwise.training.teacher_model import Expert
 
 logger = logging.getLogger(__name__)
-FORMAT = 1  # of what lies in the cache; a change makes older entries unknown
+FORMAT = 2  # of what lies in the cache, and how it was computed; a change makes older entries unknown
 LOGITS, HIDDEN, ABOUT = "logits.npy", "hidden.npy", "about.json"
 HALF_MOST = float(np.finfo(np.float16).max)
 

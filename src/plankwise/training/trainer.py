@@ -16,7 +16,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from plankwise.core.runtime import mix_seed, wait_for_everyone
-from plankwise.data.encoding import NOT_FOR_THE_MODEL, Batch
+from plankwise.data.inputs import Batch, model_inputs
 from plankwise.training import checkpoints
 from plankwise.training.losses import Loss
 
@@ -64,7 +64,7 @@ class ExactTrainer(Trainer):  # type: ignore[misc]
     def compute_loss(self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, **_: Any) -> Any:
         """Run the model without labels, so that no loss is computed twice, and apply the given loss."""
         batch = self._material.prepare(inputs) if self._material.prepare is not None else inputs
-        outputs = model(**{name: value for name, value in batch.items() if name not in NOT_FOR_THE_MODEL})
+        outputs = model(**model_inputs(self.model, batch))
         loss = self._material.loss(outputs, batch)
         return (loss, outputs) if return_outputs else loss
 

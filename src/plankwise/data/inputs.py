@@ -1,0 +1,186 @@
+"""Texts to what a model takes: token ids, the inputs that it has, and padding.
+
+Training, evaluation and prediction share this one path. Whatever a tokenizer's files say of padding, truncation and
+their sides has no influence: inputs are padded on the right, so that the positions of a text's tokens, and with them
+what the model answers, do not depend on the texts that share its batch.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from operator import itemgetter
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from tokenizers import Encoding, Tokenizer
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from plankwise.core.errors import ModelError
+from plankwise.core.records import TextsRead
+from plankwise.data.reading import Reading, is_thinned, positions_read
+
+Text = str | tuple[str, str]  # or a pair of texts
+Numbers = npt.NDArray[np.int64]
+Batch = dict[str, Tensor]
+Value = TypeVar("Value")
+TEXTS_AT_ONCE = 64  # long texts are cut soon after they are tokenized, so that they do not pile up
+MASK = "attention_mask"
+PARTS = {"input_ids": "ids", "token_type_ids": "type_ids"}  # how the tokenizer names what the model takes
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the model sees of some texts: one input for each, or several windows.
+
+    Attributes:
+        lengths: tokens of each input, [inputs].
+        tokens: by the name of the model's input those of all inputs, one after the other, [tokens].
+        inputs_of: how many inputs each text has, [texts]; one that is too long and not to be cut has none.
+        over_long: tokens of the texts that are longer than the model reads, by their numbers; windows read them whole.
+        read: how much of the texts that have an input is read.
+    """
+
+    lengths: Numbers
+    tokens: Mapping[str, npt.NDArray[np.int32]]
+    inputs_of: Numbers
+    over_long: Mapping[int, int]
+    read: TextsRead = field(default_factory=TextsRead)
+
+
+def bare_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+    """Copy the fast tokenizer beneath, without the truncation and padding of its file or its last use.
+
+    Raises:
+        ModelError: if there is none beneath.
+    """
+    if not tokenizer.is_fast:
+        raise ModelError(f"{type(tokenizer).__name__} is not a fast tokenizer; allowed: one with a tokenizer.json")
+    bare = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    bare.no_padding()
+    bare.no_truncation()
+    return bare
+
+
+def made_by(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """Name the inputs that are made with this tokenizer: ids and mask always, token types where it has them."""
+    named = [name for name in tokenizer.model_input_names if name in (*PARTS, MASK)]
+    return tuple(dict.fromkeys([*named, "input_ids", MASK]))
+
+
+def inputs_of(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """Name the inputs that are made with the tokenizer and that the model takes."""
+    return tuple(model_inputs(model, dict.fromkeys(made_by(tokenizer))))
+
+
+def model_inputs(model: nn.Module, batch: Mapping[str, Value]) -> dict[str, Value]:
+    """Choose of a batch what the model takes; labels and the like stay out."""
+    taken = _taken(type(model).forward)  # not the model's own: while it trains, that is wrapped
+    return {name: value for name, value in batch.items() if name in taken}
+
+
+@functools.cache
+def _taken(forward: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(forward).parameters) & {*PARTS, MASK}
+
+
+def padding_of(tokenizer: PreTrainedTokenizerBase, names: Sequence[str]) -> dict[str, int]:
+    """Return the value that fills up each of the named inputs.
+
+    Raises:
+        ModelError: if the tokenizer has no padding token.
+    """
+    if tokenizer.pad_token_id is None:
+        raise ModelError("the tokenizer has no padding token; texts of different lengths cannot share a batch")
+    fills = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+    return {name: fills.get(name, 0) for name in names}
+
+
+def pad_right(
+    lengths: Numbers, tokens: Mapping[str, npt.NDArray[np.integer]], padding: Mapping[str, int]
+) -> dict[str, Numbers]:
+    """Pad inputs on the right to the longest of them, [inputs, longest].
+
+    Args:
+        lengths: tokens of each input, [inputs].
+        tokens: by the name of the model's input those of all inputs, one after the other, [tokens].
+        padding: the value that fills up each of the model's inputs, by its name; the mask is made here.
+    """
+    filled = np.arange(lengths.max()) < lengths[:, None]
+    made: dict[str, Numbers] = {}
+    for name, fill in padding.items():
+        made[name] = np.full(filled.shape, fill, dtype=np.int64)
+        made[name][filled] = 1 if name == MASK else tokens[name]
+    return made
+
+
+def padded_tensors(inputs: Sequence[Mapping[str, Sequence[int]]], padding: Mapping[str, int]) -> Batch:
+    """Pad inputs that are lists of ints, or arrays, on the right, as tensors [inputs, longest]."""
+    lengths = np.array([len(each["input_ids"]) for each in inputs])
+    tokens = {name: np.concatenate([np.asarray(each[name]) for each in inputs]) for name in padding if name != MASK}
+    return {name: torch.from_numpy(value) for name, value in pad_right(lengths, tokens, padding).items()}
+
+
+def encode_texts(
+    texts: Sequence[Text], tokenizer: Tokenizer, names: Sequence[str], reading: Reading, truncate: bool = True
+) -> Encoded:
+    """Tokenize texts and keep of each what `reading` says.
+
+    Args:
+        texts: single ones or pairs.
+        tokenizer: that neither cuts nor pads.
+        names: of the model's inputs.
+        reading: settings that passed `check_reading`.
+        truncate: cut texts that are too long; otherwise they get no input.
+    """
+    parts = {name: PARTS[name] for name in names if name != MASK}
+    stored: dict[str, list[npt.NDArray[np.int32]]] = {name: [np.empty(0, np.int32)] for name in parts}
+    lengths: list[int] = []
+    short: list[int] = []
+    inputs_of = np.ones(len(texts), dtype=np.int64)
+    over_long: dict[int, int] = {}
+    read = TextsRead()
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        seen: dict[str, list[Sequence[int]]] = {name: [] for name in parts}
+        for number, each in enumerate(tokenizer.encode_batch_fast(list(texts[start : start + TEXTS_AT_ONCE])), start):
+            if len(each) <= reading.max_length:
+                for name, part in parts.items():
+                    seen[name].append(getattr(each, part))
+                short.append(len(each))
+                continue
+            if reading.windows is None:
+                over_long[number] = len(each)
+            inputs_of[number] = 0
+            if truncate or reading.windows is not None:
+                inputs_of[number], counted = _cut(each, reading, parts, seen)
+                read += counted
+        lengths += map(len, seen["input_ids"])
+        for name, rows in seen.items():
+            stored[name].append(np.fromiter(chain.from_iterable(rows), np.int32, count=sum(map(len, rows))))
+    tokens = {name: np.concatenate(rows) for name, rows in stored.items()}
+    read += TextsRead(texts=len(short), tokens=sum(short))
+    return Encoded(np.array(lengths, dtype=np.int64), tokens, inputs_of, over_long, read)
+
+
+def _cut(
+    encoding: Encoding, reading: Reading, parts: Mapping[str, str], seen: dict[str, list[Sequence[int]]]
+) -> tuple[int, TextsRead]:
+    """Add the inputs of a text that is longer than one of them, and count them and what they hold of it."""
+    special = encoding.special_tokens_mask
+    chosen = positions_read(special, reading)
+    for name, part in parts.items():
+        values = getattr(encoding, part)
+        seen[name] += [itemgetter(*positions)(values) for positions in chosen]
+    return len(chosen), TextsRead(
+        texts=1,
+        tokens=len(encoding),
+        truncated=int(reading.windows is None),
+        thinned=int(is_thinned(special, reading)),
+        unread_tokens=len(encoding) - len(set(chain.from_iterable(chosen))),
+    )

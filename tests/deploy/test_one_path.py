@@ -1,0 +1,91 @@
+"""Probabilities of a text are the same alone and beside others, in evaluation and prediction, padded left or not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, DatasetDict
+from tokenizers import processors
+from transformers import PreTrainedModel
+
+import tiny
+from plankwise.data.inputs import Text, bare_tokenizer, encode_texts, inputs_of
+from plankwise.data.reading import Reading, Windows
+from plankwise.data.task import Task
+from plankwise.deploy.predictor import Predictor
+from plankwise.deploy.runtimes import probabilities
+from plankwise.encoder.checkpoint import load_tokenizer, load_trained
+from plankwise.encoder.stored_reading import store_reading
+from plankwise.training.evaluate import predict
+
+KINDS = ("bert", "roberta", "modernbert", "deberta-v2", "distilbert")
+TEXTS = ["never", "the day under a tree", *(" ".join(tiny.PLAIN[number:] + tiny.BAD[:number]) for number in range(4))]
+HEAD = Reading(max_length=12)
+WINDOWS = Reading(max_length=8, windows=Windows(stride=2, most=3))
+
+
+def source(folder: Path, kind: str, reading: Reading) -> Path:
+    """Save a model of large weights beside a tokenizer that pads and cuts on the left, of itself and by its file."""
+    model, tokenizer = tiny.model(kind, layers=2), tiny.tokenizer()
+    with torch.no_grad():
+        for value in model.parameters():
+            value.mul_(6.0 if value.dim() > 1 else 1.0)
+    store_reading(model.config, reading)
+    model.save_pretrained(folder)
+    inner = tokenizer.backend_tokenizer
+    types = "" if kind == "roberta" else ":1"  # it has one row of them
+    inner.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair=f"[CLS] $A [SEP] $B{types} [SEP]{types}",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    inner.enable_padding(direction="left", pad_id=0, pad_token="[PAD]", pad_to_multiple_of=32)
+    inner.enable_truncation(5, direction="left")
+    names = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+    names |= {"padding_side": "left", "truncation_side": "left"}
+    inputs = ["input_ids", "token_type_ids", "attention_mask"]
+    type(tokenizer)(tokenizer_object=inner, model_input_names=inputs, **names).save_pretrained(folder)
+    return folder
+
+
+def one_by_one(model: PreTrainedModel, folder: Path, texts: list[Text], reading: Reading) -> Any:
+    """Compute probabilities in the simplest way: each input alone, without padding."""
+    tokenizer = load_tokenizer(str(folder))
+    names = [name for name in inputs_of(model, tokenizer) if name != "attention_mask"]
+    rows = []
+    for text in texts:
+        encoded = encode_texts([text], bare_tokenizer(tokenizer), names, reading)
+        parts = np.split(np.arange(encoded.lengths.sum()), encoded.lengths.cumsum()[:-1])
+        batches = [{name: torch.from_numpy(encoded.tokens[name][at])[None].long() for name in names} for at in parts]
+        with torch.inference_mode():
+            rows.append(torch.stack([model(**batch).logits[0].double() for batch in batches]).mean(0).numpy())
+    return probabilities(np.stack(rows), "single_label")
+
+
+def task(texts: list[Text]) -> Task:
+    columns: dict[str, list[Any]] = {"id": list(map(str, range(len(texts)))), "label": [0] * len(texts)}
+    firsts, seconds = zip(*texts, strict=True) if isinstance(texts[0], tuple) else (texts, None)
+    columns |= {"text": list(firsts)} | ({} if seconds is None else {"text_pair": list(seconds)})
+    return Task(
+        "t", DatasetDict(test=Dataset.from_dict(columns)), ("a", "b"), "single_label", ("accuracy",), "open", {}
+    )
+
+
+@pytest.mark.parametrize("what", ["texts", "pairs", "windows"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_alone_and_among_others_evaluated_and_predicted(tmp_path, kind, what):
+    reading = WINDOWS if what == "windows" else HEAD
+    texts: list[Text] = list(zip(TEXTS, reversed(TEXTS), strict=True)) if what == "pairs" else list(TEXTS)
+    folder = source(tmp_path / "model", kind, reading)
+    model, tokenizer = load_trained(str(folder)), load_tokenizer(str(folder))
+    expected = one_by_one(model, folder, texts, reading)
+    assert np.ptp(expected[:, 0]) > 1e-3
+    evaluated = probabilities(predict(model, tokenizer, task(texts), "test", reading).logits, "single_label")
+    np.testing.assert_allclose(evaluated, expected, atol=2e-6)
+    np.testing.assert_allclose(Predictor(folder, threads=1).probabilities(texts), expected, atol=2e-6)
+    alone = [Predictor(folder, mode="latency", threads=1).probabilities([text])[0] for text in texts[-1:]]
+    np.testing.assert_allclose(alone, expected[-1:], atol=2e-6)
