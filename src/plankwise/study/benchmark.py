@@ -1,10 +1,9 @@
-"""Timing that does not flatter: variants take turns within every round, and the answer is a median of ratios."""
+"""Two models timed in torch, eager fp32, taking turns."""
 
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +13,10 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plankwise.core.runtime import fixed_threads
+from plankwise.core.timing import ratio, take_turns
 from plankwise.data.encoding import Collator, flatten, lengths_of, token_budget_batches
 from plankwise.encoder.configuration import usable_positions
 
-Run = Callable[[], None]
 LATENCY_TOKENS = (32, 128, 512)
 LATENCY_REPEATS = 5
 THROUGHPUT_TEXTS = 256
@@ -71,63 +70,6 @@ def benchmark(baseline: Variant, compressed: Variant, rounds: int, threads: int 
         "latency": latency,
         "throughput": throughput,
     }
-
-
-def take_turns(variants: Mapping[str, Run], rounds: int, rest_s: float = 0.0) -> dict[str, list[float]]:
-    """Run every variant once untimed, then all of them in each round, in alternating order; seconds for each run.
-
-    Args:
-        variants: what to time, by name.
-        rounds: how often each is timed.
-        rest_s: pause before each run, in which the threads of the one before stop to wait busily for more work.
-    """
-    for run in variants.values():
-        run()
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for number in range(rounds):
-        for name in _order(variants, number):
-            time.sleep(rest_s)
-            seconds[name].append(_timed(variants[name]))
-    return seconds
-
-
-def take_turns_in_runs(
-    variants: Mapping[str, Run], rounds: int, repeats: int, rest_s: float = 0.0
-) -> dict[str, list[list[float]]]:
-    """Give each variant, in every round, one untimed run and so many timed ones right behind it; seconds, by round.
-
-    So one request after the other meets warm threads and caches, as under steady use, and not what the variant before
-    has left behind.
-    """
-    seconds: dict[str, list[list[float]]] = {name: [] for name in variants}
-    for number in range(rounds):
-        for name in _order(variants, number):
-            time.sleep(rest_s)
-            variants[name]()
-            seconds[name].append([_timed(variants[name]) for _ in range(repeats)])
-    return seconds
-
-
-def _order(variants: Mapping[str, Run], number: int) -> list[str]:
-    names = list(variants)
-    return names if number % 2 == 0 else names[::-1]
-
-
-def _timed(run: Run) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
-def ratios_of(above: Sequence[float], below: Sequence[float]) -> list[float]:
-    """Divide the times of one variant by those of another, round by round."""
-    return [one / other for one, other in zip(above, below, strict=True)]
-
-
-def ratio(above: Sequence[float], below: Sequence[float]) -> dict[str, Any]:
-    """Give the median of the rounds' ratios and their spread."""
-    ratios = ratios_of(above, below)
-    return {"speedup": statistics.median(ratios), "spread": [min(ratios), max(ratios)]}
 
 
 def _latency(models: dict[str, PreTrainedModel], tokens: int, rounds: int) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def timing_table(timing: dict[str, Any]) -> Table:
             "" if on_texts["percent_of_ceiling"] is None else f"{on_texts['percent_of_ceiling']:.0f} %",
         )
     batching, ceilings = timing["batching"], timing["ceiling_gops"]
-    shown = ", ".join(f"{name} {value:.0f}" for name, value in ceilings.items())
+    shown = ", ".join(f"{name} {'–' if value is None else f'{value:.0f}'}" for name, value in ceilings.items())
     table.caption = (
         f"single texts: p50 / p95; batches of up to {batching['budget']} tokens sorted by length, in arrival order "
         f"{batching['arrival_order']} texts; best matrix products, 10⁹ operations a second: {shown}"
