@@ -11,6 +11,7 @@ from plankwise.core.errors import CheckpointError
 from plankwise.core.files import write_json
 
 FILE_NAME = "record.json"
+TORCH = "torch eager fp32"
 
 
 class _Part(pydantic.BaseModel):
@@ -55,8 +56,19 @@ class Entry(_Part):
     details: dict[str, Any] = {}
 
 
+class Runtimes(_Part):
+    """In which runtime and precision each side of a speed-up was timed, as in `torch eager fp32`."""
+
+    baseline: str
+    compressed: str
+
+
 class Final(_Part):
-    """The last model against the baseline, both on the test split."""
+    """The last model against the baseline, both on the test split.
+
+    `speedup` is the baseline's time over the compressed model's, in the runtimes that `runtimes` names (torch eager
+    fp32 on both sides where a record does not say); `speedup_over` holds that over the baseline in other runtimes.
+    """
 
     scores: dict[str, float]
     score_intervals: dict[str, Interval]
@@ -69,6 +81,13 @@ class Final(_Part):
     compression_ratio: float
     speedup: float
     benchmark: dict[str, Any]
+    runtimes: Runtimes | None = None
+    speedup_over: dict[str, float] = {}
+
+    @property
+    def timed_in(self) -> Runtimes:
+        """In what each side was timed, of records that do not say so too."""
+        return self.runtimes or Runtimes(baseline=TORCH, compressed=TORCH)
 
 
 class Record(_Part):

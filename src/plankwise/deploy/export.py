@@ -110,13 +110,18 @@ def check_request(to: str, precision: str, out: Path) -> RuntimeName:
     runtime = one_of(to, RUNTIMES, "runtime")
     if precision not in PRECISIONS[runtime]:
         raise ModelError(f"no precision '{precision}' for {runtime}; {suggest(precision, PRECISIONS[runtime])}")
-    missing = [name for name in PACKAGES[runtime] if importlib.util.find_spec(name) is None]
+    missing = missing_packages(runtime)
     if missing:
         raise ModelError(f"--to {runtime} needs {' and '.join(missing)}: pip install 'plankwise[{runtime}]'")
     if out.exists() and (not out.is_dir() or contents(out)):
         raise OutputError(f"{out} exists already; choose a new or an empty folder")
     make_writable_folder(out.absolute().parent)
     return runtime
+
+
+def missing_packages(runtime: RuntimeName) -> list[str]:
+    """Name what is not installed of the packages that an export to a runtime needs."""
+    return [name for name in PACKAGES[runtime] if importlib.util.find_spec(name) is None]
 
 
 def _check_model(

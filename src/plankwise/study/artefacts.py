@@ -87,7 +87,7 @@ def _of_recipe(path: Path, model: str) -> _Material:
     task = recipe.task.load()
     _check_labels(model, task)
     train, development = (task.splits[split] for split in (TRAIN, DEVELOPMENT))
-    return _Material(_sample(train, CALIBRATED), _sample(development, COMPARED), recipe.model.reading)
+    return _Material(sample_texts(train, CALIBRATED), sample_texts(development, COMPARED), recipe.model.reading)
 
 
 def _recipe_of(model: str) -> Path | None:
@@ -102,8 +102,8 @@ def _check_labels(model: str, task: Task) -> None:
         raise ModelError(f"{model} knows the labels {labels}, the recipe's task has {task.labels}")
 
 
-def _sample(split: Dataset, most: int) -> list[Text]:
-    """Draw rows of a split, the same every time."""
+def sample_texts(split: Dataset, most: int) -> list[Text]:
+    """Draw texts, or pairs of texts, of a split, the same every time."""
     chosen = split.shuffle(seed=0).select(range(min(most, len(split))))
     if "text_pair" in chosen.column_names:
         return list(zip(chosen["text"], chosen["text_pair"], strict=True))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from plankwise.core.records import TORCH
 from plankwise.core.runtime import fixed_threads
 from plankwise.core.timing import ratio, take_turns
 from plankwise.data.encoding import Collator, flatten, lengths_of, token_budget_batches
@@ -21,6 +22,7 @@ LATENCY_TOKENS = (32, 128, 512)
 LATENCY_REPEATS = 5
 THROUGHPUT_TEXTS = 256
 TOKENS_PER_BATCH = 2048
+BOUND_S = 60.0  # of a measurement: a run is not to wait for its timing
 BASELINE, COMPRESSED = "baseline", "compressed"
 
 
@@ -63,7 +65,8 @@ def benchmark(baseline: Variant, compressed: Variant, rounds: int, threads: int 
         }
         throughput = _throughput(variants, rounds)
     return {
-        "runtime": "torch eager fp32",
+        "runtime": TORCH,
+        "runtimes": {BASELINE: TORCH, COMPRESSED: TORCH},
         "device": str(baseline.model.device),
         "threads": used,
         "rounds": rounds,
@@ -77,7 +80,7 @@ def _latency(models: dict[str, PreTrainedModel], tokens: int, rounds: int) -> di
     ids = torch.randint(min(5, smallest - 1), smallest, (1, tokens), generator=torch.Generator().manual_seed(0))
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     repeats = rounds * LATENCY_REPEATS
-    seconds = take_turns({name: _runner(model, [batch]) for name, model in models.items()}, repeats)
+    seconds = take_turns({name: _runner(model, [batch]) for name, model in models.items()}, repeats, bound_s=BOUND_S)
     percentiles = {
         name: dict(zip(("p50_ms", "p95_ms"), (1000 * np.percentile(values, [50, 95])).tolist(), strict=True))
         for name, values in seconds.items()
@@ -89,7 +92,7 @@ def _throughput(variants: dict[str, Variant], rounds: int) -> dict[str, Any]:
     total = len(variants[BASELINE].examples)
     chosen = np.linspace(0, total - 1, min(THROUGHPUT_TEXTS, total), dtype=int).tolist()
     runs = {name: _runner(variant.model, _batches(variant, chosen)) for name, variant in variants.items()}
-    seconds = take_turns(runs, rounds)
+    seconds = take_turns(runs, rounds, bound_s=BOUND_S)
     per_text = {
         name: {"ms_per_text": 1000 * statistics.median(values) / len(chosen)} for name, values in seconds.items()
     }

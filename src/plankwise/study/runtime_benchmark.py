@@ -43,6 +43,8 @@ class Terms:
         budget: padded tokens of a batch.
         baselines: whether the first model also runs in arrival order, in ONNX Runtime and in OpenVINO.
         memory: whether peak memory is measured, in a process for each model.
+        ceilings: whether the machine's best matrix products are measured too.
+        bound_s: each measurement begins no further round after so many seconds, once there are three.
     """
 
     texts: Sequence[Text]
@@ -52,16 +54,12 @@ class Terms:
     budget: int = TOKENS_PER_BATCH
     baselines: bool = True
     memory: bool = True
+    ceilings: bool = True
+    bound_s: float = 120.0
 
 
 def compare(models: Sequence[str], terms: Terms) -> dict[str, Any]:
     """Time models against the first of them, on the CPU.
-
-    Latency is that of one text of 32, 128 and 512 tokens, as far as all have positions, each with all threads.
-    Throughput is that of the texts with their own lengths, sorted into batches under a budget of padded tokens, from as
-    many threads at once as a runtime has streams. A speed-up is the median over rounds of the first model's time
-    divided by the other's in the same round; `spread` gives the smallest and largest round. Models may differ in their
-    labels: these do not matter to time.
 
     Args:
         models: folders or Hub ids, or artefacts. The same one twice shows the noise.
@@ -70,8 +68,19 @@ def compare(models: Sequence[str], terms: Terms) -> dict[str, Any]:
     Raises:
         PlankwiseError: if a model cannot be read, or does not fit the texts.
     """
+    return compare_subjects(given_models(models), terms)
+
+
+def compare_subjects(subjects: Sequence[Subject], terms: Terms) -> dict[str, Any]:
+    """Time models that have names against the first of them, on the CPU.
+
+    Latency is that of one text of 32, 128 and 512 tokens, as far as all have positions, each with all threads.
+    Throughput is that of the texts with their own lengths, sorted into batches under a budget of padded tokens, from as
+    many threads at once as a runtime has streams. A speed-up is the median over rounds of the first model's time
+    divided by the other's in the same round; `spread` gives the smallest and largest round. Models may differ in their
+    labels: these do not matter to time.
+    """
     with fixed_threads(terms.threads), TemporaryDirectory(prefix="plankwise-bench-") as scratch:
-        subjects = given_models(models)
         opened = _open(subjects, "latency", terms)
         terms = dataclasses.replace(terms, reading=terms.reading or _shortest(opened))
         assert terms.reading is not None
@@ -81,7 +90,8 @@ def compare(models: Sequence[str], terms: Terms) -> dict[str, Any]:
         work = {each.name: _work(each, opened[each.name], terms) for each in subjects}
         described = [_described(each, opened[each.name]) for each in subjects]
         with Watch() as watch:
-            figures = Figures(REFERENCES, gemm_ceilings(terms.threads), terms.rounds)
+            ceilings = gemm_ceilings(terms.threads) if terms.ceilings else {}
+            figures = Figures(REFERENCES, ceilings, terms.rounds, terms.bound_s)
             timings = _timings(subjects, opened, work, figures, terms)
         if terms.memory:
             for each, told in zip(subjects, described, strict=True):

@@ -8,13 +8,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from plankwise.core.records import Entry, Interval, Record
+from plankwise.core.records import Entry, Final, Interval, Record
 
 
 def print_table(table: Table) -> None:
     """Print to standard output, as wide as it needs to be where that is no terminal."""
     console = Console()
-    (console if console.is_terminal else Console(width=120)).print(table)
+    (console if console.is_terminal else Console(width=130)).print(table)
 
 
 def record_table(record: Record, out: Path) -> Table:
@@ -31,15 +31,18 @@ def record_table(record: Record, out: Path) -> Table:
         "faster",
         "training",
     ):
-        table.add_column(column, justify="left" if column == "model" else "right", no_wrap=True)
+        table.add_column(column, justify="left" if column == "model" else "right", no_wrap=column != "faster")
     final = record.final
     entries = [each for each in (record.baseline, *record.steps) if each is not None]
     for entry in entries:
         test = retained = faster = ""
         if final is not None and entry is record.baseline:
-            test, faster = _interval(final.baseline_intervals[metric]), "1.00×"
+            test, faster = _interval(final.baseline_intervals[metric]), f"1.00×\n{final.timed_in.baseline}"
         elif final is not None and entry is entries[-1]:
-            test, faster = _interval(final.score_intervals[metric]), f"{final.speedup:.2f}×"
+            test, faster = (
+                _interval(final.score_intervals[metric]),
+                f"{final.speedup:.2f}×\n{final.timed_in.compressed}",
+            )
             retained = _interval(final.retained_performance[metric])
         table.add_row(
             entry.name,
@@ -50,8 +53,13 @@ def record_table(record: Record, out: Path) -> Table:
             faster,
             f"{entry.train_seconds:.0f} s",
         )
-    table.caption = f"{out / 'report.html'}, {out / 'model'}" if final is not None else str(out)
+    table.caption = str(out) if final is None else "; ".join([*_over(final), f"{out / 'report.html'}, {out / 'model'}"])
     return table
+
+
+def _over(final: Final) -> list[str]:
+    """Say how much faster the last model is than the baseline in other runtimes."""
+    return [f"{value:.2f}× the baseline in {name}" for name, value in final.speedup_over.items()]
 
 
 def plan_table(plan: list[dict[str, Any]]) -> Table:
