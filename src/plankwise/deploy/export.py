@@ -14,14 +14,13 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plankwise.core.errors import ModelError, OutputError, one_of, suggest
-from plankwise.core.files import contents, make_writable_folder, sha256, whole_folder, write_text
+from plankwise.core.files import contents, make_writable_folder, sha256, whole_folder
 from plankwise.core.runtime import cpu_flags, environment, version_of
 from plankwise.data.reading import Reading, check_reading
 from plankwise.deploy import standalone
 from plankwise.deploy.batches import Text, cut_batches, encode_texts, padded_batch, starts_of
 from plankwise.deploy.deployed import bare_tokenizer, inputs_of, runtime_of, whole_reading
 from plankwise.deploy.manifest import (
-    FILE_NAME,
     INT8_FLAGS,
     RUNTIMES,
     TOKENIZER,
@@ -29,6 +28,7 @@ from plankwise.deploy.manifest import (
     RuntimeName,
     describe,
     geometry_of,
+    write_manifest,
 )
 from plankwise.deploy.onnx_export import to_onnx
 from plankwise.deploy.openvino_export import to_openvino
@@ -96,7 +96,7 @@ def export(
         shutil.copyfile(standalone.__file__, folder / "predict.py")
         hashes = {each.name: sha256(each) for each in sorted(folder.iterdir())}
         manifest = manifest.model_copy(update={"hashes": hashes})
-        write_text(folder / FILE_NAME, manifest.model_dump_json(indent=1) + "\n")
+        write_manifest(folder, manifest)
     return manifest
 
 

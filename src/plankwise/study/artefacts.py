@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 
@@ -16,6 +17,8 @@ from plankwise.deploy.batches import Text
 from plankwise.deploy.export import check_request, export
 from plankwise.deploy.manifest import Manifest
 from plankwise.encoder.checkpoint import load_config
+from plankwise.encoder.quantized import is_quantized
+from plankwise.study.candidates import AUTO, candidates, export_and_time, held_against
 from plankwise.study.plan import Recipe
 from plankwise.study.run_folder import RECIPE
 
@@ -26,30 +29,41 @@ CALIBRATED, COMPARED = 300, 200
 def export_model(
     model: str,
     out: Path,
-    to: str,
-    precision: str,
+    to: str = AUTO,
+    precision: str = AUTO,
     *,
     recipe: Path | None = None,
     texts: Path | None = None,
     max_length: int | None = None,
     tolerance: float | None = None,
+    processor: str | None = None,
+    timed: bool = False,
 ) -> Manifest:
     """Export a fine-tuned model as its recipe reads texts; int8 is calibrated on train, parity measured on development.
+
+    What `to` and `precision` leave open is decided by timing the candidates on this machine, or, if `processor` is
+    given, by what is known of such processors.
 
     Args:
         model: folder or Hub id; of a model in a run's folder the recipe is known.
         out: the artefact's folder.
-        to: a runtime.
-        precision: of it.
+        to: a runtime, or `auto`.
+        precision: of it, or `auto`.
         recipe: whose task and reading to take.
         texts: a text file with a text a line, where there is no recipe.
         max_length: tokens of an input, where that alone is to differ from the recipe.
         tolerance: largest change of a probability that is handed out.
+        processor: the kind that the artefact is for, vnni, avx2 or arm; nothing is timed then.
+        timed: time what was named, too, against fp32 in the same runtime and the other runtime.
 
     Raises:
         PlankwiseError: of the kind that fits; nothing is written then.
     """
-    check_request(to, precision, out)
+    wanted = candidates(to, precision, processor)
+    for each in wanted:
+        check_request(each.runtime, each.precision, out)
+    if processor is not None and AUTO not in (to, precision):
+        raise ModelError(f"for {processor}: {wanted[0]} is named already; leave out --to or --precision, or --for")
     found = _recipe_of(model) if recipe is None and texts is None else recipe
     if found is not None and texts is not None:
         raise DataError("give either a recipe or a file of texts, not both")
@@ -57,19 +71,31 @@ def export_model(
     if texts is not None:
         lines = _lines(texts)
         material = _Material(lines, lines)
+    compared = material.compared
+    if len(wanted) > 1 and processor is None and compared is None:
+        raise DataError(
+            "what is fastest here is measured on texts: give --recipe or --texts, or name --to and --precision"
+        )
     reading = material.reading
     if max_length is not None:
         reading = dataclasses.replace(reading or Reading(), max_length=max_length)
-    return export(
-        model,
-        out,
-        to=to,
-        precision=precision,
-        reading=reading,
-        calibration=material.calibration,
-        texts=material.compared,
-        tolerance=tolerance,
-    )
+    options: dict[str, Any] = {
+        "reading": reading,
+        "calibration": material.calibration,
+        "texts": compared,
+        "tolerance": tolerance,
+    }
+    quantized = is_quantized(load_config(model))
+    if quantized:  # it has no other precision
+        wanted = [each for each in wanted if each.precision == "int8"] or wanted
+    if processor is None and compared is not None and (timed or len(wanted) > 1):
+        return export_and_time(model, out, wanted, held_against(wanted, quantized), compared, options)
+    [chosen, *_] = wanted
+    if timed and processor is None:
+        logger.info("%s is not timed: there are no texts; give --recipe or --texts", chosen)
+    if processor is not None:
+        logger.warning("%s: what is known to suit %s; it was not measured", chosen, processor)
+    return export(model, out, to=chosen.runtime, precision=chosen.precision, **options)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -73,6 +73,7 @@ class Figures:
             "texts_per_second": given.texts / middle,
             "streams": deployed.runtime.streams,
             "batches": len(given.batches),
+            "rounds": len(seconds[name]),
             **self._against(seconds, name),
             **share_of_ceiling(deployed.manifest, given.shapes, middle, self.ceilings),
         }

@@ -14,7 +14,7 @@ from plankwise.core.records import Entry, Final, Interval, Record
 def print_table(table: Table) -> None:
     """Print to standard output, as wide as it needs to be where that is no terminal."""
     console = Console()
-    (console if console.is_terminal else Console(width=130)).print(table)
+    (console if console.is_terminal else Console(width=140)).print(table)
 
 
 def record_table(record: Record, out: Path) -> Table:
