@@ -351,6 +351,15 @@ class TestCommand:
         assert all(each["size_bytes"] > 1000 for each in told["models"])
         assert set(told["load"]) == {"seconds", "cores", "own", "others", "load_average"}
 
+    def test_texts_are_left_out_where_all_would_take_too_long(self, folders, monkeypatch, capsys):
+        monkeypatch.setattr("plankwise.study.ceiling.SIDES", (64,))
+        monkeypatch.setattr("plankwise.study.runtime_benchmark.affordable", lambda opened, texts, passes, seconds: 8)
+        options = ["--texts", folders / "texts.txt", "--rounds", 3, "--no-baselines", "--no-memory", "--json"]
+        assert tiny.call(monkeypatch, "bench", folders / "small", *options) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert told["batching"]["texts"] == 8
+        assert told["warnings"][0] == "timed on 8 of 11 texts: with all of them a few rounds take longer than 10 min"
+
     def test_shows_a_table(self, folders, monkeypatch, capsys):
         monkeypatch.setattr("plankwise.study.ceiling.SIDES", (64,))
         options = ["--texts", folders / "texts.txt", "--rounds", 3, "--no-baselines", "--no-memory"]

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from plankwise.deploy.batches import TOKENS_PER_BATCH, Text
-from plankwise.deploy.deployed import Deployed, open_model
+from plankwise.deploy.deployed import open_model
 from plankwise.deploy.manifest import Timing
 from plankwise.study.figures import Figures
 from plankwise.study.load import Watch, load_warnings
-from plankwise.study.workload import workload
+from plankwise.study.workload import affordable, workload
 
 logger = logging.getLogger(__name__)
 ROUNDS = 5
 SECONDS = 30.0  # about what all rounds of all artefacts may take
-TEXTS = (8, 64)  # fewest and most that are timed
-PROBED = 4  # texts that tell how many can be timed
+MOST_TEXTS = 64
 
 
 def time_artefacts(folders: Mapping[str, Path], texts: Sequence[Text]) -> dict[str, Timing]:
@@ -31,7 +27,7 @@ def time_artefacts(folders: Mapping[str, Path], texts: Sequence[Text]) -> dict[s
         texts: to run, in order of preference; as many are used as `SECONDS` allow.
     """
     opened = {name: open_model(folder, "throughput") for name, folder in folders.items()}
-    used = texts[: _affordable(opened, texts)]
+    used = texts[: min(MOST_TEXTS, affordable(opened, texts, ROUNDS + 2, SECONDS))]
     logger.info("timing %s on %d texts, about %.0f s at most", ", ".join(opened), len(used), SECONDS)
     work = {name: workload(each.manifest, each.tokenizer, used, TOKENS_PER_BATCH) for name, each in opened.items()}
     plain = [name for name, each in opened.items() if each.manifest.precision == "fp32"]
@@ -55,19 +51,3 @@ def time_artefacts(folders: Mapping[str, Path], texts: Sequence[Text]) -> dict[s
             warnings=warnings,
         )
     return found
-
-
-def _affordable(opened: Mapping[str, Deployed], texts: Sequence[Text]) -> int:
-    """Count the texts that all can run in `ROUNDS`, before which each meets them twice, judged by a few texts."""
-    few = texts[:PROBED]
-    seconds = 0.0
-    for each in opened.values():
-        batches = workload(each.manifest, each.tokenizer, few, TOKENS_PER_BATCH).batches
-        times = []
-        for _ in range(2):  # the first prepares the shapes
-            start = time.perf_counter()
-            for batch in batches:
-                each.runtime(batch)
-            times.append(time.perf_counter() - start)
-        seconds += min(times) / len(few)
-    return int(np.clip(SECONDS / ((ROUNDS + 2) * max(seconds, 1e-9)), *TEXTS))

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from plankwise.core.runtime import environment, fixed_threads
+from plankwise.core.timing import FEWEST_ROUNDS
 from plankwise.data.reading import Reading
 from plankwise.deploy.batches import TOKENS_PER_BATCH, Text
 from plankwise.deploy.deployed import Deployed, open_model
@@ -25,10 +26,11 @@ from plankwise.study.figures import Figures, latency_lengths
 from plankwise.study.fp32_baselines import REFERENCES, Subject, fp32_baselines, given_models
 from plankwise.study.load import Watch, load_warnings, unsteady_warnings
 from plankwise.study.peak_memory import peak_memory
-from plankwise.study.workload import ARRIVAL_BATCH, Workload, workload
+from plankwise.study.workload import ARRIVAL_BATCH, Workload, affordable, evenly, workload
 
 logger = logging.getLogger(__name__)
 Opened = dict[str, Deployed]
+LONGEST = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +89,7 @@ def compare_subjects(subjects: Sequence[Subject], terms: Terms) -> dict[str, Any
         if terms.baselines:
             added = fp32_baselines(subjects[0], Path(scratch), terms.reading)
             subjects, opened = [*subjects, *added], {**opened, **_open(added, "latency", terms)}
+        terms, thinned = _thinned(opened, terms)
         work = {each.name: _work(each, opened[each.name], terms) for each in subjects}
         described = [_described(each, opened[each.name]) for each in subjects]
         with Watch() as watch:
@@ -96,7 +99,7 @@ def compare_subjects(subjects: Sequence[Subject], terms: Terms) -> dict[str, Any
         if terms.memory:
             for each, told in zip(subjects, described, strict=True):
                 told["peak_memory_bytes"] = _peak(each, terms)
-    warnings = [*load_warnings(watch.load, terms.threads), *unsteady_warnings(figures.ratios)]
+    warnings = [*thinned, *load_warnings(watch.load, terms.threads), *unsteady_warnings(figures.ratios)]
     for warning in warnings:
         logger.warning("%s", warning)
     return {
@@ -122,6 +125,16 @@ def _shortest(opened: Opened) -> Reading:
     return min((each.manifest.reading for each in opened.values()), key=lambda reading: reading.max_length)
 
 
+def _thinned(opened: Opened, terms: Terms) -> tuple[Terms, list[str]]:
+    """Leave texts out, and say so, where the fewest rounds over all of them would take `LONGEST` times the bound."""
+    most, seconds = len(terms.texts), LONGEST * terms.bound_s
+    number = affordable(opened, terms.texts, FEWEST_ROUNDS + 2, seconds)
+    if number >= most:
+        return terms, []
+    said = f"timed on {number} of {most} texts: with all of them a few rounds take longer than {seconds / 60:.0f} min"
+    return dataclasses.replace(terms, texts=[terms.texts[index] for index in evenly(most, number)]), [said]
+
+
 def _work(subject: Subject, deployed: Deployed, terms: Terms) -> Workload:
     manifest = deployed.manifest.model_copy(update={"reading": terms.reading})
     return workload(manifest, deployed.tokenizer, terms.texts, None if subject.naive else terms.budget)
@@ -133,6 +146,7 @@ def _timings(
     """Time single texts, then all; models are closed in between, for the two modes are different settings."""
     asked = {each.name: opened[each.name] for each in subjects if not each.naive}
     lengths = latency_lengths([each.manifest for each in asked.values()])
+    logger.info("timing %d models on single texts, then on %d texts", len(subjects), len(terms.texts))
     latency = {str(tokens): figures.latency(asked, tokens) for tokens in lengths}
     for each in subjects:
         if opened[each.name].manifest.runtime != "torch":
