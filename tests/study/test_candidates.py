@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from transformers import PreTrainedModel
 
 import tiny
 from plankwise.core.errors import ModelError
@@ -19,7 +21,9 @@ from plankwise.deploy.deployed import Deployed, bare_tokenizer
 from plankwise.deploy.export import check_request
 from plankwise.deploy.manifest import FILE_NAME, Manifest, Parity, Timing, read_manifest, write_manifest
 from plankwise.deploy.predictor import Predictor
-from plankwise.encoder.quantized import Quantized, with_quantized
+from plankwise.encoder.checkpoint import load_config, save
+from plankwise.encoder.fake_quantized import FakeQuantized
+from plankwise.encoder.quantized import is_quantized
 from plankwise.study import artefact_timing, artefacts
 from plankwise.study import candidates as module
 from plankwise.study.artefact_timing import time_artefacts
@@ -91,14 +95,13 @@ class TestCandidates:
             candidates(*arguments)
 
     def test_are_held_against_fp32_and_the_other_runtime(self, installed):
-        def against(*wanted: tuple[Any, str], quantized: bool = False) -> list[str]:
-            return [str(each) for each in held_against([Candidate(*each) for each in wanted], quantized)]
+        def against(*wanted: tuple[Any, str]) -> list[str]:
+            return [str(each) for each in held_against([Candidate(*each) for each in wanted])]
 
         assert against(("openvino", "int8")) == ["openvino fp32", "onnx int8"]
         assert against(("openvino", "bf16")) == ["openvino fp32"]
         assert against(("onnx", "fp32")) == ["openvino fp32"]
         assert against(("openvino", "int8"), ("onnx", "int8")) == ["openvino fp32", "onnx fp32"]
-        assert against(("openvino", "int8"), quantized=True) == ["onnx int8"]
         installed("openvino")
         assert against(("openvino", "int8")) == ["openvino fp32"]
 
@@ -111,13 +114,14 @@ def timing(milliseconds: float, over: float | None = None) -> Timing:
 @pytest.fixture
 def made(installed: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Exports that take no time: `faults` are raised, `times` are measured; `asked` and `timed` say what was done."""
-    happened: dict[str, Any] = {"faults": {}, "asked": [], "timed": [], "times": {}}
+    happened: dict[str, Any] = {"faults": {}, "asked": [], "sources": [], "timed": [], "times": {}}
 
-    def export(model: str, out: Path, *, to: Any, precision: str, **options: Any) -> Manifest:
+    def export(model: str | Path, out: Path, *, to: Any, precision: str, **options: Any) -> Manifest:
         name = f"{to} {precision}"
         happened["asked"].append(name)
         if name in happened["faults"]:
             raise happened["faults"][name]
+        happened["sources"].append(load_config(str(model)))
         out.mkdir(parents=True)
         (out / "model").write_text(name)
         written = MANIFEST.model_copy(update={"runtime": to, "precision": precision})
@@ -144,6 +148,14 @@ AVX2 = {
     "openvino fp32": timing(17.7),
     "onnx fp32": timing(19.3),
 }
+
+
+def quantized(model: PreTrainedModel) -> PreTrainedModel:
+    rounding = FakeQuantized(model)
+    with torch.no_grad(), rounding.observing():
+        rounding.network(**tiny.batch())
+    rounding.quantize(rounding.names())
+    return rounding.finished().eval()
 
 
 class TestExport:
@@ -189,10 +201,12 @@ class TestExport:
         assert made["asked"] == ["openvino int8"]
 
     def test_a_quantized_model_has_int8_alone(self, made):
-        config = tiny.model(layers=1).config
-        with_quantized(config, Quantized()).save_pretrained("model")
+        save(quantized(tiny.model(layers=1)), tiny.tokenizer(), "model")
+        made["times"] = {"openvino fp32": timing(1.0)}
         assert artefacts.export_model("model", Path("out"), texts=Path("texts.txt")).precision == "int8"
-        assert made["timed"] == ["openvino int8", "onnx int8"]
+        assert made["timed"] == ["openvino int8", "onnx int8", "openvino fp32", "onnx fp32"]
+        assert [is_quantized(each) for each in made["sources"]] == [True, True, False, False]
+        assert {each.name for each in Path("out").iterdir()} == {"model", FILE_NAME}
 
     @pytest.mark.parametrize(("processor", "expected"), [("vnni", "openvino int8"), ("avx2", "onnx int8")])
     def test_for_another_processor_nothing_is_measured(self, made, caplog, processor, expected):

@@ -85,11 +85,10 @@ def export_model(
         "texts": compared,
         "tolerance": tolerance,
     }
-    quantized = is_quantized(load_config(model))
-    if quantized:  # it has no other precision
+    if is_quantized(load_config(model)):  # it has no other precision
         wanted = [each for each in wanted if each.precision == "int8"] or wanted
     if processor is None and compared is not None and (timed or len(wanted) > 1):
-        return export_and_time(model, out, wanted, held_against(wanted, quantized), compared, options)
+        return export_and_time(model, out, wanted, held_against(wanted), compared, options)
     [chosen, *_] = wanted
     if timed and processor is None:
         logger.info("%s is not timed: there are no texts; give --recipe or --texts", chosen)

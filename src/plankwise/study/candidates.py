@@ -18,6 +18,9 @@ from plankwise.core.files import whole_folder
 from plankwise.deploy.batches import Text
 from plankwise.deploy.export import PRECISIONS, export, missing_packages
 from plankwise.deploy.manifest import RUNTIMES, Manifest, RuntimeName, Timing, write_manifest
+from plankwise.encoder.checkpoint import load_config, load_tokenizer, load_trained, save
+from plankwise.encoder.dequantized import dequantized
+from plankwise.encoder.quantized import is_quantized
 from plankwise.study.artefact_timing import time_artefacts
 
 logger = logging.getLogger(__name__)
@@ -73,12 +76,9 @@ def candidates(to: str, precision: str, processor: str | None = None) -> list[Ca
     return [each for each in found if not missing_packages(each.runtime)] or found[:1]
 
 
-def held_against(wanted: Sequence[Candidate], quantized: bool) -> list[Candidate]:
-    """List what else is timed: fp32 in the same runtime, unless the model is int8 itself, and of one the other runtime.
-
-    Only what is installed is listed.
-    """
-    others = [] if quantized else [Candidate(each.runtime, FP32) for each in wanted]
+def held_against(wanted: Sequence[Candidate]) -> list[Candidate]:
+    """List what else is timed, as far as it is installed: fp32 in the same runtime and, of one, the other runtime."""
+    others = [Candidate(each.runtime, FP32) for each in wanted]
     if len(wanted) == 1:
         [own] = wanted
         elsewhere = [each for each in PRECISIONS if each not in (own.runtime, "torch")]
@@ -127,12 +127,14 @@ def _made(
 ) -> dict[Candidate, Manifest]:
     made: dict[Candidate, Manifest] = {}
     faults: dict[Candidate, Exception] = {}
+    quantized = is_quantized(load_config(model))
     for each in (*wanted, *others):
         if each in others and not made:
             raise faults[wanted[0]]
         logger.info("exporting to %s", each)
         try:
-            made[each] = export(model, work / str(each), to=each.runtime, precision=each.precision, **options)
+            source = _float_twin(model, work) if quantized and each.precision == FP32 else model
+            made[each] = export(source, work / str(each), to=each.runtime, precision=each.precision, **options)
         except Exception as error:  # converters raise errors of any kind
             if len(wanted) == 1 and each in wanted:
                 raise
@@ -142,6 +144,14 @@ def _made(
     for each, fault in faults.items():
         logger.warning("%s is left out: %s", each, (str(fault).strip() or type(fault).__name__).splitlines()[0])
     return made
+
+
+def _float_twin(model: str, work: Path) -> Path:
+    """Write the fp32 model that a quantized one is held against; no export makes one of int8 weights."""
+    folder = work / "float"
+    if not folder.exists():
+        save(dequantized(load_trained(model)), load_tokenizer(model), folder)
+    return folder
 
 
 def _warn_if_slow(chosen: Candidate, timings: Mapping[str, Timing]) -> None:
