@@ -18,6 +18,14 @@ def test_threads_are_fixed_for_a_while(threads):
     assert torch.get_num_threads() == before
 
 
+def test_texts_are_left_out_where_they_would_take_too_long(monkeypatch, caplog):
+    monkeypatch.setattr("plankwise.study.benchmark.LONGEST_S", 0.0)
+    tokenizer, rows = tiny.tokenizer(), tiny.task(8, 12).splits["test"]
+    one = Variant(tiny.model(layers=1), tokenizer, encode(rows, tokenizer, Reading(max_length=16)))
+    assert benchmark(one, one, rounds=3, threads=1)["throughput"]["texts"] == 8
+    assert "timed on 8 texts: more take longer than 0 s" in caplog.messages
+
+
 def test_both_models_are_measured_on_what_they_can_read():
     tokenizer, rows = tiny.tokenizer(), tiny.task(8, 12).splits["test"]
     examples = encode(rows, tokenizer, Reading(max_length=16))

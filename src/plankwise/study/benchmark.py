@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,15 +15,19 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plankwise.core.records import TORCH
 from plankwise.core.runtime import fixed_threads
-from plankwise.core.timing import ratio, take_turns
+from plankwise.core.timing import FEWEST_ROUNDS, Run, ratio, take_turns
 from plankwise.data.encoding import Collator, flatten, lengths_of, token_budget_batches
 from plankwise.encoder.configuration import usable_positions
+from plankwise.study.workload import evenly
 
+logger = logging.getLogger(__name__)
 LATENCY_TOKENS = (32, 128, 512)
 LATENCY_REPEATS = 5
 THROUGHPUT_TEXTS = 256
 TOKENS_PER_BATCH = 2048
 BOUND_S = 60.0  # of a measurement: a run is not to wait for its timing
+LONGEST_S = 300.0
+PROBED_TEXTS = 4
 BASELINE, COMPRESSED = "baseline", "compressed"
 
 
@@ -89,14 +94,26 @@ def _latency(models: dict[str, PreTrainedModel], tokens: int, rounds: int) -> di
 
 
 def _throughput(variants: dict[str, Variant], rounds: int) -> dict[str, Any]:
-    total = len(variants[BASELINE].examples)
-    chosen = np.linspace(0, total - 1, min(THROUGHPUT_TEXTS, total), dtype=int).tolist()
-    runs = {name: _runner(variant.model, _batches(variant, chosen)) for name, variant in variants.items()}
-    seconds = take_turns(runs, rounds, bound_s=BOUND_S)
+    chosen = evenly(len(variants[BASELINE].examples), _affordable(variants))
+    seconds = take_turns(_runs(variants, chosen), rounds, bound_s=BOUND_S)
     per_text = {
         name: {"ms_per_text": 1000 * statistics.median(values) / len(chosen)} for name, values in seconds.items()
     }
     return {**per_text, **ratio(seconds[BASELINE], seconds[COMPRESSED]), "texts": len(chosen)}
+
+
+def _affordable(variants: dict[str, Variant]) -> int:
+    """Count the texts, at least 8, that both models can run in the fewest rounds within `LONGEST_S`."""
+    few = evenly(len(variants[BASELINE].examples), PROBED_TEXTS)
+    seconds = sum(sum(each) for each in take_turns(_runs(variants, few), 1).values()) / len(few)
+    number = int(LONGEST_S / ((FEWEST_ROUNDS + 1) * max(seconds, 1e-9)))
+    if number < THROUGHPUT_TEXTS and number < len(variants[BASELINE].examples):
+        logger.warning("timed on %d texts: more take longer than %.0f s", max(8, number), LONGEST_S)
+    return max(8, min(THROUGHPUT_TEXTS, number))
+
+
+def _runs(variants: dict[str, Variant], chosen: Sequence[int]) -> dict[str, Run]:
+    return {name: _runner(variant.model, _batches(variant, chosen)) for name, variant in variants.items()}
 
 
 def _batches(variant: Variant, chosen: Sequence[int]) -> list[dict[str, Tensor]]:
@@ -106,7 +123,7 @@ def _batches(variant: Variant, chosen: Sequence[int]) -> list[dict[str, Tensor]]
     return [collate([inputs[index] for index in group]) for group in groups]
 
 
-def _runner(model: PreTrainedModel, batches: Sequence[dict[str, Tensor]]) -> Callable[[], None]:
+def _runner(model: PreTrainedModel, batches: Sequence[dict[str, Tensor]]) -> Run:
     placed = [{name: value.to(model.device) for name, value in batch.items()} for batch in batches]
 
     def run() -> None:
