@@ -219,6 +219,7 @@ class TestExport:
         [
             ([], "what is fastest here is measured on texts: give --recipe or --texts, or name --to and --precision"),
             (["--texts", "texts.txt", "--no-timing"], "--no-timing leaves nothing to choose by"),
+            (["--to", "onnx"], "what is fastest here is measured on texts"),
             (["--for", "sse"], "no processor 'sse'; Allowed: vnni, avx2, arm"),
             (["--for", "avx2", "--to", "onnx", "--precision", "fp32"], "for avx2: onnx fp32 is named already"),
         ],
@@ -237,7 +238,8 @@ class TestExport:
             tiny.call(monkeypatch, "export", "model", "--out", "two", *named, "--texts", "texts.txt", "--no-timing")
             == 0
         )
-        assert (made["asked"], made["timed"]) == (["onnx int8", "onnx int8"], [])
+        assert tiny.call(monkeypatch, "export", "model", "--out", "three", "--precision", "fp32") == 0
+        assert (made["asked"], made["timed"]) == (["onnx int8", "onnx int8", "openvino fp32"], [])
 
 
 class Timed:

@@ -64,18 +64,14 @@ def export_model(
         check_request(each.runtime, each.precision, out)
     if processor is not None and AUTO not in (to, precision):
         raise ModelError(f"for {processor}: {wanted[0]} is named already; leave out --to or --precision, or --for")
-    found = _recipe_of(model) if recipe is None and texts is None else recipe
-    if found is not None and texts is not None:
-        raise DataError("give either a recipe or a file of texts, not both")
-    material = _Material() if found is None else _of_recipe(found, model)
-    if texts is not None:
-        lines = _lines(texts)
-        material = _Material(lines, lines)
+    material = _material(model, recipe, texts)
     compared = material.compared
     if len(wanted) > 1 and processor is None and compared is None:
-        raise DataError(
-            "what is fastest here is measured on texts: give --recipe or --texts, or name --to and --precision"
-        )
+        if precision == AUTO:
+            raise DataError(
+                "what is fastest here is measured on texts: give --recipe or --texts, or name --to and --precision"
+            )
+        wanted = wanted[:1]
     reading = material.reading
     if max_length is not None:
         reading = dataclasses.replace(reading or Reading(), max_length=max_length)
@@ -104,6 +100,16 @@ class _Material:
     calibration: list[Text] | None = None
     compared: list[Text] | None = None
     reading: Reading | None = None
+
+
+def _material(model: str, recipe: Path | None, texts: Path | None) -> _Material:
+    found = _recipe_of(model) if recipe is None and texts is None else recipe
+    if found is not None and texts is not None:
+        raise DataError("give either a recipe or a file of texts, not both")
+    if texts is not None:
+        lines = _lines(texts)
+        return _Material(lines, lines)
+    return _Material() if found is None else _of_recipe(found, model)
 
 
 def _of_recipe(path: Path, model: str) -> _Material:
