@@ -36,7 +36,7 @@ from transformers import PreTrainedModel
 
 from base_models import MODELS, base_model, tweet_lengths
 from plankwise.core.runtime import environment
-from plankwise.study.benchmark import Run, ratio, take_turns
+from plankwise.core.timing import Run, ratio, take_turns
 
 THESIS = 1.73
 VOCABULARY = 30_000

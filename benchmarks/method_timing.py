@@ -13,11 +13,11 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plankwise.core.runtime import fixed_threads
+from plankwise.core.timing import ratio, take_turns
 from plankwise.data.encoding import Collator, encode, flatten, lengths_of, token_budget_batches
 from plankwise.data.inputs import model_inputs
 from plankwise.data.reading import Reading
 from plankwise.encoder.checkpoint import load_tokenizer, load_trained
-from plankwise.study.benchmark import ratio, take_turns
 
 TEXTS, TOKENS_PER_BATCH = 256, 2048
 BESIDE = "baseline beside "

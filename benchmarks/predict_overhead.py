@@ -36,10 +36,10 @@ from tokenizers import Tokenizer
 
 from base_models import random_texts
 from plankwise.core.runtime import environment, fixed_threads
+from plankwise.core.timing import ratio, ratios_of
 from plankwise.data.inputs import Text
 from plankwise.deploy.deployed import Deployed, open_model
 from plankwise.deploy.runtimes import Inputs
-from plankwise.study.benchmark import ratio, ratios_of
 from plankwise.study.crew import Crew
 from plankwise.study.load import Watch, load_warnings, unsteady_warnings
 from plankwise.study.workload import texts_of_file, workload

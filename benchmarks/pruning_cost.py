@@ -26,6 +26,7 @@ from transformers import AutoModelForSequenceClassification, BertConfig, PreTrai
 
 from method_timing import predicting_by
 from plankwise.core.runtime import environment, fixed_threads
+from plankwise.core.timing import ratio, take_turns
 from plankwise.data.germeval import GermEval2018
 from plankwise.data.reading import Reading
 from plankwise.data.task import TEST, Task
@@ -33,7 +34,6 @@ from plankwise.encoder.checkpoint import load_tokenizer, load_trained, save
 from plankwise.encoder.cost import count_parameters, linear_flops_per_token
 from plankwise.methods.method import Job
 from plankwise.methods.pruning import Pruning
-from plankwise.study.benchmark import ratio, take_turns
 from plankwise.training.losses import task_loss
 from theseus_step import high_water_mark
 

@@ -29,7 +29,7 @@ def throughput(result: dict[str, Any]) -> str:
     for each in result["targets"]:
         verdict = "met" if each["met"] else "missed"
         lines.append(f"| {each['what']} | {each['target']:g}× | {each['measured']:.2f}× | {verdict} |")
-    ceilings = ", ".join(f"{name} {value:.0f}" for name, value in result["ceiling_gops"].items())
+    ceilings = ", ".join(f"{name} {value:.0f}" for name, value in result["ceiling_gops"].items() if value)
     closing = (
         f"{result['texts']} tweets, {result['threads']} threads, {result['rounds']} rounds in turns; medians, in "
         f"brackets the smallest and largest round. Best matrix products, 10⁹ operations a second: {ceilings}. "

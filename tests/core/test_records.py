@@ -58,6 +58,17 @@ def test_round_trip_by_folder_or_file(tmp_path, final, name):
     assert read_record(tmp_path / name) == record(final)
 
 
+def test_a_record_of_before_was_timed_in_torch(tmp_path):
+    record().write(tmp_path)
+    stored = json.loads((tmp_path / FILE_NAME).read_text(encoding="utf-8"))
+    del stored["final"]["runtimes"], stored["final"]["speedup_over"]
+    (tmp_path / FILE_NAME).write_text(json.dumps(stored))
+    final = read_record(tmp_path).final
+    assert final is not None
+    assert final.timed_in.compressed == final.timed_in.baseline == "torch eager fp32"
+    assert final.speedup_over == {}
+
+
 def test_is_one_readable_json_file(tmp_path):
     record().write(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]

@@ -21,8 +21,7 @@ from plankwise.data.text_files import TextFormat
 from plankwise.deploy.deployed import Deployed
 from plankwise.deploy.manifest import Geometry, Manifest, geometry_of
 from plankwise.study import fp32_baselines as baselines
-from plankwise.study.benchmark import take_turns_in_runs
-from plankwise.study.ceiling import arithmetic_of, gemm_ceilings, operations
+from plankwise.study.ceiling import SECONDS, arithmetic_of, gemm_ceilings, operations
 from plankwise.study.crew import Crew
 from plankwise.study.figures import Figures, latency_lengths, share_of_ceiling
 from plankwise.study.fp32_baselines import FP32, NAIVE, Subject, fp32_baselines, given_models
@@ -70,21 +69,6 @@ class Timed:
 
 def opened(runtime, **changes) -> Deployed:
     return Deployed(MANIFEST.model_copy(update=changes), bare_tokenizer(tiny.tokenizer()), runtime)
-
-
-class TestTurnsInRuns:
-    def test_every_turn_begins_with_an_untimed_run(self, monkeypatch):
-        clock, ran = Clock(monkeypatch), []
-
-        def run(name, takes):
-            clock.now += 1000.0 if not ran or ran[-1] != name else takes  # whoever comes anew is slow
-            ran.append(name)
-
-        runs = {"a": lambda: run("a", 3.0), "b": lambda: run("b", 2.0)}
-        seconds = take_turns_in_runs(runs, rounds=2, repeats=2)
-        assert "".join(ran) == "aaa" + "bbb" + "bbb" + "aaa"
-        assert seconds["a"] == [[3.0, 3.0], [3.0, 3.0]]
-        assert seconds["b"] == [[2.0, 2.0], [2.0, 2.0]]
 
 
 class TestFigures:
@@ -155,8 +139,34 @@ class TestCeiling:
     def test_is_measured(self, monkeypatch):
         monkeypatch.setattr("plankwise.study.ceiling.SIDES", (64,))
         found = gemm_ceilings(1)
+        assert list(found) == ["fp32", "bf16", "int8"]
+        assert found["fp32"] is not None
         assert found["fp32"] > 0
-        assert set(found) <= {"fp32", "bf16", "int8"}
+
+    def test_what_the_processor_only_emulates_is_not_measured(self, monkeypatch, caplog):
+        caplog.set_level("INFO")
+        asked = []
+        monkeypatch.setattr("plankwise.study.ceiling.cpu_flags", lambda: ["avx2"])
+        monkeypatch.setattr("plankwise.core.runtime.cpu_flags", lambda: ["avx2"])
+        monkeypatch.setattr("plankwise.study.ceiling._best", lambda name: asked.append(name) or 145.0)
+        assert gemm_ceilings(1) == {"fp32": 145.0, "bf16": None, "int8": None}
+        assert asked == ["fp32"]
+        assert "no ceiling for bf16 and int8: this processor" in caplog.text
+
+    @pytest.mark.parametrize(("gops", "expected"), [(100.0, 100.0), (10.0, 10.0), (1.0, None), (0.01, None)])
+    def test_no_ceiling_takes_longer_than_its_bound(self, monkeypatch, gops, expected):
+        clock = Clock(monkeypatch)
+
+        def product(precision, side):
+            def run():
+                clock.now += 2 * side**3 / (gops * 1e9)
+
+            return run
+
+        monkeypatch.setattr("plankwise.study.ceiling._product", product)
+        found = gemm_ceilings(1)
+        assert found["fp32"] == (None if expected is None else pytest.approx(expected))
+        assert clock.now <= len(found) * SECONDS
 
 
 class TestLoad:
@@ -353,6 +363,15 @@ class TestCommand:
         assert told["batching"]["reading"]["max_length"] == 72
         assert all(each["size_bytes"] > 1000 for each in told["models"])
         assert set(told["load"]) == {"seconds", "cores", "own", "others", "load_average"}
+
+    def test_texts_are_left_out_where_all_would_take_too_long(self, folders, monkeypatch, capsys):
+        monkeypatch.setattr("plankwise.study.ceiling.SIDES", (64,))
+        monkeypatch.setattr("plankwise.study.runtime_benchmark.affordable", lambda opened, texts, passes, seconds: 8)
+        options = ["--texts", folders / "texts.txt", "--rounds", 3, "--no-baselines", "--no-memory", "--json"]
+        assert tiny.call(monkeypatch, "bench", folders / "small", *options) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert told["batching"]["texts"] == 8
+        assert told["warnings"][0] == "timed on 8 of 11 texts: with all of them a few rounds take longer than 10 min"
 
     def test_shows_a_table(self, folders, monkeypatch, capsys):
         monkeypatch.setattr("plankwise.study.ceiling.SIDES", (64,))

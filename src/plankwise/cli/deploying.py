@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from plankwise.cli.options import MOST_THREADS, MOST_TOKENS, AsJson, Delimiter, Encoding, app, print_document
+
+if TYPE_CHECKING:
+    from plankwise.deploy.manifest import Manifest
 
 
 @app.command()
@@ -58,10 +61,17 @@ def predict(
 def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder of a fine-tuned model, such as RUN/model.")],
     out: Annotated[Path, typer.Option(help="Folder of the artefact; new, or empty.")],
-    to: Annotated[str, typer.Option(help="openvino, onnx or torch.")] = "openvino",
+    to: Annotated[str, typer.Option(help="openvino, onnx or torch; auto: what is fastest here.")] = "auto",
     precision: Annotated[
-        str, typer.Option(help="fp32, bf16, fp16, int8, int8-weights or int4-weights, as far as the runtime goes.")
-    ] = "int8",
+        str,
+        typer.Option(
+            help="fp32, bf16, fp16, int8, int8-weights or int4-weights, as far as the runtime goes; auto: int8 or fp32."
+        ),
+    ] = "auto",
+    processor: Annotated[
+        str | None, typer.Option("--for", help="Another processor than this: vnni, avx2 or arm; nothing is timed then.")
+    ] = None,
+    timing: Annotated[bool, typer.Option(help="Time it here, against fp32 and the other runtime.")] = True,
     recipe: Annotated[
         Path | None, typer.Option(help="Its task gives texts to calibrate and compare on; a run's own by default.")
     ] = None,
@@ -76,8 +86,11 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Make a folder that predicts without torch and plankwise, proven against the model it was made of."""
+    from plankwise.core.errors import ModelError
     from plankwise.study.artefacts import export_model
 
+    if not timing and processor is None and "auto" in (to, precision):
+        raise ModelError("--no-timing leaves nothing to choose by; give --to and --precision, or --for")
     manifest = export_model(
         model,
         out,
@@ -88,6 +101,8 @@ def export(
         encoding=encoding,
         max_length=max_length,
         tolerance=tolerance,
+        processor=processor,
+        timed=timing,
     )
     parity = manifest.parity
     assert parity is not None
@@ -95,5 +110,20 @@ def export(
         f"{out}: {manifest.runtime} {manifest.precision}, {sum(each.stat().st_size for each in out.iterdir()):,} bytes",
         f"against torch on {parity.texts} inputs ({parity.source}): largest change of a probability "
         f"{parity.probability_change:.4f}, allowed {parity.tolerance}; same labels {parity.agreement:.2%}",
+        *timing_lines(manifest),
     ]
     print_document(manifest.model_dump(mode="json"), as_json, lines)
+
+
+def timing_lines(manifest: Manifest) -> list[str]:
+    """Say how fast an artefact was measured to be, alone and beside the others."""
+    timing = manifest.timing
+    if timing is None:
+        return []
+    line = f"here {timing.ms_per_text:.3g} ms a text"
+    if timing.over_fp32 is not None and timing.spread is not None:
+        low, high = timing.spread
+        line += f", {timing.over_fp32:.2f}× [{low:.2f}, {high:.2f}] as fast as fp32 in the same runtime"
+    line += f"; {timing.texts} texts, {timing.rounds} rounds in turns, {timing.threads} threads"
+    others = ", ".join(f"{name} {value:.3g}" for name, value in timing.others.items())
+    return [line, f"beside it, ms a text: {others}"] if others else [line]

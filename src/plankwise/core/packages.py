@@ -22,6 +22,11 @@ EXTRAS = {
 _OTHER_NAMES = {"MySQLdb": "mysqlclient"}  # a module's, where its distribution has another
 
 
+def missing(*packages: str) -> list[str]:
+    """List the modules of these names that are not installed."""
+    return [name for name in packages if importlib.util.find_spec(name) is None]
+
+
 def require(what: str, *packages: str, error: type[PlankwiseError]) -> None:
     """Make sure that packages are installed.
 
@@ -33,10 +38,10 @@ def require(what: str, *packages: str, error: type[PlankwiseError]) -> None:
     Raises:
         PlankwiseError: of that kind, with the command that installs them.
     """
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
-    if missing:
-        wanted = dict.fromkeys(_distribution(name) for name in missing)
-        raise error(f"{what} needs {' and '.join(missing)}: pip install {' '.join(wanted)}")
+    absent = missing(*packages)
+    if absent:
+        wanted = dict.fromkeys(_distribution(name) for name in absent)
+        raise error(f"{what} needs {' and '.join(absent)}: pip install {' '.join(wanted)}")
 
 
 def _distribution(name: str) -> str:

@@ -11,6 +11,7 @@ from plankwise.core.errors import CheckpointError
 from plankwise.core.files import read_text, write_json
 
 FILE_NAME = "record.json"
+TORCH = "torch eager fp32"
 
 
 class _Part(pydantic.BaseModel):
@@ -89,8 +90,20 @@ class Entry(_Part):
     texts_read: dict[str, TextsRead] = {}
 
 
+class Runtimes(_Part):
+    """In which runtime and precision each side of a speed-up was timed, as in `torch eager fp32`."""
+
+    baseline: str
+    compressed: str
+
+
 class Final(_Part):
-    """The last model against the baseline, both on the test split; `texts_read` is what the last model was given."""
+    """The last model against the baseline, both on the test split.
+
+    `speedup` is the baseline's time over the compressed model's, in the runtimes that `runtimes` names (torch eager
+    fp32 on both sides where a record does not say); `speedup_over` holds that over the baseline in other runtimes.
+    `texts_read` is what the last model was given.
+    """
 
     scores: dict[str, float]
     score_intervals: dict[str, Interval]
@@ -104,6 +117,13 @@ class Final(_Part):
     speedup: float
     benchmark: dict[str, Any]
     texts_read: TextsRead | None = None
+    runtimes: Runtimes | None = None
+    speedup_over: dict[str, float] = {}
+
+    @property
+    def timed_in(self) -> Runtimes:
+        """In what each side was timed, of records that do not say so too."""
+        return self.runtimes or Runtimes(baseline=TORCH, compressed=TORCH)
 
 
 class Record(_Part):

@@ -13,8 +13,8 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plankwise.core.errors import ModelError, OutputError, one_of, suggest
-from plankwise.core.files import contents, make_writable_folder, sha256, whole_folder, write_text
-from plankwise.core.packages import require
+from plankwise.core.files import contents, make_writable_folder, sha256, whole_folder
+from plankwise.core.packages import missing, require
 from plankwise.core.places import check_folder, tidy
 from plankwise.core.runtime import cpu_flags, environment, version_of
 from plankwise.data.inputs import Text, bare_tokenizer, encode_texts, inputs_of
@@ -23,7 +23,6 @@ from plankwise.deploy import standalone
 from plankwise.deploy.batches import cut_batches, padded_batch, starts_of
 from plankwise.deploy.deployed import reading_of, runtime_of
 from plankwise.deploy.manifest import (
-    FILE_NAME,
     INT8_FLAGS,
     RUNTIMES,
     TOKENIZER,
@@ -31,6 +30,7 @@ from plankwise.deploy.manifest import (
     RuntimeName,
     describe,
     geometry_of,
+    write_manifest,
 )
 from plankwise.deploy.onnx_export import to_onnx
 from plankwise.deploy.openvino_export import to_openvino
@@ -99,7 +99,7 @@ def export(
         shutil.copyfile(standalone.__file__, folder / "predict.py")
         hashes = {each.name: sha256(each) for each in sorted(folder.iterdir())}
         manifest = manifest.model_copy(update={"hashes": hashes})
-        write_text(folder / FILE_NAME, manifest.model_dump_json(indent=1) + "\n")
+        write_manifest(folder, manifest)
     return manifest
 
 
@@ -120,6 +120,11 @@ def check_request(to: str, precision: str, out: Path) -> RuntimeName:
         raise OutputError(f"{out} exists already; choose a new or an empty folder")
     make_writable_folder(out.absolute().parent)
     return runtime
+
+
+def missing_packages(runtime: RuntimeName) -> list[str]:
+    """Name what is not installed of the packages that an export to a runtime needs."""
+    return missing(*PACKAGES[runtime])
 
 
 def _check_model(

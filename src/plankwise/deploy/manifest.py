@@ -13,7 +13,7 @@ import pydantic
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from plankwise.core.errors import ModelError
-from plankwise.core.files import sha256
+from plankwise.core.files import sha256, write_text
 from plankwise.data.inputs import padding_of
 from plankwise.data.reading import Reading
 from plankwise.encoder.configuration import usable_positions
@@ -63,6 +63,31 @@ class Check(_Frozen):
     logits: list[list[float]]
 
 
+class Timing(_Frozen):
+    """How fast an artefact was on the machine that made it, in turns with others, in the batches of prediction.
+
+    Attributes:
+        ms_per_text: median of the rounds.
+        over_fp32: time of fp32 in the same runtime over the artefact's, median of the rounds' ratios; below 1 the
+            artefact is slower. None for fp32 itself, or where there is none.
+        spread: smallest and largest of these ratios.
+        others: milliseconds a text of what it took turns with, by runtime and precision.
+        texts: how many were run.
+        rounds: how often.
+        threads: cores in use.
+        warnings: what makes the figures doubtful, such as other processes.
+    """
+
+    ms_per_text: float
+    over_fp32: float | None
+    spread: tuple[float, float] | None
+    others: dict[str, float]
+    texts: int
+    rounds: int
+    threads: int
+    warnings: tuple[str, ...] = ()
+
+
 class Geometry(_Frozen):
     """What a model has to compute, whatever runs it.
 
@@ -94,6 +119,7 @@ class Manifest(_Frozen):
         cpu: that machine's processor.
         versions: of the libraries that made it.
         parity: measured when it was made.
+        timing: measured when it was made, on the processor of `cpu`; None where it was not.
         check: for other machines.
         hashes: SHA-256 of the files beside the manifest.
     """
@@ -113,6 +139,7 @@ class Manifest(_Frozen):
     cpu: dict[str, Any] = {}
     versions: dict[str, str | None] = {}
     parity: Parity | None = None
+    timing: Timing | None = None
     check: Check | None = None
     hashes: dict[str, str] = {}
 
@@ -152,6 +179,11 @@ def geometry_of(model: PreTrainedModel) -> Geometry:
 def is_artefact(folder: Path) -> bool:
     """Tell an artefact from a folder of Transformers."""
     return (folder / FILE_NAME).is_file()
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest into an artefact's folder in one step."""
+    write_text(folder / FILE_NAME, manifest.model_dump_json(indent=1) + "\n")
 
 
 def read_manifest(folder: Path) -> Manifest:

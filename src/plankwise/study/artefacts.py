@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 
@@ -17,7 +18,9 @@ from plankwise.data.text_files import TextFormat, read_lines
 from plankwise.deploy.export import check_request, export
 from plankwise.deploy.manifest import Manifest
 from plankwise.encoder.checkpoint import load_config
+from plankwise.encoder.quantized import is_quantized
 from plankwise.encoder.stored_reading import stored_reading
+from plankwise.study.candidates import AUTO, candidates, export_and_time, held_against
 from plankwise.study.plan import Recipe
 from plankwise.study.run_folder import RECIPE
 
@@ -28,55 +31,73 @@ CALIBRATED, COMPARED = 300, 200
 def export_model(
     model: str,
     out: Path,
-    to: str,
-    precision: str,
+    to: str = AUTO,
+    precision: str = AUTO,
     *,
     recipe: Path | None = None,
     texts: Path | None = None,
     encoding: str | None = None,
     max_length: int | None = None,
     tolerance: float | None = None,
+    processor: str | None = None,
+    timed: bool = False,
 ) -> Manifest:
     """Export a fine-tuned model as its recipe reads texts; int8 is calibrated on train, parity measured on development.
+
+    What `to` and `precision` leave open is decided by timing the candidates on this machine, or, if `processor` is
+    given, by what is known of such processors.
 
     Args:
         model: folder or Hub id; of a model in a run's folder the recipe is known.
         out: the artefact's folder.
-        to: a runtime.
-        precision: of it.
+        to: a runtime, or `auto`.
+        precision: of it, or `auto`.
         recipe: whose task and reading to take.
         texts: a text file with a text a line, where there is no recipe.
         encoding: of that file; UTF-8 by default.
         max_length: tokens of an input, where that alone is to differ from the recipe, or from how it was trained.
         tolerance: largest change of a probability that is handed out.
+        processor: the kind that the artefact is for, vnni, avx2 or arm; nothing is timed then.
+        timed: time what was named, too, against fp32 in the same runtime and the other runtime.
 
     Raises:
         PlankwiseError: of the kind that fits; nothing is written then.
     """
-    check_request(to, precision, out)
-    found = _recipe_of(model) if recipe is None and texts is None else recipe
-    if found is not None and texts is not None:
-        raise DataError("give either a recipe or a file of texts, not both")
-    material = _Material() if found is None else _of_recipe(found, model)
-    if texts is not None:
-        lines = _lines(texts, TextFormat(encoding))
-        material = _Material(lines, lines)
+    wanted = candidates(to, precision, processor)
+    for each in wanted:
+        check_request(each.runtime, each.precision, out)
+    if processor is not None and AUTO not in (to, precision):
+        raise ModelError(f"for {processor}: {wanted[0]} is named already; leave out --to or --precision, or --for")
+    material = _material(model, recipe, texts, encoding)
+    compared = material.compared
+    if len(wanted) > 1 and processor is None and compared is None:
+        if precision == AUTO:
+            raise DataError(
+                "what is fastest here is measured on texts: give --recipe or --texts, or name --to and --precision"
+            )
+        wanted = wanted[:1]
     own = stored_reading(load_config(model))
     reading = own if material.reading is None else reading_for(material.reading, own)
     if max_length is not None:
         reading = dataclasses.replace(reading or Reading(), max_length=max_length)
     if reading is not None:
         warn_if_other(reading, own, model)
-    return export(
-        model,
-        out,
-        to=to,
-        precision=precision,
-        reading=reading,
-        calibration=material.calibration,
-        texts=material.compared,
-        tolerance=tolerance,
-    )
+    options: dict[str, Any] = {
+        "reading": reading,
+        "calibration": material.calibration,
+        "texts": compared,
+        "tolerance": tolerance,
+    }
+    if is_quantized(load_config(model)):  # it has no other precision
+        wanted = [each for each in wanted if each.precision == "int8"] or wanted
+    if processor is None and compared is not None and (timed or len(wanted) > 1):
+        return export_and_time(model, out, wanted, held_against(wanted), compared, options)
+    [chosen, *_] = wanted
+    if timed and processor is None:
+        logger.info("%s is not timed: there are no texts; give --recipe or --texts", chosen)
+    if processor is not None:
+        logger.warning("%s: what is known to suit %s; it was not measured", chosen, processor)
+    return export(model, out, to=chosen.runtime, precision=chosen.precision, **options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,13 +109,23 @@ class _Material:
     reading: Reading | None = None
 
 
+def _material(model: str, recipe: Path | None, texts: Path | None, encoding: str | None) -> _Material:
+    found = _recipe_of(model) if recipe is None and texts is None else recipe
+    if found is not None and texts is not None:
+        raise DataError("give either a recipe or a file of texts, not both")
+    if texts is not None:
+        lines = _lines(texts, TextFormat(encoding))
+        return _Material(lines, lines)
+    return _Material() if found is None else _of_recipe(found, model)
+
+
 def _of_recipe(path: Path, model: str) -> _Material:
     logger.info("texts and their reading: those of %s", path)
     recipe = read_recipe(path, Recipe)
     task = recipe.task.load()
     _check_labels(model, task)
     train, development = (task.splits[split] for split in (TRAIN, DEVELOPMENT))
-    return _Material(_sample(train, CALIBRATED), _sample(development, COMPARED), recipe.model)
+    return _Material(sample_texts(train, CALIBRATED), sample_texts(development, COMPARED), recipe.model)
 
 
 def _recipe_of(model: str) -> Path | None:
@@ -109,8 +140,8 @@ def _check_labels(model: str, task: Task) -> None:
         raise ModelError(f"{model} knows the labels {labels}, the recipe's task has {task.labels}")
 
 
-def _sample(split: Dataset, most: int) -> list[Text]:
-    """Draw rows of a split, the same every time."""
+def sample_texts(split: Dataset, most: int) -> list[Text]:
+    """Draw texts, or pairs of texts, of a split, the same every time."""
     chosen = split.shuffle(seed=0).select(range(min(most, len(split))))
     if "text_pair" in chosen.column_names:
         return list(zip(chosen["text"], chosen["text_pair"], strict=True))

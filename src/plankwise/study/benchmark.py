@@ -1,10 +1,10 @@
-"""Timing that does not flatter: variants take turns within every round, and the answer is a median of ratios."""
+"""Two models timed in torch, eager fp32, taking turns."""
 
 from __future__ import annotations
 
+import logging
 import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,16 +13,22 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from plankwise.core.records import TORCH
 from plankwise.core.runtime import fixed_threads
+from plankwise.core.timing import FEWEST_ROUNDS, Run, ratio, take_turns
 from plankwise.data.encoding import Collator, flatten, lengths_of, token_budget_batches
 from plankwise.data.inputs import model_inputs
 from plankwise.encoder.configuration import usable_positions
+from plankwise.study.workload import evenly
 
-Run = Callable[[], None]
+logger = logging.getLogger(__name__)
 LATENCY_TOKENS = (32, 128, 512)
 LATENCY_REPEATS = 5
 THROUGHPUT_TEXTS = 256
 TOKENS_PER_BATCH = 2048
+BOUND_S = 60.0  # of a measurement: a run is not to wait for its timing
+LONGEST_S = 300.0
+PROBED_TEXTS = 4
 BASELINE, COMPRESSED = "baseline", "compressed"
 
 
@@ -65,7 +71,8 @@ def benchmark(baseline: Variant, compressed: Variant, rounds: int, threads: int 
         }
         throughput = _throughput(variants, rounds)
     return {
-        "runtime": "torch eager fp32",
+        "runtime": TORCH,
+        "runtimes": {BASELINE: TORCH, COMPRESSED: TORCH},
         "device": str(baseline.model.device),
         "threads": used,
         "rounds": rounds,
@@ -74,69 +81,12 @@ def benchmark(baseline: Variant, compressed: Variant, rounds: int, threads: int 
     }
 
 
-def take_turns(variants: Mapping[str, Run], rounds: int, rest_s: float = 0.0) -> dict[str, list[float]]:
-    """Run every variant once untimed, then all of them in each round, in alternating order; seconds for each run.
-
-    Args:
-        variants: what to time, by name.
-        rounds: how often each is timed.
-        rest_s: pause before each run, in which the threads of the one before stop to wait busily for more work.
-    """
-    for run in variants.values():
-        run()
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
-    for number in range(rounds):
-        for name in _order(variants, number):
-            time.sleep(rest_s)
-            seconds[name].append(_timed(variants[name]))
-    return seconds
-
-
-def take_turns_in_runs(
-    variants: Mapping[str, Run], rounds: int, repeats: int, rest_s: float = 0.0
-) -> dict[str, list[list[float]]]:
-    """Give each variant, in every round, one untimed run and so many timed ones right behind it; seconds, by round.
-
-    So one request after the other meets warm threads and caches, as under steady use, and not what the variant before
-    has left behind.
-    """
-    seconds: dict[str, list[list[float]]] = {name: [] for name in variants}
-    for number in range(rounds):
-        for name in _order(variants, number):
-            time.sleep(rest_s)
-            variants[name]()
-            seconds[name].append([_timed(variants[name]) for _ in range(repeats)])
-    return seconds
-
-
-def _order(variants: Mapping[str, Run], number: int) -> list[str]:
-    names = list(variants)
-    return names if number % 2 == 0 else names[::-1]
-
-
-def _timed(run: Run) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
-def ratios_of(above: Sequence[float], below: Sequence[float]) -> list[float]:
-    """Divide the times of one variant by those of another, round by round."""
-    return [one / other for one, other in zip(above, below, strict=True)]
-
-
-def ratio(above: Sequence[float], below: Sequence[float]) -> dict[str, Any]:
-    """Give the median of the rounds' ratios and their spread."""
-    ratios = ratios_of(above, below)
-    return {"speedup": statistics.median(ratios), "spread": [min(ratios), max(ratios)]}
-
-
 def _latency(models: dict[str, PreTrainedModel], tokens: int, rounds: int) -> dict[str, Any]:
     smallest = min(model.config.vocab_size for model in models.values())
     ids = torch.randint(min(5, smallest - 1), smallest, (1, tokens), generator=torch.Generator().manual_seed(0))
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     repeats = rounds * LATENCY_REPEATS
-    seconds = take_turns({name: _runner(model, [batch]) for name, model in models.items()}, repeats)
+    seconds = take_turns({name: _runner(model, [batch]) for name, model in models.items()}, repeats, bound_s=BOUND_S)
     percentiles = {
         name: dict(zip(("p50_ms", "p95_ms"), (1000 * np.percentile(values, [50, 95])).tolist(), strict=True))
         for name, values in seconds.items()
@@ -145,14 +95,26 @@ def _latency(models: dict[str, PreTrainedModel], tokens: int, rounds: int) -> di
 
 
 def _throughput(variants: dict[str, Variant], rounds: int) -> dict[str, Any]:
-    total = len(variants[BASELINE].examples)
-    chosen = np.linspace(0, total - 1, min(THROUGHPUT_TEXTS, total), dtype=int).tolist()
-    runs = {name: _runner(variant.model, _batches(variant, chosen)) for name, variant in variants.items()}
-    seconds = take_turns(runs, rounds)
+    chosen = evenly(len(variants[BASELINE].examples), _affordable(variants))
+    seconds = take_turns(_runs(variants, chosen), rounds, bound_s=BOUND_S)
     per_text = {
         name: {"ms_per_text": 1000 * statistics.median(values) / len(chosen)} for name, values in seconds.items()
     }
     return {**per_text, **ratio(seconds[BASELINE], seconds[COMPRESSED]), "texts": len(chosen)}
+
+
+def _affordable(variants: dict[str, Variant]) -> int:
+    """Count the texts, at least 8, that both models can run in the fewest rounds within `LONGEST_S`."""
+    few = evenly(len(variants[BASELINE].examples), PROBED_TEXTS)
+    seconds = sum(sum(each) for each in take_turns(_runs(variants, few), 1).values()) / len(few)
+    number = int(LONGEST_S / ((FEWEST_ROUNDS + 1) * max(seconds, 1e-9)))
+    if number < THROUGHPUT_TEXTS and number < len(variants[BASELINE].examples):
+        logger.warning("timed on %d texts: more take longer than %.0f s", max(8, number), LONGEST_S)
+    return max(8, min(THROUGHPUT_TEXTS, number))
+
+
+def _runs(variants: dict[str, Variant], chosen: Sequence[int]) -> dict[str, Run]:
+    return {name: _runner(variant.model, _batches(variant, chosen)) for name, variant in variants.items()}
 
 
 def _batches(variant: Variant, chosen: Sequence[int]) -> list[dict[str, Tensor]]:
@@ -162,7 +124,7 @@ def _batches(variant: Variant, chosen: Sequence[int]) -> list[dict[str, Tensor]]
     return [collate([inputs[index] for index in group]) for group in groups]
 
 
-def _runner(model: PreTrainedModel, batches: Sequence[dict[str, Tensor]]) -> Callable[[], None]:
+def _runner(model: PreTrainedModel, batches: Sequence[dict[str, Tensor]]) -> Run:
     placed = [{name: value.to(model.device) for name, value in model_inputs(model, batch).items()} for batch in batches]
 
     def run() -> None:

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from plankwise.core.timing import ratio, ratios_of, take_turns, take_turns_in_runs
 from plankwise.deploy.deployed import Deployed
 from plankwise.deploy.manifest import Manifest
-from plankwise.study.benchmark import LATENCY_REPEATS, LATENCY_TOKENS, ratio, ratios_of, take_turns, take_turns_in_runs
+from plankwise.study.benchmark import LATENCY_REPEATS, LATENCY_TOKENS
 from plankwise.study.ceiling import arithmetic_of, operations
 from plankwise.study.crew import Crew
 from plankwise.study.workload import Workload, one_text
@@ -30,18 +31,20 @@ class Figures:
         references: names of those that every model is also held against; the first of all always is one.
         ceilings: best of plain matrix products, 10⁹ operations a second, by precision.
         rounds: interleaved rounds.
+        bound_s: each measurement begins no further round after so many seconds, but three there are.
         ratios: the time of the first model over that of another, by round.
     """
 
     references: Sequence[str]
-    ceilings: Mapping[str, float]
+    ceilings: Mapping[str, float | None]
     rounds: int
+    bound_s: float | None = None
     ratios: dict[str, list[float]] = field(default_factory=dict)
 
     def latency(self, opened: Mapping[str, Deployed], tokens: int) -> dict[str, Any]:
         """Time one text of so many tokens: p50 and p95 in milliseconds."""
         runs = {name: _caller(each, tokens) for name, each in opened.items()}
-        seconds = take_turns_in_runs(runs, self.rounds, LATENCY_REPEATS, REST_S)
+        seconds = take_turns_in_runs(runs, self.rounds, LATENCY_REPEATS, REST_S, self.bound_s)
         middle = {name: [statistics.median(each) for each in rounds] for name, rounds in seconds.items()}
         self._note(middle, f"at 1×{tokens}")
         found = {}
@@ -58,9 +61,8 @@ class Figures:
             crews = {name: stack.enter_context(Crew(each.runtime)) for name, each in opened.items()}
             for name, crew in crews.items():
                 crew.warm_up(work[name].batches)
-            seconds = take_turns(
-                {name: partial(crew.run, work[name].batches) for name, crew in crews.items()}, self.rounds, REST_S
-            )
+            runs = {name: partial(crew.run, work[name].batches) for name, crew in crews.items()}
+            seconds = take_turns(runs, self.rounds, REST_S, self.bound_s)
         self._note(seconds, "on the texts")
         return {name: self._of_texts(name, opened[name], work[name], seconds) for name in seconds}
 
@@ -71,6 +73,7 @@ class Figures:
             "texts_per_second": given.texts / middle,
             "streams": deployed.runtime.streams,
             "batches": len(given.batches),
+            "rounds": len(seconds[name]),
             **self._against(seconds, name),
             **share_of_ceiling(deployed.manifest, given.shapes, middle, self.ceilings),
         }
@@ -97,7 +100,7 @@ def latency_lengths(manifests: Sequence[Manifest]) -> list[int]:
 
 
 def share_of_ceiling(
-    manifest: Manifest, shapes: Sequence[tuple[int, int]], seconds: float, ceilings: Mapping[str, float]
+    manifest: Manifest, shapes: Sequence[tuple[int, int]], seconds: float, ceilings: Mapping[str, float | None]
 ) -> dict[str, Any]:
     """Give the operations a second, 10⁹, and what share of the best plain matrix products of their kind that is.
 

@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 
 from plankwise.core.errors import CheckpointError
-from plankwise.core.records import Cost, Entry, Final, Record
+from plankwise.core.records import Cost, Entry, Final, Record, Runtimes
 from plankwise.core.runtime import default_device
 from plankwise.data.encoding import encode
 from plankwise.data.reading import Reading
 from plankwise.data.task import TEST, TRAIN, Task
 from plankwise.encoder.checkpoint import load_tokenizer, load_trained
+from plankwise.encoder.quantized import is_quantized
 from plankwise.study.benchmark import Variant, benchmark
 from plankwise.study.compare import Pair, behaviour, chance_corrected, retained_performance, score_interval
+from plankwise.study.deployed_benchmark import deployed_benchmark
 from plankwise.study.plan import Recipe
 from plankwise.study.run_folder import cost_of
 from plankwise.training.evaluate import Predictions, log_texts_read, predict
@@ -34,7 +36,8 @@ def measure_final(record: Record, task: Task, recipe: Recipe, baseline: Path, mo
     np.savez_compressed(
         predictions, ids=np.array(old.ids), labels=old.labels, baseline=old.logits, compressed=new.logits
     )
-    timing = benchmark(before, after, recipe.evaluation.rounds, recipe.evaluation.threads)
+    timing = deployed_benchmark(task, recipe, baseline, model) if is_quantized(after.model.config) else None
+    timing = timing or benchmark(before, after, recipe.evaluation.rounds, recipe.evaluation.threads)
     cost = cost_of(after.model, model, sum(step.train_seconds for step in record.steps))
     texts_read = {**record.baseline.texts_read, TEST: old.read}
     scored = {"scores": old.scores(task.metrics), "scores_split": TEST, "texts_read": texts_read}
@@ -72,6 +75,8 @@ def _compare(
         speedup=timing["throughput"]["speedup"],
         benchmark=timing,
         texts_read=new.read,
+        runtimes=Runtimes(**timing["runtimes"]),
+        speedup_over={name: over["speedup"] for name, over in timing["throughput"].get("over", {}).items()},
     )
 
 

@@ -14,7 +14,8 @@ from plankwise.deploy.manifest import is_artefact
 
 logger = logging.getLogger(__name__)
 NAIVE = "eager, arrival order"
-FP32 = {"onnx": "ONNX Runtime fp32", "openvino": "OpenVINO fp32"}
+TITLES = {"onnx": "ONNX Runtime", "openvino": "OpenVINO", "torch": "torch"}
+FP32 = {runtime: f"{TITLES[runtime]} fp32" for runtime in ("onnx", "openvino")}
 REFERENCES = (NAIVE, *FP32.values())
 
 
@@ -56,12 +57,16 @@ def fp32_baselines(first: Subject, scratch: Path, reading: Reading) -> list[Subj
         logger.info("%s is exported already: it has no other fp32 form to be held against", first.name)
         return []
     found = [Subject(NAIVE, first.folder, naive=True)]
-    for runtime, name in FP32.items():
-        logger.info("exporting %s to %s fp32", first.name, runtime)
-        try:
-            export(first.folder, scratch / runtime, to=runtime, precision="fp32", reading=reading)
-        except ModelError as error:
-            logger.warning("no baseline in %s: %s", name, error)
-        else:
-            found.append(Subject(name, str(scratch / runtime)))
-    return found
+    exported = (fp32_baseline(first, runtime, scratch, reading) for runtime in FP32)
+    return [*found, *(each for each in exported if each is not None)]
+
+
+def fp32_baseline(first: Subject, runtime: str, scratch: Path, reading: Reading) -> Subject | None:
+    """Export a model to a runtime in fp32; None, logged, if that cannot be done."""
+    logger.info("exporting %s to %s fp32", first.name, runtime)
+    try:
+        export(first.folder, scratch / runtime, to=runtime, precision="fp32", reading=reading)
+    except ModelError as error:
+        logger.warning("no baseline in %s: %s", FP32[runtime], error)
+        return None
+    return Subject(FP32[runtime], str(scratch / runtime))

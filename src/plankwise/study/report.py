@@ -34,6 +34,7 @@ class Row:
     retained: Interval | None
     compression_ratio: float
     speedup: float
+    timed_in: str
     train_seconds: float
 
 
@@ -100,6 +101,7 @@ def _row(name: str, runs: list[Path]) -> Row:
         retained=retained_performance(pairs, metric, RESAMPLES),
         compression_ratio=finals[0].compression_ratio,
         speedup=float(np.median([final.speedup for final in finals])),
+        timed_in=" or ".join(sorted({final.timed_in.compressed for final in finals})),
         train_seconds=float(np.mean([final.cost.train_seconds for final in finals])),
     )
 
@@ -120,7 +122,7 @@ def markdown(rows: Sequence[Row]) -> str:
     lines += [
         f"| {row.name} | {row.seeds} | {row.parameters / 1e6:.2f} M | {_size(row.size_bytes)} | "
         f"{_interval(row.baseline_score)} | {_interval(row.score)} | {_interval(row.retained)} | "
-        f"{row.compression_ratio:.2f}× | {row.speedup:.2f}× | {row.train_seconds:.0f} s |"
+        f"{row.compression_ratio:.2f}× | {row.speedup:.2f}×, {row.timed_in} | {row.train_seconds:.0f} s |"
         for row in rows
     ]
     return "\n".join(lines)

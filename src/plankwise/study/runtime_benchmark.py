@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from plankwise.core.runtime import environment, fixed_threads
+from plankwise.core.timing import FEWEST_ROUNDS
 from plankwise.data.inputs import Text
 from plankwise.data.reading import Reading, check_positions, warn_if_other
 from plankwise.deploy.batches import TOKENS_PER_BATCH
@@ -26,11 +27,12 @@ from plankwise.study.figures import Figures, latency_lengths
 from plankwise.study.fp32_baselines import REFERENCES, Subject, fp32_baselines, given_models
 from plankwise.study.load import Watch, load_warnings, unsteady_warnings
 from plankwise.study.peak_memory import peak_memory
-from plankwise.study.workload import ARRIVAL_BATCH, Workload, workload
+from plankwise.study.workload import ARRIVAL_BATCH, Workload, affordable, evenly, workload
 from plankwise.training.evaluate import log_texts_read
 
 logger = logging.getLogger(__name__)
 Opened = dict[str, Deployed]
+LONGEST = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Terms:
         budget: padded tokens of a batch.
         baselines: whether the first model also runs in arrival order, in ONNX Runtime and in OpenVINO.
         memory: whether peak memory is measured, in a process for each model.
+        ceilings: whether the machine's best matrix products are measured too.
+        bound_s: each measurement begins no further round after so many seconds, once there are three.
     """
 
     texts: Sequence[Text]
@@ -54,16 +58,12 @@ class Terms:
     budget: int = TOKENS_PER_BATCH
     baselines: bool = True
     memory: bool = True
+    ceilings: bool = True
+    bound_s: float = 120.0
 
 
 def compare(models: Sequence[str], terms: Terms) -> dict[str, Any]:
     """Time models against the first of them, on the CPU.
-
-    Latency is that of one text of 32, 128 and 512 tokens, as far as all have positions, each with all threads.
-    Throughput is that of the texts with their own lengths, sorted into batches under a budget of padded tokens, from as
-    many threads at once as a runtime has streams. A speed-up is the median over rounds of the first model's time
-    divided by the other's in the same round; `spread` gives the smallest and largest round. Models may differ in their
-    labels: these do not matter to time.
 
     Args:
         models: folders or Hub ids, or artefacts. The same one twice shows the noise.
@@ -72,8 +72,19 @@ def compare(models: Sequence[str], terms: Terms) -> dict[str, Any]:
     Raises:
         PlankwiseError: if a model cannot be read, or does not fit the texts.
     """
+    return compare_subjects(given_models(models), terms)
+
+
+def compare_subjects(subjects: Sequence[Subject], terms: Terms) -> dict[str, Any]:
+    """Time models that have names against the first of them, on the CPU.
+
+    Latency is that of one text of 32, 128 and 512 tokens, as far as all have positions, each with all threads.
+    Throughput is that of the texts with their own lengths, sorted into batches under a budget of padded tokens, from as
+    many threads at once as a runtime has streams. A speed-up is the median over rounds of the first model's time
+    divided by the other's in the same round; `spread` gives the smallest and largest round. Models may differ in their
+    labels: these do not matter to time.
+    """
     with fixed_threads(terms.threads), TemporaryDirectory(prefix="plankwise-bench-") as scratch:
-        subjects = given_models(models)
         opened = _open(subjects, "latency", terms)
         terms = dataclasses.replace(terms, reading=terms.reading or _shortest(opened))
         assert terms.reading is not None
@@ -83,16 +94,18 @@ def compare(models: Sequence[str], terms: Terms) -> dict[str, Any]:
         if terms.baselines:
             added = fp32_baselines(subjects[0], Path(scratch), terms.reading)
             subjects, opened = [*subjects, *added], {**opened, **_open(added, "latency", terms)}
+        terms, thinned = _thinned(opened, terms)
         work = {each.name: _work(each, opened[each.name], terms) for each in subjects}
         log_texts_read("the texts", work[subjects[0].name].read)
         described = [_described(each, opened[each.name]) for each in subjects]
         with Watch() as watch:
-            figures = Figures(REFERENCES, gemm_ceilings(terms.threads), terms.rounds)
+            ceilings = gemm_ceilings(terms.threads) if terms.ceilings else {}
+            figures = Figures(REFERENCES, ceilings, terms.rounds, terms.bound_s)
             timings = _timings(subjects, opened, work, figures, terms)
         if terms.memory:
             for each, told in zip(subjects, described, strict=True):
                 told["peak_memory_bytes"] = _peak(each, terms)
-    warnings = [*load_warnings(watch.load, terms.threads), *unsteady_warnings(figures.ratios)]
+    warnings = [*thinned, *load_warnings(watch.load, terms.threads), *unsteady_warnings(figures.ratios)]
     for warning in warnings:
         logger.warning("%s", warning)
     return {
@@ -118,6 +131,16 @@ def _shortest(opened: Opened) -> Reading:
     return min((each.manifest.reading for each in opened.values()), key=lambda reading: reading.max_length)
 
 
+def _thinned(opened: Opened, terms: Terms) -> tuple[Terms, list[str]]:
+    """Leave texts out, and say so, where the fewest rounds over all of them would take `LONGEST` times the bound."""
+    most, seconds = len(terms.texts), LONGEST * terms.bound_s
+    number = affordable(opened, terms.texts, FEWEST_ROUNDS + 2, seconds)
+    if number >= most:
+        return terms, []
+    said = f"timed on {number} of {most} texts: with all of them a few rounds take longer than {seconds / 60:.0f} min"
+    return dataclasses.replace(terms, texts=[terms.texts[index] for index in evenly(most, number)]), [said]
+
+
 def _work(subject: Subject, deployed: Deployed, terms: Terms) -> Workload:
     manifest = deployed.manifest.model_copy(update={"reading": terms.reading})
     return workload(manifest, deployed.tokenizer, terms.texts, None if subject.naive else terms.budget)
@@ -129,6 +152,7 @@ def _timings(
     """Time single texts, then all; models are closed in between, for the two modes are different settings."""
     asked = {each.name: opened[each.name] for each in subjects if not each.naive}
     lengths = latency_lengths([each.manifest for each in asked.values()])
+    logger.info("timing %d models on single texts, then on %d texts", len(subjects), len(terms.texts))
     latency = {str(tokens): figures.latency(asked, tokens) for tokens in lengths}
     for each in subjects:
         if opened[each.name].manifest.runtime != "torch":

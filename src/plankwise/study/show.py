@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.table import Table
 
 from plankwise.core.progress import duration
-from plankwise.core.records import Entry, Interval, Record
+from plankwise.core.records import Entry, Final, Interval, Record
 
 
 def print_table(table: Table) -> None:
     """Print to standard output, as wide as it needs to be where that is no terminal."""
     console = Console()
-    (console if console.is_terminal else Console(width=120)).print(table)
+    (console if console.is_terminal else Console(width=140)).print(table)
 
 
 def record_table(record: Record, out: Path) -> Table:
@@ -32,15 +32,18 @@ def record_table(record: Record, out: Path) -> Table:
         "faster",
         "training",
     ):
-        table.add_column(column, justify="left" if column == "model" else "right", no_wrap=True)
+        table.add_column(column, justify="left" if column == "model" else "right", no_wrap=column != "faster")
     final = record.final
     entries = [each for each in (record.baseline, *record.steps) if each is not None]
     for entry in entries:
         test = retained = faster = ""
         if final is not None and entry is record.baseline:
-            test, faster = _interval(final.baseline_intervals[metric]), "1.00×"
+            test, faster = _interval(final.baseline_intervals[metric]), f"1.00×\n{final.timed_in.baseline}"
         elif final is not None and entry is entries[-1]:
-            test, faster = _interval(final.score_intervals[metric]), f"{final.speedup:.2f}×"
+            test, faster = (
+                _interval(final.score_intervals[metric]),
+                f"{final.speedup:.2f}×\n{final.timed_in.compressed}",
+            )
             retained = _interval(final.retained_performance[metric])
         table.add_row(
             entry.name,
@@ -51,8 +54,13 @@ def record_table(record: Record, out: Path) -> Table:
             faster,
             f"{entry.train_seconds:.0f} s",
         )
-    table.caption = f"{out / 'report.html'}, {out / 'model'}" if final is not None else str(out)
+    table.caption = str(out) if final is None else "; ".join([*_over(final), f"{out / 'report.html'}, {out / 'model'}"])
     return table
+
+
+def _over(final: Final) -> list[str]:
+    """Say how much faster the last model is than the baseline in other runtimes."""
+    return [f"{value:.2f}× the baseline in {name}" for name, value in final.speedup_over.items()]
 
 
 def plan_table(plan: list[dict[str, Any]]) -> Table:
@@ -126,7 +134,7 @@ def timing_table(timing: dict[str, Any]) -> Table:
             "" if on_texts["percent_of_ceiling"] is None else f"{on_texts['percent_of_ceiling']:.0f} %",
         )
     batching, ceilings = timing["batching"], timing["ceiling_gops"]
-    shown = ", ".join(f"{name} {value:.0f}" for name, value in ceilings.items())
+    shown = ", ".join(f"{name} {'–' if value is None else f'{value:.0f}'}" for name, value in ceilings.items())
     table.caption = (
         f"single texts: p50 / p95; batches of up to {batching['budget']} tokens sorted by length, in arrival order "
         f"{batching['arrival_order']} texts; best matrix products, 10⁹ operations a second: {shown}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ from plankwise.data.inputs import MASK, Encoded, Numbers, Text, encode_texts
 from plankwise.data.reading import check_reading
 from plankwise.data.table_rows import read_table
 from plankwise.data.text_files import TextFormat, kind_of, read_lines
-from plankwise.deploy.batches import check_inputs, cut_batches, padded_batch, starts_of
+from plankwise.deploy.batches import TOKENS_PER_BATCH, check_inputs, cut_batches, padded_batch, starts_of
+from plankwise.deploy.deployed import Deployed
 from plankwise.deploy.manifest import Manifest
 from plankwise.deploy.runtimes import Inputs
 
 ARRIVAL_BATCH = 8
 _PAIR = "text_pair"
+_PROBED, _FEWEST_TEXTS = 4, 8
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Workload:
 
 def texts_of_split(split: Dataset, most: int) -> list[Text]:
     """Choose at most so many texts, or pairs of texts, of a split, evenly."""
-    chosen = split.select(_evenly(len(split), most))
+    chosen = split.select(evenly(len(split), most))
     texts: list[Text] = list(chosen["text"][:])
     if _PAIR not in chosen.column_names:
         return texts
@@ -66,7 +69,7 @@ def texts_of_file(path: Path, column: str, most: int, form: TextFormat | None = 
     texts = [text for text in _read(path, column, form or TextFormat()) if isinstance(text, str) and text.strip()]
     if not texts:
         raise DataError(f"{path} holds no text")
-    return [texts[index] for index in _evenly(len(texts), most)]
+    return [texts[index] for index in evenly(len(texts), most)]
 
 
 def workload(manifest: Manifest, tokenizer: Tokenizer, texts: Sequence[Text], budget: int | None) -> Workload:
@@ -92,6 +95,22 @@ def workload(manifest: Manifest, tokenizer: Tokenizer, texts: Sequence[Text], bu
     return Workload(batches, len(texts), encoded.lengths.tolist(), encoded.read)
 
 
+def affordable(opened: Mapping[str, Deployed], texts: Sequence[Text], passes: int, seconds: float) -> int:
+    """Count the texts that all models together can run so often in so many seconds, judged by a few; at least 8."""
+    few = [texts[index] for index in evenly(len(texts), _PROBED)]
+    spent = 0.0
+    for each in opened.values():
+        batches = workload(each.manifest, each.tokenizer, few, TOKENS_PER_BATCH).batches
+        times = []
+        for _ in range(2):  # the first prepares the shapes
+            start = time.perf_counter()
+            for batch in batches:
+                each.runtime(batch)
+            times.append(time.perf_counter() - start)
+        spent += min(times) / len(few)
+    return max(_FEWEST_TEXTS, min(len(texts), int(seconds / (passes * max(spent, 1e-9)))))
+
+
 def one_text(manifest: Manifest, tokenizer: Tokenizer, tokens: int) -> Inputs:
     """Make an input [1, tokens] of random token ids."""
     size = tokenizer.get_vocab_size()
@@ -105,7 +124,8 @@ def _in_order(encoded: Encoded) -> list[Numbers]:
     return [numbers[start : start + ARRIVAL_BATCH] for start in range(0, len(numbers), ARRIVAL_BATCH)]
 
 
-def _evenly(total: int, most: int) -> list[int]:
+def evenly(total: int, most: int) -> list[int]:
+    """Choose at most so many numbers below `total`, from the first to the last."""
     numbers: list[int] = np.linspace(0, total - 1, min(most, total), dtype=int).tolist()
     return numbers
 
