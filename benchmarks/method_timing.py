@@ -15,7 +15,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from plankwise.core.runtime import fixed_threads
 from plankwise.data.encoding import Collator, encode, flatten, lengths_of, token_budget_batches
 from plankwise.data.reading import Reading
-from plankwise.encoder.checkpoint import load_tokenizer, load_trained
+from plankwise.encoder.checkpoint import load_trained
+from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.study.benchmark import ratio, take_turns
 
 TEXTS, TOKENS_PER_BATCH = 256, 2048

@@ -29,8 +29,9 @@ from plankwise.core.runtime import environment, fixed_threads
 from plankwise.data.germeval import GermEval2018
 from plankwise.data.reading import Reading
 from plankwise.data.task import TEST, Task
-from plankwise.encoder.checkpoint import load_tokenizer, load_trained, save
+from plankwise.encoder.checkpoint import load_trained, save
 from plankwise.encoder.cost import count_parameters, linear_flops_per_token
+from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.methods.method import Job
 from plankwise.methods.pruning import Pruning
 from plankwise.study.benchmark import ratio, take_turns

@@ -18,8 +18,9 @@ from plankwise.core.runtime import cpu_flags
 from plankwise.data.reading import Reading
 from plankwise.deploy.manifest import TOKENIZER, Manifest, describe, geometry_of, is_artefact, read_manifest
 from plankwise.deploy.runtimes import Mode, OnnxRuntime, OpenVino, Runtime, Torch, TorchProgram, probabilities
-from plankwise.encoder.checkpoint import load_tokenizer, load_trained
+from plankwise.encoder.checkpoint import load_trained
 from plankwise.encoder.configuration import usable_positions
+from plankwise.encoder.tokenizer import load_tokenizer
 
 logger = logging.getLogger(__name__)
 

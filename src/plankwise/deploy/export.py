@@ -17,6 +17,7 @@ from plankwise.core.errors import ModelError, OutputError, one_of, suggest
 from plankwise.core.files import contents, make_writable_folder, sha256, whole_folder, write_text
 from plankwise.core.runtime import cpu_flags, environment, version_of
 from plankwise.data.reading import Reading, check_reading
+from plankwise.data.unknown import check_unknown
 from plankwise.deploy import standalone
 from plankwise.deploy.batches import Text, cut_batches, encode_texts, padded_batch, starts_of
 from plankwise.deploy.deployed import bare_tokenizer, inputs_of, runtime_of, whole_reading
@@ -35,9 +36,10 @@ from plankwise.deploy.openvino_export import to_openvino
 from plankwise.deploy.parity import TOKENS_PER_BATCH, TOLERANCES, check_of, measure, random_inputs
 from plankwise.deploy.runtimes import Inputs
 from plankwise.deploy.torch_export import to_torch
-from plankwise.encoder.checkpoint import load_tokenizer, load_trained
+from plankwise.encoder.checkpoint import load_trained
 from plankwise.encoder.configuration import usable_positions
 from plankwise.encoder.quantized import is_quantized
+from plankwise.encoder.tokenizer import load_tokenizer
 
 PRECISIONS: dict[RuntimeName, tuple[str, ...]] = {
     "openvino": ("fp32", "bf16", "fp16", "int8", "int8-weights", "int4-weights"),
@@ -84,6 +86,7 @@ def export(
     model, tokenizer = load_trained(str(model_folder)), load_tokenizer(str(model_folder))
     described = describe(model.config, tokenizer, inputs_of(model, tokenizer), reading or whole_reading(model))
     _check_model(model, tokenizer, described.reading, runtime, precision, calibration)
+    check_unknown([*(calibration or ()), *(texts or ())], tokenizer, str(model_folder))
     versions = {**environment()["versions"], **{name: version_of(name) for name in PACKAGES[runtime]}}
     update = {"runtime": runtime, "precision": precision, "versions": versions, "cpu": environment()["cpu"]}
     update["geometry"] = geometry_of(model)

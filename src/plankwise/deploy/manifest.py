@@ -17,6 +17,7 @@ from plankwise.core.files import sha256
 from plankwise.data.reading import Reading
 from plankwise.encoder.configuration import usable_positions
 from plankwise.encoder.cost import attention_flops, linear_flops_per_token
+from plankwise.encoder.heads import check_classifier, labels_of
 
 FILE_NAME, TOKENIZER = "manifest.json", "tokenizer.json"
 FORMAT = 1
@@ -124,18 +125,16 @@ def describe(
     Raises:
         ModelError: if it is no classifier, or its tokenizer cannot pad.
     """
-    labels = tuple(str(config.id2label[index]) for index in range(config.num_labels))
     if tokenizer.pad_token_id is None:
         raise ModelError("the tokenizer has no padding token; texts of different lengths cannot share a batch")
-    if config.problem_type == "regression":
-        raise ModelError("the model answers with a number, not with labels; prediction is for classifiers")
+    check_classifier(config, "the model")
     padding = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
     return Manifest(
         runtime="torch",
         precision="fp32",
         model="model.safetensors",
         kind="multi_label" if config.problem_type == _MULTI else "single_label",
-        labels=labels,
+        labels=labels_of(config),
         inputs=inputs,
         padding={name: padding.get(name, 0) for name in inputs},
         reading=reading,

@@ -14,9 +14,10 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from plankwise.core.errors import MethodError
 from plankwise.core.recipe import settings
 from plankwise.core.runtime import mix_seed
-from plankwise.encoder.checkpoint import load_classifier, load_config, load_tokenizer
+from plankwise.encoder.checkpoint import load_classifier, load_config
 from plankwise.encoder.embeddings import tokens_are_unknown
 from plankwise.encoder.quantized import refuse_quantized
+from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.methods.method import Job, train_on_task
 from plankwise.training.fit import Training
 from plankwise.training.teacher import Teacher

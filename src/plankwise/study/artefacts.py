@@ -16,6 +16,7 @@ from plankwise.deploy.batches import Text
 from plankwise.deploy.export import check_request, export
 from plankwise.deploy.manifest import Manifest
 from plankwise.encoder.checkpoint import load_config
+from plankwise.encoder.heads import check_classifier, labels_of
 from plankwise.study.plan import Recipe
 from plankwise.study.run_folder import RECIPE
 
@@ -50,6 +51,7 @@ def export_model(
         PlankwiseError: of the kind that fits; nothing is written then.
     """
     check_request(to, precision, out)
+    check_classifier(load_config(model), model)
     found = _recipe_of(model) if recipe is None and texts is None else recipe
     if found is not None and texts is not None:
         raise DataError("give either a recipe or a file of texts, not both")
@@ -96,8 +98,7 @@ def _recipe_of(model: str) -> Path | None:
 
 
 def _check_labels(model: str, task: Task) -> None:
-    config = load_config(model)
-    labels = tuple(str(config.id2label[index]) for index in range(config.num_labels))
+    labels = labels_of(load_config(model))
     if labels != task.labels:
         raise ModelError(f"{model} knows the labels {labels}, the recipe's task has {task.labels}")
 

@@ -10,7 +10,10 @@ from typing import Any
 from plankwise.core.errors import DataError, suggest
 from plankwise.core.runtime import default_device
 from plankwise.data.task import TEST
-from plankwise.encoder.checkpoint import load_tokenizer, load_trained
+from plankwise.data.unknown import SAMPLED, check_unknown
+from plankwise.encoder.checkpoint import load_trained
+from plankwise.encoder.heads import labels_of
+from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.study.benchmark import THROUGHPUT_TEXTS
 from plankwise.study.compare import score_interval
 from plankwise.study.plan import Recipe
@@ -29,10 +32,12 @@ def evaluate(model: Path, recipe: Recipe, split: str) -> dict[str, Any]:
     if split not in task.splits:
         raise DataError(f"no split '{split}'; {suggest(split, task.splits)}")
     loaded = load_trained(str(model)).to(default_device())
-    labels = tuple(loaded.config.id2label[index] for index in range(loaded.config.num_labels))
+    labels = labels_of(loaded.config)
     if labels != task.labels:
         raise DataError(f"{model} knows the labels {labels}, the task has {task.labels}")
-    found = predict(loaded, load_tokenizer(str(model)), task, split, recipe.model.reading)
+    tokenizer = load_tokenizer(str(model))
+    check_unknown(texts_of_split(task.splits[split], SAMPLED), tokenizer, str(model))
+    found = predict(loaded, tokenizer, task, split, recipe.model.reading)
     resamples = recipe.evaluation.bootstrap
     scores = {name: score_interval([found.labels], [found.logits], name, resamples) for name in task.metrics}
     return {
