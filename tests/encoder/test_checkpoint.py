@@ -75,5 +75,5 @@ def test_unreadable_places_are_refused_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ModelError, match="cannot read a model configuration"):
         load_classifier(str(tmp_path), ("a", "b"))
-    with pytest.raises(ModelError, match="cannot read a tokenizer"):
+    with pytest.raises(ModelError, match="cannot read a model configuration"):
         load_tokenizer(str(tmp_path))

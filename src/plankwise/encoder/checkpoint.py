@@ -12,6 +12,7 @@ import copy
 import json
 import logging
 import pickle  # only for its error: nothing here unpickles
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -179,9 +180,11 @@ def _load(
     try:
         if is_plain(config):
             check_stored_types(source)
-            model, report = factory.from_pretrained(
-                source, config=config, dtype=torch.float32, output_loading_info=True, **options
-            )
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Detected pickle protocol")  # it is read, or refused below
+                model, report = factory.from_pretrained(
+                    source, config=config, dtype=torch.float32, output_loading_info=True, **options
+                )
             lost = [*report["missing_keys"], *(each[0] for each in report["mismatched_keys"])]
             unused = list(report["unexpected_keys"])
         else:
@@ -247,6 +250,8 @@ def _looks_like_path(source: str) -> bool:
 
 def first_line(error: BaseException) -> str:
     """Shorten what a library says to one line."""
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if len(lines) > 1 and lines[0].endswith(":"):
         lines[0] += f" {lines[1]}"

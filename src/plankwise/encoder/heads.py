@@ -32,8 +32,9 @@ def check_classifier(config: PreTrainedConfig, source: str) -> None:
     if named is not None and not named.endswith(_CLASSIFIER):
         raise ModelError(f"{source} is a {named}, not a classifier of texts; fine-tune it first, by plankwise run")
     if config.problem_type == "regression" or (config.num_labels < 2 and config.problem_type != _MULTI):
+        answer = "one number" if config.num_labels == 1 else f"{config.num_labels} numbers"
         raise ModelError(
-            f"{source} answers with {config.num_labels} number(s), as rerankers and regressors do, not with labels; "
+            f"{source} answers with {answer}, as rerankers and regressors do, not with labels; "
             "allowed: classifiers of two labels or more, or of problem_type 'multi_label_classification'"
         )
 
@@ -60,7 +61,10 @@ def settle_head(model: PreTrainedModel, stored: PreTrainedConfig, source: str, l
             logger.warning("%s: its head is kept; its labels were put into the task's order", source)
             _permute(layer, order)
         return
-    logger.warning("%s: its head for %s is not used; the task's labels are others", source, _told(known))
+    if chooses:
+        logger.warning("%s: its head for %s is not used; the task's labels are others", source, _told(known))
+    else:
+        logger.warning("%s: its head, of a %s, is not used", source, named)
     fresh = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
     model._init_weights(fresh)
     layer.load_state_dict(fresh.state_dict())

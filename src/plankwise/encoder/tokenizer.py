@@ -6,6 +6,7 @@ them may change it; who needs another one, such as vocabulary trimming, makes a 
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import inspect
@@ -26,11 +27,13 @@ from transformers.utils import cached_file, is_sentencepiece_available
 from plankwise.core.errors import ModelError
 from plankwise.core.files import sha256
 from plankwise.data.blocks import ids_of
-from plankwise.encoder.anatomy import anatomy_of
+from plankwise.encoder.anatomy import KIND, anatomy_of
 from plankwise.encoder.checkpoint import first_line, load_config
 from plankwise.encoder.foreign import check_code
 
 WHOLE = "tokenizer.json"
+_VOCABULARIES = ("vocab.txt", "vocab.json")
+_SENTENCE_PIECES = ("sentencepiece.bpe.model", "spm.model", "spiece.model", "tokenizer.model")
 TYPES = "token_type_ids"
 _FILES = (".json", ".txt", ".model", ".codes", ".jinja")
 _KEPT = 4  # tokenizers in memory; one of 250,000 tokens takes about 200 MB
@@ -61,6 +64,25 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return _read(_Place(_state(str(folder)), True, str(folder)))[0]
 
 
+def fitted(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, source: str) -> PreTrainedTokenizerBase:
+    """Give a tokenizer for another model than its own: itself, or a copy that leaves token types out.
+
+    Raises:
+        ModelError: if it gives that model, which is in `source`, ids or types that it lacks.
+    """
+    if TYPES in tokenizer.model_input_names and not _has_types(config):
+        tokenizer = copy.deepcopy(tokenizer)
+        _leave_types_out(tokenizer)
+    check_tokenizer(tokenizer, config, source, ids_of(tokenizer))
+    return tokenizer
+
+
+def _leave_types_out(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let a model of one row of token types use that row for all tokens, as it does where none are given."""
+    names = [name for name in tokenizer.model_input_names if name != TYPES]
+    tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names
+
+
 @dataclass(frozen=True)
 class _Place:
     """A tokenizer to read: equal ones are read once.
@@ -84,7 +106,7 @@ def _state(source: str) -> str:
     files = sorted(each for each in folder.iterdir() if each.suffix in _FILES and each.name != "config.json")
     try:
         lines = [f"{each.name} {sha256(each)}" for each in files if each.is_file()]
-        lines += [str(_stored_config(source).get(key)) for key in ("model_type", "tokenizer_class")]
+        lines += [str(_stored_config(source).get(key)) for key in (KIND, "tokenizer_class")]
     except OSError as error:
         raise ModelError(f"cannot read a tokenizer from {source}: {error.strerror or error}") from None
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
@@ -106,14 +128,15 @@ def _read(place: _Place) -> tuple[PreTrainedTokenizerBase, int]:
     except ModelError:
         raise
     except Exception as error:  # the libraries beneath raise many kinds, `Exception` itself among them
+        if not any(_holds(source, name) for name in (WHOLE, *_VOCABULARIES, *_SENTENCE_PIECES)):
+            raise ModelError(_not_there(source, [])) from None
         raise ModelError(f"cannot read a tokenizer from {source}: {_reason(error, source)}") from None
     _check_held(tokenizer, source)
     if not tokenizer.is_fast:
         raise ModelError(_not_fast(type(tokenizer).__name__, source))
     tokenizer.padding_side = "right"
     if not place.types:
-        names = [name for name in tokenizer.model_input_names if name != TYPES]
-        tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names
+        _leave_types_out(tokenizer)
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     return tokenizer, ids_of(tokenizer)
 
@@ -143,11 +166,15 @@ def _check_held(tokenizer: PreTrainedTokenizerBase, source: str) -> None:
         return
     lacking = [name for name in needed if not _holds(source, name)]
     if lacking or not needed:
-        also = f", nor {' and '.join(lacking)}" if lacking else ""
-        raise ModelError(
-            f"{source} has no tokenizer: neither {WHOLE}{also} is there; "
-            "copy the files of the tokenizer that the model was trained with into its folder"
-        )
+        raise ModelError(_not_there(source, lacking))
+
+
+def _not_there(source: str, lacking: list[str]) -> str:
+    also = f" nor {' and '.join(lacking)}" if lacking else ""
+    return (
+        f"{source} has no tokenizer, {'neither' if lacking else 'no'} {WHOLE}{also}; "
+        "copy the files of the tokenizer that the model was trained with into its folder"
+    )
 
 
 def _holds(source: str, name: str) -> bool:
@@ -156,8 +183,7 @@ def _holds(source: str, name: str) -> bool:
 
 
 def _reason(error: Exception, source: str) -> str:
-    said = str(error)
-    if not is_sentencepiece_available() and ("tiktoken" in said or "sentencepiece" in said.lower()):
+    if not is_sentencepiece_available() and any(_holds(source, name) for name in _SENTENCE_PIECES):
         return "it is a SentencePiece model; to convert it, pip install sentencepiece protobuf"
     return first_line(error)
 
