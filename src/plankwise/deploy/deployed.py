@@ -61,6 +61,10 @@ def open_model(
         manifest = manifest.model_copy(update={"geometry": geometry_of(model)})
         return Deployed(manifest, bare_tokenizer(tokenizer), Torch(model, threads=threads))
     manifest = read_manifest(Path(folder))
+    if manifest.kind == "single_label" and len(manifest.labels) < 2:
+        raise ModelError(
+            f"{folder} answers with one number, not with labels; allowed: classifiers of two labels or more"
+        )
     if reading is not None:
         manifest = manifest.model_copy(update={"reading": reading})
     deployed = Deployed(manifest, _read_tokenizer(Path(folder)), runtime_of(Path(folder), manifest, mode, threads))

@@ -19,6 +19,7 @@ from plankwise.data.task import TRAIN, Task
 from plankwise.data.unknown import SAMPLED, check_unknown
 from plankwise.encoder.checkpoint import load_config
 from plankwise.encoder.configuration import usable_positions
+from plankwise.encoder.heads import check_classifier
 from plankwise.encoder.quantized import LAST, is_quantized
 from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.methods.vocabulary import TrimmedVocabulary
@@ -108,6 +109,8 @@ def _check_texts(recipe: Recipe, task: Task) -> None:
     """Look whether the model's tokenizer, and that of each teacher of its own, knows the task's texts."""
     teachers = [getattr(step, "teacher", None) for step in recipe.steps]
     others = [each.source for each in teachers if each is not None and each.source not in OF_THE_RUN]
+    for source in others if task.kind != "masked_lm" else ():
+        check_classifier(load_config(source), source)
     for source in dict.fromkeys([*([] if recipe.model.source is None else [recipe.model.source]), *others]):
         check_unknown(texts_of_split(task.splits[TRAIN], SAMPLED), load_tokenizer(source), source)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import math
+import pickle  # only for its error: nothing here unpickles
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,7 +19,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from transformers import PreTrainedModel, PrinterCallback, TrainingArguments
 
-from plankwise.core.errors import RecipeError
+from plankwise.core.errors import CheckpointError, RecipeError
 from plankwise.core.recipe import settings, to_plain
 from plankwise.core.runtime import bf16_is_fast, default_device, process_count, wait_for_everyone
 from plankwise.data.encoding import lengths_of
@@ -141,6 +142,11 @@ def fit(
         return _summary(trainer, total)
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{checkpoint} holds a pickle that torch's weights-only reader refuses; "
+            "delete it to resume from an earlier one"
+        ) from None
     finally:
         bar.close()
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
