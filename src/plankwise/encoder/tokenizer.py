@@ -99,10 +99,10 @@ class _Place:
 
 
 def _state(source: str) -> str:
-    """Hash all of a folder that a tokenizer may be read from; a Hub id stands for itself."""
+    """Hash all of a folder that a tokenizer may be read from; what a Hub id names is told by its commit's folder."""
     folder = Path(source)
     if not folder.is_dir():
-        return source
+        return str(cached_file(source, "config.json"))
     files = sorted(each for each in folder.iterdir() if each.suffix in _FILES and each.name != "config.json")
     try:
         lines = [f"{each.name} {sha256(each)}" for each in files if each.is_file()]
