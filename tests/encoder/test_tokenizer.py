@@ -129,7 +129,9 @@ class TestSlowOrForeign:
         monkeypatch.setattr(module, "is_sentencepiece_available", lambda: False)
         source = folder_of(tmp_path / "m", "deberta-v2")
         (source / "spm.model").write_bytes(b"\x0a\x03abc")
-        with pytest.raises(ModelError, match=r"it is a SentencePiece model; to convert it, pip install sentencepiece"):
+        with pytest.raises(
+            ModelError, match=r"it is a SentencePiece model; to convert it, pip install 'plankwise\[sentencepiece\]'"
+        ):
             load_tokenizer(source)
 
     def test_sentencepiece_files_are_converted(self, tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ def _holds(source: str, name: str) -> bool:
 
 def _reason(error: Exception, source: str) -> str:
     if not is_sentencepiece_available() and any(_holds(source, name) for name in _SENTENCE_PIECES):
-        return "it is a SentencePiece model; to convert it, pip install sentencepiece protobuf"
+        return "it is a SentencePiece model; to convert it, pip install 'plankwise[sentencepiece]'"
     return first_line(error)
 
 

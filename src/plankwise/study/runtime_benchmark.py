@@ -17,6 +17,7 @@ import numpy as np
 
 from plankwise.core.runtime import environment, fixed_threads
 from plankwise.data.reading import Reading
+from plankwise.data.unknown import check_unknown
 from plankwise.deploy.batches import TOKENS_PER_BATCH, Text
 from plankwise.deploy.deployed import Deployed, open_model
 from plankwise.deploy.runtimes import Mode
@@ -113,6 +114,7 @@ def _shortest(opened: Opened) -> Reading:
 
 
 def _work(subject: Subject, deployed: Deployed, terms: Terms) -> Workload:
+    check_unknown(terms.texts, deployed.tokenizer, subject.folder)
     manifest = deployed.manifest.model_copy(update={"reading": terms.reading})
     return workload(manifest, deployed.tokenizer, terms.texts, None if subject.naive else terms.budget)
 

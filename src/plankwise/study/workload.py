@@ -14,7 +14,6 @@ from tokenizers import Tokenizer
 from plankwise.core.errors import DataError, suggest
 from plankwise.data.reading import check_reading
 from plankwise.data.tables import read_table
-from plankwise.data.unknown import check_unknown
 from plankwise.deploy.batches import (
     MASK,
     Encoded,
@@ -91,7 +90,6 @@ def workload(manifest: Manifest, tokenizer: Tokenizer, texts: Sequence[Text], bu
     pairs = isinstance(texts[0], tuple)
     check_reading(manifest.reading, tokenizer.num_special_tokens_to_add(pairs), pairs)
     check_inputs(manifest.inputs)
-    check_unknown(texts, tokenizer, "a model")
     encoded = encode_texts(texts, tokenizer, manifest.inputs, manifest.reading)
     groups = _in_order(encoded) if budget is None else cut_batches(encoded.lengths, budget)
     starts = starts_of(encoded.lengths)
