@@ -86,6 +86,11 @@ def test_a_model_of_one_number_is_no_classifier(tmp_path: Path) -> None:
     assert load_trained(one).config.num_labels == 1
 
 
+def test_two_labels_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="m names two of its labels 'bad'; allowed"):
+        load_trained(saved(tmp_path / "m", labels=("bad", "good", "bad")))
+
+
 def test_a_model_with_another_head_is_no_classifier(tmp_path: Path) -> None:
     AutoModelForTokenClassification.from_config(tiny.model("modernbert", 1).config).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="is a ModernBertForTokenClassification, not a classifier of texts"):

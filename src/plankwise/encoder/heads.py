@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -37,6 +38,9 @@ def check_classifier(config: PreTrainedConfig, source: str) -> None:
             f"{source} answers with {answer}, as rerankers and regressors do, not with labels; "
             "allowed: classifiers of two labels or more, or of problem_type 'multi_label_classification'"
         )
+    twice = next((label for label, count in Counter(labels_of(config)).items() if count > 1), None)
+    if twice is not None:
+        raise ModelError(f"{source} names two of its labels '{twice[:_SHOWN]}'; allowed: a name of its own for each")
 
 
 def settle_head(model: PreTrainedModel, stored: PreTrainedConfig, source: str, lost: Sequence[str]) -> None:

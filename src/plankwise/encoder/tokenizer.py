@@ -103,8 +103,8 @@ def _state(source: str) -> str:
     folder = Path(source)
     if not folder.is_dir():
         return str(cached_file(source, "config.json"))
-    files = sorted(each for each in folder.iterdir() if each.suffix in _FILES and each.name != "config.json")
     try:
+        files = sorted(each for each in folder.iterdir() if each.suffix in _FILES and each.name != "config.json")
         lines = [f"{each.name} {sha256(each)}" for each in files if each.is_file()]
         lines += [str(_stored_config(source).get(key)) for key in (KIND, "tokenizer_class")]
     except OSError as error:

@@ -60,7 +60,8 @@ def find_expert(
         ModelError: if the folder cannot be read.
     """
     model, own, name = _load(teacher, tokenizer, kind, given, baseline)
-    alike = own.get_vocab() == tokenizer.get_vocab() and model.config.vocab_size == student.config.vocab_size
+    same = own.get_vocab() == tokenizer.get_vocab() and model.config.vocab_size == student.config.vocab_size
+    alike = same and set(tokenizer.model_input_names) <= set(own.model_input_names)
     if name == "input" and not alike:  # how it reads is not known
         raise MethodError(f"teacher {name}: its vocabulary is not the student's; allowed: baseline, or a folder")
     if kind != "masked_lm" and model.config.id2label != student.config.id2label:
