@@ -54,7 +54,7 @@ def test_it_says_beforehand_roughly_what_it_costs(model, tmp_path, monkeypatch, 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--text", "words"], "there is no column 'words'; Allowed: id, text, label"),
+        (["--text", "body"], "there is no column 'body'; Allowed: id, text, label, word"),
         (["--mode", "fast"], "no mode 'fast'; Allowed: latency, throughput"),
         (["--on-error", "stop"], "no policy on_error 'stop'; Allowed: fail, skip"),
         (["--max-length", 100], "max_length is 100; allowed: at most the model's 72 positions"),
