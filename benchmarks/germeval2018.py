@@ -21,8 +21,9 @@ from typing import Any
 from plankwise.core.files import write_json
 from plankwise.core.records import Final, read_record
 from plankwise.data.germeval import METRICS as GERMEVAL_METRICS
-from plankwise.encoder.checkpoint import load_masked_lm, load_tokenizer, save
+from plankwise.encoder.checkpoint import load_masked_lm, save
 from plankwise.encoder.surgery import rebuild
+from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.study.compare import Pair, behaviour, retained_performance, score_interval
 from plankwise.study.final import read_pair
 from plankwise.study.report import finished

@@ -17,7 +17,8 @@ from plankwise.core.timing import ratio, take_turns
 from plankwise.data.encoding import Collator, encode, flatten, lengths_of, token_budget_batches
 from plankwise.data.inputs import model_inputs
 from plankwise.data.reading import Reading
-from plankwise.encoder.checkpoint import load_tokenizer, load_trained
+from plankwise.encoder.checkpoint import load_trained
+from plankwise.encoder.tokenizer import load_tokenizer
 
 TEXTS, TOKENS_PER_BATCH = 256, 2048
 BESIDE = "baseline beside "

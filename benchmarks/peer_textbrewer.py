@@ -44,8 +44,9 @@ from plankwise.data.inputs import Batch
 from plankwise.data.reading import Reading
 from plankwise.data.task import TEST, TRAIN, Task
 from plankwise.encoder.anatomy import layers_of
-from plankwise.encoder.checkpoint import load_tokenizer, load_trained
+from plankwise.encoder.checkpoint import load_trained
 from plankwise.encoder.surgery import rebuild
+from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.methods.distillation import Distillation, Student
 from plankwise.methods.method import Job
 from plankwise.study.compare import Pair, retained_performance, score_interval

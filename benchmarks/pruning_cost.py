@@ -30,8 +30,9 @@ from plankwise.core.timing import ratio, take_turns
 from plankwise.data.germeval import GermEval2018
 from plankwise.data.reading import Reading
 from plankwise.data.task import TEST, Task
-from plankwise.encoder.checkpoint import load_tokenizer, load_trained, save
+from plankwise.encoder.checkpoint import load_trained, save
 from plankwise.encoder.cost import count_parameters, linear_flops_per_token
+from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.methods.method import Job
 from plankwise.methods.pruning import Pruning
 from plankwise.training.losses import task_loss

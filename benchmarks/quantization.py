@@ -35,7 +35,8 @@ from plankwise.data.task import TEST, TRAIN, Task
 from plankwise.deploy.export import export
 from plankwise.deploy.predictor import Predictor
 from plankwise.deploy.runtimes import probabilities
-from plankwise.encoder.checkpoint import load_tokenizer, load_trained, save
+from plankwise.encoder.checkpoint import load_trained, save
+from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.methods.method import Job
 from plankwise.methods.quantization import Quantization
 from plankwise.study.compare import Pair, behaviour, retained_performance

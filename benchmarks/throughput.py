@@ -41,7 +41,8 @@ from plankwise.deploy.deployed import Deployed, open_model
 from plankwise.deploy.export import export
 from plankwise.deploy.manifest import is_artefact
 from plankwise.deploy.runtimes import Mode
-from plankwise.encoder.checkpoint import load_tokenizer, save
+from plankwise.encoder.checkpoint import save
+from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.study.ceiling import gemm_ceilings
 from plankwise.study.figures import Figures
 from plankwise.study.load import Watch, load_warnings, unsteady_warnings

@@ -41,6 +41,7 @@ PLAIN = [
     "never",
     "often",
 ]
+LABELS = ("bad", "good")
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -158,8 +159,10 @@ def write_table(folder: Path, count: int = 120) -> Path:
 
 
 def save_source(folder: Path, kind: str = "bert", layers: int = 4) -> Path:
-    """Save a tiny model and tokenizer as a checkpoint to compress."""
-    model(kind, layers).save_pretrained(folder)
+    """Save a tiny model, whose head knows the labels of `rows`, and tokenizer as a checkpoint to compress."""
+    made = model(kind, layers)
+    made.config.id2label, made.config.label2id = dict(enumerate(LABELS)), {name: at for at, name in enumerate(LABELS)}
+    made.save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     return folder
 

@@ -24,24 +24,24 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def table(folder: Path, count: int) -> Path:
     with (folder / "in.csv").open("w", newline="") as file:
-        rows = csv.DictWriter(file, ["id", "text", "label"])
+        rows = csv.DictWriter(file, ["id", "text", "label", "word"])
         rows.writeheader()
-        rows.writerows(tiny.rows(count))
+        rows.writerows({**row, "word": row["text"].split()[0]} for row in tiny.rows(count))
     return folder / "in.csv"
 
 
 def test_a_table_is_predicted_with_options(model, tmp_path, monkeypatch, capsys):
     source, out = table(tmp_path, 60), tmp_path / "out.jsonl.gz"
-    options = ["--id", "id", "--keep", "label", "--threads", 1, "--max-length", 9, "--truncate"]
+    options = ["--id", "id", "--keep", "word", "--threads", 1, "--max-length", 9, "--truncate"]
     assert tiny.call(monkeypatch, "predict", model, source, out, *options, "--json") == 0
     document = json.loads(capsys.readouterr().out)
     lengths = [len(row["text"].split()) + 2 for row in tiny.rows(60)]
     assert (document["predicted"], document["truncated"]) == (60, sum(length > 9 for length in lengths))
-    assert tiny.call(monkeypatch, "predict", model, out, tmp_path / "o.csv", "--text", "label", "--threads", 1) == 0
+    assert tiny.call(monkeypatch, "predict", model, out, tmp_path / "o.csv", "--text", "word", "--threads", 1) == 0
     assert "o.csv: 60 of 60 rows in" in capsys.readouterr().out
-    shares = Predictor(model, threads=1).probabilities([row["label"] for row in tiny.rows(60)])
+    shares = Predictor(model, threads=1).probabilities([row["text"].split()[0] for row in tiny.rows(60)])
     with (tmp_path / "o.csv").open() as file:
-        found = [[float(row["probability_LABEL_0"]), float(row["probability_LABEL_1"])] for row in csv.DictReader(file)]
+        found = [[float(row["probability_bad"]), float(row["probability_good"])] for row in csv.DictReader(file)]
     assert found == pytest.approx(shares.round(6), abs=2e-6)
 
 
@@ -54,7 +54,7 @@ def test_it_says_beforehand_roughly_what_it_costs(model, tmp_path, monkeypatch, 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--text", "words"], "there is no column 'words'; Allowed: id, text, label"),
+        (["--text", "body"], "there is no column 'body'; Allowed: id, text, label, word"),
         (["--mode", "fast"], "no mode 'fast'; Allowed: latency, throughput"),
         (["--on-error", "stop"], "no policy on_error 'stop'; Allowed: fail, skip"),
         (["--max-length", 100], "max_length is 100; allowed: at most the model's 72 positions"),

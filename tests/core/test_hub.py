@@ -11,7 +11,8 @@ from plankwise.core import hub
 from plankwise.core.errors import DataError, ModelError
 from plankwise.core.hub import reachable, where_to_read
 from plankwise.data.tables import HubDataset
-from plankwise.encoder.checkpoint import load_tokenizer, load_trained
+from plankwise.encoder.checkpoint import load_trained
+from plankwise.encoder.tokenizer import load_tokenizer
 
 
 class NoNetwork:

@@ -18,8 +18,9 @@ from plankwise.data.reading import Reading, Windows
 from plankwise.data.task import Task
 from plankwise.deploy.predictor import Predictor
 from plankwise.deploy.runtimes import probabilities
-from plankwise.encoder.checkpoint import load_tokenizer, load_trained
+from plankwise.encoder.checkpoint import load_trained
 from plankwise.encoder.stored_reading import store_reading
+from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.training.evaluate import predict
 
 KINDS = ("bert", "roberta", "modernbert", "deberta-v2", "distilbert")

@@ -20,7 +20,8 @@ from plankwise.core.errors import DataError, ModelError, RecipeError
 from plankwise.data.encoding import encode
 from plankwise.data.reading import Reading, Windows
 from plankwise.deploy.predictor import Predictor
-from plankwise.encoder.checkpoint import load_tokenizer, load_trained
+from plankwise.encoder.checkpoint import load_trained
+from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.training.evaluate import predict_logits
 
 READINGS = {

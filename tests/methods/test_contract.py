@@ -23,7 +23,6 @@ from plankwise.core.recipe import to_plain, validate
 from plankwise.data.reading import Reading
 from plankwise.data.task import Task
 from plankwise.encoder.anatomy import layers_of
-from plankwise.encoder.checkpoint import load_tokenizer
 from plankwise.encoder.cost import (
     compressed_size_bytes,
     count_bytes,
@@ -32,6 +31,7 @@ from plankwise.encoder.cost import (
     weights_size_bytes,
 )
 from plankwise.encoder.shapes import is_plain
+from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.methods.checkpoint import Checkpoint
 from plankwise.methods.distillation import Distillation, Sizes, Student
 from plankwise.methods.layer_subset import LayerSubset

@@ -20,11 +20,11 @@ from plankwise.core.errors import MethodError, ModelError, RecipeError
 from plankwise.core.recipe import validate
 from plankwise.data.reading import Reading, Windows
 from plankwise.data.task import Task, build_task
-from plankwise.encoder.checkpoint import load_tokenizer
 from plankwise.encoder.fake_quantized import EMBEDDINGS, FakeQuantized
 from plankwise.encoder.low_rank import Ranks, with_ranks
 from plankwise.encoder.quantized import is_quantized, projections_of, quantized_modules, quantized_of
 from plankwise.encoder.shapes import is_plain, new_model
+from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.methods import mixed_precision, quantization
 from plankwise.methods.checkpoint import Checkpoint
 from plankwise.methods.layer_subset import LayerSubset

@@ -38,7 +38,7 @@ task: {{name: table, train: {data}, metrics: [macro_f1, accuracy]{access}}}
 model: {{source: {model}, max_length: 32}}
 baseline: {{epochs: 2, batch_size: 16, learning_rate: 1.0e-2}}
 steps:
-  - {{method: vocabulary, minimum_count: 60}}
+  - {{method: vocabulary, minimum_count: 40}}
   - method: theseus
     modules: 2
     training: {{epochs: 1, batch_size: 16, learning_rate: 5.0e-3}}

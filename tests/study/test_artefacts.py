@@ -12,7 +12,8 @@ import plankwise
 import tiny
 from plankwise.core.recipe import read_recipe
 from plankwise.data.reading import Reading
-from plankwise.encoder.checkpoint import load_classifier, load_tokenizer, load_trained, save
+from plankwise.encoder.checkpoint import load_classifier, load_trained, save
+from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.study import artefacts
 from plankwise.study.plan import Recipe
 from plankwise.training.evaluate import predict

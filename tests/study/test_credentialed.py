@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from datasets import Dataset
 
 import tiny
 from plankwise import cli
 from plankwise.core.recipe import read_recipe
+from plankwise.data.vocabulary import Vocabulary, train_tokenizer
 from plankwise.study.domain import Domain
 from plankwise.study.plan import Recipe
 from plankwise.study.study_recipe import Study
@@ -55,7 +57,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     extraction = ["data", "mimic", "--mimic-dir", "tables", "--definition"]
     said += [call(folder, *extraction, "admission-notes", "--out", "mimic")]
     said += [call(folder, *extraction, "first-48h", "--out", "mimic48", "--json")]
-    tiny.save_source(folder / "source")
+    tiny.model(vocab_size=300).save_pretrained(folder / "source")
+    texts = Dataset.from_dict({"text": [row["text"] for row in tiny.rows(50)]})
+    train_tokenizer(texts, Vocabulary(kind="bpe", size=270), 64).save_pretrained(
+        folder / "source"
+    )  # it reads all bytes
     said += [call(folder, *small_run())]
     for number, each in enumerate(said):
         assert each.returncode == 0, each.stderr.decode()

@@ -224,7 +224,7 @@ def test_what_cannot_work_is_refused_beforehand(recipe_path: Path, tmp_path: Pat
     larger = tiny.tokenizer()
     larger.add_tokens([f"word{number}" for number in range(40)])
     larger.save_pretrained(source)
-    with pytest.raises(ModelError, match=r"has 72 ids, its model 48"):
+    with pytest.raises(ModelError, match=r"has 72 token ids, its model 48 embeddings"):
         check(recipe(recipe_path, f"model.source={source}"))
 
 

@@ -273,6 +273,8 @@ class TestLesson:
 class TestExpert:
     def test_is_the_baseline_where_there_is_one(self, tmp_path: Path) -> None:
         given, baseline = tiny.model(layers=2), tiny.model()
+        for each in (given, baseline):
+            each.config.id2label = dict(enumerate(tiny.LABELS))
         tokenizer = tiny.tokenizer()
         found = find_expert(Teacher(), given, tokenizer, "single_label", given, lambda: (baseline, tokenizer))
         assert (found.name, len(layers_of(found.model))) == ("baseline", 4)

@@ -18,9 +18,10 @@ from plankwise.data.inputs import bare_tokenizer, inputs_of
 from plankwise.data.reading import Reading
 from plankwise.deploy.manifest import TOKENIZER, Manifest, describe, geometry_of, is_artefact, read_manifest
 from plankwise.deploy.runtimes import Mode, OnnxRuntime, OpenVino, Runtime, Torch, TorchProgram, probabilities
-from plankwise.encoder.checkpoint import load_config, load_tokenizer, load_trained
+from plankwise.encoder.checkpoint import load_config, load_trained
 from plankwise.encoder.configuration import usable_positions
 from plankwise.encoder.stored_reading import stored_reading
+from plankwise.encoder.tokenizer import load_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,10 @@ def open_model(
         return Deployed(manifest, bare_tokenizer(tokenizer), runtime, stored_reading(model.config))
     manifest = read_manifest(Path(folder))
     own = manifest.reading
+    if manifest.kind == "single_label" and len(manifest.labels) < 2:
+        raise ModelError(
+            f"{folder} answers with one number, not with labels; allowed: classifiers of two labels or more"
+        )
     if reading is not None:
         manifest = manifest.model_copy(update={"reading": reading})
     deployed = Deployed(manifest, _read_tokenizer(Path(folder)), runtime_of(Path(folder), manifest, mode, threads), own)

@@ -19,6 +19,7 @@ from plankwise.core.places import check_folder, tidy
 from plankwise.core.runtime import cpu_flags, environment, version_of
 from plankwise.data.inputs import Text, bare_tokenizer, encode_texts, inputs_of
 from plankwise.data.reading import Reading, check_reading
+from plankwise.data.unknown import check_unknown
 from plankwise.deploy import standalone
 from plankwise.deploy.batches import cut_batches, padded_batch, starts_of
 from plankwise.deploy.deployed import reading_of, runtime_of
@@ -37,9 +38,10 @@ from plankwise.deploy.openvino_export import to_openvino
 from plankwise.deploy.parity import TOKENS_PER_BATCH, TOLERANCES, check_of, measure, random_inputs
 from plankwise.deploy.runtimes import Inputs
 from plankwise.deploy.torch_export import to_torch
-from plankwise.encoder.checkpoint import load_tokenizer, load_trained
+from plankwise.encoder.checkpoint import load_trained
 from plankwise.encoder.configuration import usable_positions
 from plankwise.encoder.quantized import is_quantized
+from plankwise.encoder.tokenizer import load_tokenizer
 
 PRECISIONS: dict[RuntimeName, tuple[str, ...]] = {
     "openvino": ("fp32", "bf16", "fp16", "int8", "int8-weights", "int4-weights"),
@@ -87,6 +89,7 @@ def export(
     model, tokenizer = load_trained(str(model_folder)), load_tokenizer(str(model_folder))
     described = describe(model.config, tokenizer, inputs_of(model, tokenizer), reading or reading_of(model))
     _check_model(model, tokenizer, described.reading, runtime, precision, calibration)
+    check_unknown([*(calibration or ()), *(texts or ())], tokenizer, str(model_folder))
     versions = {**environment()["versions"], **{name: version_of(name) for name in PACKAGES[runtime]}}
     update = {"runtime": runtime, "precision": precision, "versions": versions, "cpu": environment()["cpu"]}
     update["geometry"] = geometry_of(model)

@@ -18,6 +18,7 @@ from plankwise.data.inputs import padding_of
 from plankwise.data.reading import Reading
 from plankwise.encoder.configuration import usable_positions
 from plankwise.encoder.cost import attention_flops, linear_flops_per_token
+from plankwise.encoder.heads import check_classifier, labels_of
 
 FILE_NAME, TOKENIZER = "manifest.json", "tokenizer.json"
 FORMAT = 1
@@ -152,15 +153,13 @@ def describe(
     Raises:
         ModelError: if it is no classifier, or its tokenizer cannot pad.
     """
-    labels = tuple(str(config.id2label[index]) for index in range(config.num_labels))
-    if config.problem_type == "regression":
-        raise ModelError("the model answers with a number, not with labels; prediction is for classifiers")
+    check_classifier(config, "the model")
     return Manifest(
         runtime="torch",
         precision="fp32",
         model="model.safetensors",
         kind="multi_label" if config.problem_type == _MULTI else "single_label",
-        labels=labels,
+        labels=labels_of(config),
         inputs=inputs,
         padding=padding_of(tokenizer, inputs),
         reading=reading,

@@ -69,6 +69,7 @@ def predict_table(
     writer = writer_for(out, _layout(predictor, source, out, columns))
     digest, expected = hash_and_count(source)
     probed = list(islice(read_rows(source, columns.texts + columns.carried, form), PROBED_ROWS))
+    predictor.check_tokens(screen(1, probed, columns).texts)
     made_of = _made_of(predictor, digest, columns, policy, form)
     unfinished = Unfinished(out, made_of, resume, harmless=("on_error", "truncate"))
     began, before = perf_counter(), unfinished.progress.predicted

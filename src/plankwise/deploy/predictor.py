@@ -17,6 +17,7 @@ from plankwise.core.records import TextsRead
 from plankwise.data.inputs import Encoded, Text, encode_texts
 from plankwise.data.reading import Reading, check_positions, check_reading, warn_if_other
 from plankwise.data.table_rows import is_text
+from plankwise.data.unknown import check_unknown
 from plankwise.deploy.batches import TOKENS_PER_BATCH, Floats, check_inputs, pooled, starts_of
 from plankwise.deploy.deployed import Deployed, open_model
 from plankwise.deploy.runtimes import MODES, Mode, probabilities
@@ -106,6 +107,7 @@ class Predictor:
         self.look_ahead = look_ahead or (1 if mode == "latency" else LOOK_AHEAD)
         check_inputs(manifest.inputs)
         self.check_texts(pairs=False)
+        self._tokens_are_checked = False
         self._streams = Streams(self.deployed.runtime, manifest.padding, len(self.labels), self.tokens_per_batch)
 
     def check_texts(self, pairs: bool) -> None:
@@ -115,6 +117,16 @@ class Predictor:
             RecipeError: naming the key and what is allowed.
         """
         check_reading(self.reading, self.deployed.tokenizer.num_special_tokens_to_add(pairs), pairs)
+
+    def check_tokens(self, texts: list[Text], refuse: bool = True) -> None:
+        """Say once, of the first texts, whether the tokenizer knows them.
+
+        Raises:
+            ModelError: if more than a half of their tokens is unknown, and that is to be refused.
+        """
+        if not self._tokens_are_checked:
+            self._tokens_are_checked = True
+            check_unknown(texts, self.deployed.tokenizer, self.source or "the model", refuse)
 
     def predict(self, texts: Iterable[Text]) -> Iterator[Prediction]:
         """Predict texts, or pairs of them, in their order.
@@ -135,6 +147,7 @@ class Predictor:
 
     def encode(self, texts: list[Text], truncate: bool = True) -> Encoded:
         """Tokenize texts; those that are too long get no input unless they may be cut."""
+        self.check_tokens(texts, refuse=False)
         manifest = self.deployed.manifest
         return encode_texts(texts, self.deployed.tokenizer, manifest.inputs, self.reading, truncate)
 

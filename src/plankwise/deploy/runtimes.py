@@ -6,6 +6,8 @@ two in flight OpenVINO gets nearer to the peak of two cores than with both on on
 
 from __future__ import annotations
 
+import os
+import pickle  # only for its error: nothing here unpickles
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -23,6 +25,8 @@ Probabilities = npt.NDArray[np.float64]
 Mode = Literal["latency", "throughput"]
 MODES: tuple[Mode, ...] = ("latency", "throughput")
 FLOAT_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_CONSTANTS = "data/constants/"
+_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 OPENVINO_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
@@ -80,7 +84,11 @@ class TorchProgram:
         if threads is not None:
             torch.set_num_threads(threads)
         try:
-            self._program = torch.export.load(str(path)).module()
+            self._program = _safe_program(path).module()
+        except ModelError:
+            raise
+        except pickle.UnpicklingError:
+            raise ModelError(f"{path} holds a pickle that torch's weights-only reader refuses") from None
         except Exception as error:  # zip, pickle and schema faults share no base
             raise ModelError(f"torch cannot load {path}: {str(error).splitlines()[0]}") from None
         self.name, self.streams, self.threads = "torch", 1, torch.get_num_threads()
@@ -90,6 +98,28 @@ class TorchProgram:
         """Compute logits."""
         logits: Logits = self._program(*(torch.from_numpy(np.asarray(each)) for each in inputs.values())).numpy()
         return logits
+
+
+def _safe_program(path: Path) -> torch.export.ExportedProgram:
+    """Load a program without running what a file of strangers may bring: `torch.export.load` unpickles anything.
+
+    Raises:
+        ModelError: if the file holds objects other than tensors.
+    """
+    records: list[str] = torch._C.PyTorchFileReader(str(path)).get_all_records()
+    constants = [name.rpartition(_CONSTANTS)[2] for name in records if _CONSTANTS in name]
+    strange = [name for name in constants if not name.startswith("tensor_") and not name.endswith("_config.json")]
+    if strange:
+        raise ModelError(f"{path} holds {strange[0][:60]}, an object that would be unpickled; allowed: tensors alone")
+    before = os.environ.get(_WEIGHTS_ONLY)
+    os.environ[_WEIGHTS_ONLY] = "1"  # read by each `torch.load` beneath, whatever it was told
+    try:
+        return torch.export.load(str(path))
+    finally:
+        if before is None:
+            del os.environ[_WEIGHTS_ONLY]
+        else:
+            os.environ[_WEIGHTS_ONLY] = before
 
 
 class OnnxRuntime:

@@ -5,6 +5,7 @@ In Python: Model("FOLDER").predict(["a text", ("one text", "of a pair")])
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,7 @@ def runtime(name: str, path: str, precision: str) -> Any:
         return lambda inputs: session.run(None, inputs)[0][0]
     import torch
 
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # or else loading would unpickle whatever the file brings
     module = torch.export.load(path).module()
     return lambda inputs: module(*map(torch.from_numpy, inputs.values())).detach().numpy()[0]
 

@@ -8,7 +8,11 @@ others for the number. With `ignore_mismatched_sizes=True` it would otherwise st
 
 from __future__ import annotations
 
+import copy
 import json
+import logging
+import pickle  # only for its error: nothing here unpickles
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +27,6 @@ from transformers import (
     AutoConfig,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -37,14 +40,22 @@ from plankwise.core.places import check_files_of
 from plankwise.core.progress import quiet_loading
 from plankwise.encoder.anatomy import KIND, anatomy_of
 from plankwise.encoder.configuration import depth_key
+from plankwise.encoder.foreign import check_foreign, check_stored_types, settle_attention
+from plankwise.encoder.heads import check_classifier, settle_head
 from plankwise.encoder.quantized import quantized_of
 from plankwise.encoder.shapes import KEY, check_shapes, is_plain, new_model
 from plankwise.encoder.stored_reading import stored_reading
 
+logger = logging.getLogger(__name__)
 PROBLEM_TYPES = {"single_label": "single_label_classification", "multi_label": "multi_label_classification"}
 GUARD = "layers of their own sizes: load this folder by plankwise.load"
 WEIGHTS = "model.safetensors"
 _GUARDED = (KIND, "layer_types")  # the second is checked against the depth, by tokenizers' loading too
+_COUNTED = ("position_ids", "token_type_ids", "inv_freq")  # buffers that older versions saved
+_UNSAFE = (
+    "a pickle that torch's weights-only reader refuses: it is damaged, or runs code when it is loaded; "
+    "allowed: model.safetensors, or a .bin file of tensors alone"
+)
 _FAULTS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError)
 
 
@@ -61,9 +72,11 @@ def load_config(source: str) -> PreTrainedConfig:
     try:
         check_files_of(Path(place))
         stored, _ = PreTrainedConfig.get_config_dict(place)
-        config = _unguarded(stored) if stored.get(KEY) else AutoConfig.from_pretrained(place)
+        check_foreign(stored, place)
+        config = _unguarded(stored) if stored.get(KEY) else AutoConfig.from_pretrained(place, trust_remote_code=False)
     except (*_FAULTS, TypeError, AttributeError) as error:
-        raise ModelError(f"cannot read a model configuration from {source}: {_first_line(error)}") from None
+        raise ModelError(f"cannot read a model configuration from {source}: {first_line(error)}") from None
+    settle_attention(config, source)
     anatomy_of(config)
     check_shapes(config)
     quantized_of(config)  # it raises where it cannot be read, as does the next
@@ -85,24 +98,27 @@ def load(source: str | Path) -> PreTrainedModel:
     kind = getattr(transformers, str(named[0]), None) if named else None
     if not isinstance(kind, type) or getattr(kind, "config_class", None) is not type(config):
         raise ModelError(f"the configuration of {source} does not name the class of its model under architectures")
-    return _load(kind, str(source), config, head_is_new=False).eval()
+    return _load(kind, str(source), config, head_is_new=False)[0].eval()
 
 
 def load_classifier(source: str, labels: Sequence[str], kind: str = "single_label") -> PreTrainedModel:
     """Load an encoder in fp32 with a classification head for `labels`.
 
-    A head of another size is replaced by a random one, drawn from the current torch seed. A missing encoder weight is
-    an error, never a random start.
+    A head that was trained for the same labels is kept, its labels matched by name; any other is replaced by a random
+    one, drawn from the current torch seed, and that is said. A missing encoder weight is an error, never random.
 
     Raises:
         ModelError: if the checkpoint is unreadable, incomplete or of an unsupported architecture.
     """
-    config = load_config(source)
+    stored = load_config(source)
+    config = copy.deepcopy(stored)
     config.num_labels = len(labels)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: index for index, label in enumerate(labels)}
     config.problem_type = PROBLEM_TYPES[kind]
-    return _load(AutoModelForSequenceClassification, source, config, ignore_mismatched_sizes=True)
+    model, lost = _load(AutoModelForSequenceClassification, source, config, ignore_mismatched_sizes=True)
+    settle_head(model, stored, source, lost)
+    return model
 
 
 def load_masked_lm(source: str, head_is_new: bool = True) -> PreTrainedModel:
@@ -110,29 +126,18 @@ def load_masked_lm(source: str, head_is_new: bool = True) -> PreTrainedModel:
 
     A checkpoint without that head gets a random one if `head_is_new` allows it.
     """
-    return _load(AutoModelForMaskedLM, source, load_config(source), head_is_new=head_is_new)
+    return _load(AutoModelForMaskedLM, source, load_config(source), head_is_new=head_is_new)[0]
 
 
 def load_trained(folder: str) -> PreTrainedModel:
-    """Load a fine-tuned classifier exactly as it was saved; nothing may be missing or differ in shape."""
-    model = _load(AutoModelForSequenceClassification, folder, load_config(folder), head_is_new=False)
-    return model.eval()
-
-
-@quiet_loading()
-def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
-    """Load a fast tokenizer.
+    """Load a fine-tuned classifier exactly as it was saved; nothing may be missing or differ in shape.
 
     Raises:
-        ModelError: if there is none.
+        ModelError: if it cannot be loaded so, or does not choose among labels.
     """
-    place = where_to_read(source)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(place)
-    except (*_FAULTS, TypeError, ImportError) as error:
-        raise ModelError(f"cannot read a tokenizer from {source}: {_first_line(error)}") from None
-    assert isinstance(tokenizer, PreTrainedTokenizerBase)
-    return tokenizer
+    config = load_config(folder)
+    check_classifier(config, folder)
+    return _load(AutoModelForSequenceClassification, folder, config, head_is_new=False)[0].eval()
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, folder: Path | str) -> None:
@@ -180,33 +185,58 @@ def _unguarded(stored: dict[str, Any]) -> PreTrainedConfig:
 @quiet_loading()
 def _load(
     factory: Any, source: str, config: PreTrainedConfig, head_is_new: bool = True, **options: Any
-) -> PreTrainedModel:
+) -> tuple[PreTrainedModel, list[str]]:
+    """Load a model; also name its parameters that the source does not have in their size, and that are random now."""
     place = where_to_read(source)
     try:
         if is_plain(config):
-            model, report = factory.from_pretrained(
-                place, config=config, dtype=torch.float32, output_loading_info=True, **options
-            )
+            check_stored_types(place)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Detected pickle protocol")  # it is read, or refused below
+                model, report = factory.from_pretrained(
+                    place, config=config, dtype=torch.float32, output_loading_info=True, **options
+                )
             lost = [*report["missing_keys"], *(each[0] for each in report["mismatched_keys"])]
+            unused = list(report["unexpected_keys"])
         else:
             kind = factory._model_mapping[type(config)] if hasattr(factory, "_model_mapping") else factory
-            model, lost = _load_shaped(kind, place, config)
-    except _FAULTS as error:
-        raise ModelError(f"cannot load the weights of {source}: {_first_line(error)}") from None
+            model, lost, unused = _load_shaped(kind, place, config)
+    except ModelError:
+        raise
+    except pickle.UnpicklingError:
+        raise ModelError(f"the weights of {source} are {_UNSAFE}") from None
+    except Exception as error:  # of a damaged file, the libraries beneath raise nearly every kind
+        raise ModelError(f"cannot load the weights of {source}: {first_line(error)}") from None
     assert isinstance(model, PreTrainedModel)
     prefix = model.base_model_prefix + "."
-    if head_is_new:
-        lost = [name for name in lost if name.startswith(prefix) and ".pooler." not in name]
-    if lost:
-        lost.sort()
-        raise ModelError(f"the weights of {source} lack or misfit {lost[0]} and {len(lost) - 1} more")
-    return model
+    needed = [name for name in lost if not head_is_new or (name.startswith(prefix) and ".pooler." not in name)]
+    if needed:
+        needed.sort()
+        raise ModelError(f"the weights of {source} lack or misfit {needed[0]} and {len(needed) - 1} more")
+    _check_unused(model, unused, source)
+    return model, lost
+
+
+def _check_unused(model: PreTrainedModel, unused: list[str], source: str) -> None:
+    """Refuse weights of layers that the model does not have; say what else of an encoder is not used."""
+    prefix, layers = model.base_model_prefix + ".", anatomy_of(model.config).layers + "."
+    parts = {str(name) for name, _ in model.base_model.named_children()} - {"pooler"}
+    inside = sorted(name.removeprefix(prefix) for name in unused)
+    inside = [each for each in inside if each.partition(".")[0] in parts and not each.endswith(_COUNTED)]
+    over = [each for each in inside if each.startswith(layers)]
+    if over:
+        raise ModelError(
+            f"the weights of {source} hold {over[0]} and {len(over) - 1} more that its configuration has no place for, "
+            f"with {depth_key(model.config)} {model.config.num_hidden_layers}; allowed: weights that all have a place"
+        )
+    if inside:
+        logger.warning("%s: %s and %d more weights of its encoder are not used", source, inside[0], len(inside) - 1)
 
 
 def _load_shaped(
     kind: type[PreTrainedModel], source: str, config: PreTrainedConfig
-) -> tuple[PreTrainedModel, list[str]]:
-    """Rebuild a model with layers of their own sizes and load what fits; also name the weights that were not there."""
+) -> tuple[PreTrainedModel, list[str], list[str]]:
+    """Rebuild a model with layers of their own sizes and load what fits; also name what was missing or not used."""
     model = new_model(kind, config).float()
     own = model.state_dict()
     stored = load_file(str(cached_file(source, WEIGHTS)))
@@ -216,7 +246,8 @@ def _load_shaped(
     fitting = {name: value for name, value in stored.items() if name in own and _fits(value, own[name])}
     model.load_state_dict(fitting, strict=False)
     loaded = {own[name].data_ptr() for name in fitting if own[name].numel()}
-    return model.eval(), [name for name in own if name not in fitting and own[name].data_ptr() not in loaded]
+    lost = [name for name in own if name not in fitting and own[name].data_ptr() not in loaded]
+    return model.eval(), lost, [name for name in stored if name not in own]
 
 
 def _fits(stored: Tensor, own: Tensor) -> bool:
@@ -224,7 +255,10 @@ def _fits(stored: Tensor, own: Tensor) -> bool:
     return stored.shape == own.shape and stored.is_floating_point() == own.is_floating_point()
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Shorten what a library says to one line."""
+    if isinstance(error, KeyError):
+        return f"{error} is missing"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if len(lines) > 1 and lines[0].endswith(":"):
         lines[0] += f" {lines[1]}"

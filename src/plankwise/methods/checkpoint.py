@@ -6,6 +6,7 @@ the comparison that every task-specific method has to bear: a DistilBERT of the 
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Literal
 
 import torch
@@ -14,9 +15,10 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from plankwise.core.errors import MethodError
 from plankwise.core.recipe import settings
 from plankwise.core.runtime import mix_seed
-from plankwise.encoder.checkpoint import load_classifier, load_config, load_tokenizer
+from plankwise.encoder.checkpoint import load_classifier, load_config
 from plankwise.encoder.embeddings import tokens_are_unknown
 from plankwise.encoder.quantized import refuse_quantized
+from plankwise.encoder.tokenizer import fitted, load_tokenizer
 from plankwise.methods.method import Job, train_on_task
 from plankwise.training.fit import Training
 from plankwise.training.teacher import Teacher
@@ -65,5 +67,9 @@ class Checkpoint:
         labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
         torch.manual_seed(mix_seed(job.seed, "checkpoint", "head"))
         other = load_classifier(self.source, labels, job.task.kind).to(model.device)
+        tokenizer = fitted(job.tokenizer, other.config, self.source)
+        if tokenizer is not job.tokenizer:
+            job.deliver_tokenizer(tokenizer)
+            job = dataclasses.replace(job, tokenizer=tokenizer)
         train_on_task(other, job, self.training, "checkpoint", teacher=self.teacher, given=model)
         return other.eval()

@@ -29,10 +29,11 @@ from plankwise.data.corpus import built_once, cache_folder, identity_of
 from plankwise.data.streams import documents_of, find_files, texts_of
 from plankwise.data.task import DEVELOPMENT, TRAIN
 from plankwise.data.trimming import Counts, always_kept, choose_tokens, count_tokens, trim
-from plankwise.encoder.checkpoint import load_tokenizer
+from plankwise.data.unknown import check_unknown
 from plankwise.encoder.embeddings import fixed_rows, keep_tokens, plan_fewer_tokens, tokens_are_unknown, with_tokens
 from plankwise.encoder.low_rank import has_low_rank
 from plankwise.encoder.quantized import refuse_quantized
+from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.methods.method import Job, blocks_for, train_on_task
 from plankwise.training.fit import Training
 from plankwise.training.teacher import Teacher, check_taught
@@ -115,6 +116,8 @@ class TrimmedVocabulary:
         job.note("tokens", {"before": int(model.config.vocab_size), "kept": len(kept)})
         job.note("development_texts_unchanged", _share_unchanged(job, trimmed, kept))
         job.note("seconds", {"counting": time.perf_counter() - begun})
+        some = _texts(job.task.splits[DEVELOPMENT])
+        check_unknown(some, trimmed, "the model with fewer tokens", refuse=False)
         job.deliver_tokenizer(trimmed)
         if self.training is not None:
             after = dataclasses.replace(job, tokenizer=trimmed)

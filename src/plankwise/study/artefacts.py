@@ -18,6 +18,7 @@ from plankwise.data.text_files import TextFormat, read_lines
 from plankwise.deploy.export import check_request, export
 from plankwise.deploy.manifest import Manifest
 from plankwise.encoder.checkpoint import load_config
+from plankwise.encoder.heads import check_classifier, labels_of
 from plankwise.encoder.quantized import is_quantized
 from plankwise.encoder.stored_reading import stored_reading
 from plankwise.study.candidates import AUTO, candidates, export_and_time, held_against
@@ -68,6 +69,7 @@ def export_model(
         check_request(each.runtime, each.precision, out)
     if processor is not None and AUTO not in (to, precision):
         raise ModelError(f"for {processor}: {wanted[0]} is named already; leave out --to or --precision, or --for")
+    check_classifier(load_config(model), model)
     material = _material(model, recipe, texts, encoding)
     compared = material.compared
     if len(wanted) > 1 and processor is None and compared is None:
@@ -134,8 +136,7 @@ def _recipe_of(model: str) -> Path | None:
 
 
 def _check_labels(model: str, task: Task) -> None:
-    config = load_config(model)
-    labels = tuple(str(config.id2label[index]) for index in range(config.num_labels))
+    labels = labels_of(load_config(model))
     if labels != task.labels:
         raise ModelError(f"{model} knows the labels {labels}, the recipe's task has {task.labels}")
 

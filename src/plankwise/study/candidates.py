@@ -18,9 +18,10 @@ from plankwise.core.files import whole_folder
 from plankwise.data.inputs import Text
 from plankwise.deploy.export import PRECISIONS, export, missing_packages
 from plankwise.deploy.manifest import RUNTIMES, Manifest, RuntimeName, Timing, write_manifest
-from plankwise.encoder.checkpoint import load_config, load_tokenizer, load_trained, save
+from plankwise.encoder.checkpoint import load_config, load_trained, save
 from plankwise.encoder.dequantized import dequantized
 from plankwise.encoder.quantized import is_quantized
+from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.study.artefact_timing import time_artefacts
 
 logger = logging.getLogger(__name__)

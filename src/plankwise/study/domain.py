@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import pydantic
 
-from plankwise.core.errors import RecipeError
+from plankwise.core.errors import ModelError, RecipeError
 from plankwise.core.files import write_json, write_text
 from plankwise.core.numbers import Seeds
 from plankwise.core.recipe import Name, read_recipe, settings
@@ -21,16 +21,18 @@ from plankwise.core.runtime import is_main_process
 from plankwise.data.corpus import Corpus
 from plankwise.data.encoding import check_fits
 from plankwise.data.reading import Reading
-from plankwise.data.task import Task
-from plankwise.encoder.checkpoint import load_tokenizer
+from plankwise.data.task import TRAIN, Task
+from plankwise.data.unknown import SAMPLED, check_unknown
 from plankwise.encoder.configuration import usable_positions
 from plankwise.encoder.embeddings import tokens_are_unknown
+from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.methods.checkpoint import Checkpoint
 from plankwise.study.domain_table import markdown, summarize
 from plankwise.study.estimate import rehearse, rehearse_fine_tuning
 from plankwise.study.pipeline import MODEL, Checked, check, run
 from plankwise.study.plan import AnyTask, Evaluation, Model, Objective, Recipe
 from plankwise.study.stages import BASELINE
+from plankwise.study.workload import texts_of_split
 from plankwise.training.fit import Training, check_training
 
 LANGUAGE_MODEL, TABLE = "language-model", "domain.json"
@@ -131,10 +133,13 @@ def _checked_task(path: Path, downstream: Downstream, language_model: Checked) -
         if downstream.max_length > longest:
             raise RecipeError(f"max_length {downstream.max_length} is more than the model's {longest} positions")
         task = downstream.task.load()
-        check_fits(downstream.reading, task, None if source is None else load_tokenizer(source))
+        tokenizer = None if source is None else load_tokenizer(source)
+        check_fits(downstream.reading, task, tokenizer)
+        if tokenizer is not None:
+            check_unknown(texts_of_split(task.splits[TRAIN], SAMPLED), tokenizer, str(source))
         return task
-    except RecipeError as error:
-        raise RecipeError(f"{path}: tasks: {downstream.name}: {error}") from None
+    except (RecipeError, ModelError) as error:
+        raise type(error)(f"{path}: tasks: {downstream.name}: {error}") from None
 
 
 def estimate_domain(plan: Plan) -> list[dict[str, Any]]:

@@ -25,9 +25,9 @@ from plankwise.core.runtime import default_device
 from plankwise.data.encoding import encode, lengths_of
 from plankwise.data.reading import Reading
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
-from plankwise.encoder.checkpoint import load_tokenizer
 from plankwise.encoder.cost import count_parameters
 from plankwise.encoder.shapes import new_model
+from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.methods.method import Job, Method, train_on_task
 from plankwise.study.pipeline import Checked
 from plankwise.training.callbacks import Rehearsal

@@ -13,8 +13,9 @@ from plankwise.core.runtime import default_device
 from plankwise.data.encoding import encode
 from plankwise.data.reading import Reading
 from plankwise.data.task import TEST, TRAIN, Task
-from plankwise.encoder.checkpoint import load_tokenizer, load_trained
+from plankwise.encoder.checkpoint import load_trained
 from plankwise.encoder.quantized import is_quantized
+from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.study.benchmark import Variant, benchmark
 from plankwise.study.compare import Pair, behaviour, chance_corrected, retained_performance, score_interval
 from plankwise.study.deployed_benchmark import deployed_benchmark

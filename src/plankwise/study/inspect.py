@@ -13,10 +13,13 @@ from plankwise.core.runtime import default_device
 from plankwise.data.reading import check_positions, reading_for, warn_if_other
 from plankwise.data.task import TEST
 from plankwise.data.text_files import TextFormat
+from plankwise.data.unknown import SAMPLED, check_unknown
 from plankwise.deploy.deployed import own_reading
-from plankwise.encoder.checkpoint import load_tokenizer, load_trained
+from plankwise.encoder.checkpoint import load_trained
 from plankwise.encoder.configuration import usable_positions
+from plankwise.encoder.heads import labels_of
 from plankwise.encoder.stored_reading import stored_reading
+from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.study.benchmark import THROUGHPUT_TEXTS
 from plankwise.study.compare import score_interval
 from plankwise.study.plan import Recipe
@@ -37,14 +40,16 @@ def evaluate(model: Path, recipe: Recipe, split: str) -> dict[str, Any]:
     if split not in task.splits:
         raise DataError(f"no split '{split}'; {suggest(split, task.splits)}")
     loaded = load_trained(str(model)).to(default_device())
-    labels = tuple(loaded.config.id2label[index] for index in range(loaded.config.num_labels))
+    labels = labels_of(loaded.config)
     if labels != task.labels:
         raise DataError(f"{model} knows the labels {labels}, the task has {task.labels}")
     own = stored_reading(loaded.config)
     reading = reading_for(recipe.model, own)
     warn_if_other(reading, own, str(model))
     check_positions(reading, usable_positions(loaded.config))
-    found = predict(loaded, load_tokenizer(str(model)), task, split, reading)
+    tokenizer = load_tokenizer(str(model))
+    check_unknown(texts_of_split(task.splits[split], SAMPLED), tokenizer, str(model))
+    found = predict(loaded, tokenizer, task, split, reading)
     log_texts_read(split, found.read)
     resamples = recipe.evaluation.bootstrap
     scores = {name: score_interval([found.labels], [found.logits], name, resamples) for name in task.metrics}

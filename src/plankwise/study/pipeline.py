@@ -14,25 +14,28 @@ from plankwise.core.errors import MethodError, ModelError, OutputError, RecipeEr
 from plankwise.core.recipe import to_plain
 from plankwise.core.records import Record
 from plankwise.core.runtime import environment, is_main_process, wait_for_everyone
-from plankwise.data.blocks import ids_of
 from plankwise.data.corpus import Corpus
 from plankwise.data.encoding import check_fits
 from plankwise.data.reading import KEYS, reading_for, warn_if_other
-from plankwise.data.task import Task
-from plankwise.encoder.checkpoint import load_config, load_tokenizer
+from plankwise.data.task import TRAIN, Task
+from plankwise.data.unknown import SAMPLED, check_unknown
+from plankwise.encoder.checkpoint import load_config
 from plankwise.encoder.configuration import usable_positions
+from plankwise.encoder.heads import check_classifier
 from plankwise.encoder.quantized import LAST, is_quantized
 from plankwise.encoder.stored_reading import stored_reading
+from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.methods.vocabulary import TrimmedVocabulary
 from plankwise.study.final import PREDICTIONS, measure_final
 from plankwise.study.plan import Recipe
 from plankwise.study.report import write_report
 from plankwise.study.run_folder import RunFolder
 from plankwise.study.stages import BASELINE, Stages
+from plankwise.study.workload import texts_of_split
 from plankwise.training.fit import check_training
 from plankwise.training.scratch import scratch_config
 from plankwise.training.teacher import Teacher
-from plankwise.training.teacher_model import check_teacher
+from plankwise.training.teacher_model import OF_THE_RUN, check_teacher
 
 logger = logging.getLogger(__name__)
 MODEL = "model"
@@ -73,7 +76,7 @@ def check(recipe: Recipe, task: Task | None = None) -> Checked:
         raise ModelError(f"model.max_length {recipe.model.max_length} is more than the model's {longest} positions")
     tokenizer = None if source is None else load_tokenizer(source)
     if tokenizer is not None:
-        _check_tokenizer(recipe, tokenizer, config)
+        _check_tokenizer(recipe, tokenizer)
     if recipe.baseline is not None:
         check_training(recipe.baseline)
     configs = [config]
@@ -89,6 +92,7 @@ def check(recipe: Recipe, task: Task | None = None) -> Checked:
             raise type(error)(f"steps.{number} ({step.method}): {error}") from None
     task = task or recipe.task.load()
     check_fits(recipe.model.reading, task, tokenizer)
+    _check_texts(recipe, task)
     if task.access == "credentialed" and scratch is not None:
         logger.warning("the new tokenizer will hold words of the credentialed text, in every model folder of the run")
     if task.access == "credentialed" and any(isinstance(step, TrimmedVocabulary) for step in recipe.steps):
@@ -107,14 +111,23 @@ def _with_own_reading(recipe: Recipe, config: PreTrainedConfig) -> Recipe:
     return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, **keys))
 
 
-def _check_tokenizer(recipe: Recipe, tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> None:
-    source = recipe.model.source
-    wanted = ("mask_token_id", "cls_token_id", "sep_token_id") if isinstance(recipe.task, Corpus) else ()
+def _check_tokenizer(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
+    source, corpus = recipe.model.source, isinstance(recipe.task, Corpus)
+    wanted = ("mask_token_id", "cls_token_id", "sep_token_id") if corpus else ("pad_token_id",)
     for name in wanted:
         if getattr(tokenizer, name) is None:
-            raise ModelError(f"the tokenizer of {source} has no {name.removesuffix('_id')}; a masked LM needs one")
-    if ids_of(tokenizer) > config.vocab_size:
-        raise ModelError(f"the tokenizer of {source} has {ids_of(tokenizer)} ids, its model {config.vocab_size}")
+            needs = "a masked LM needs one" if corpus else "texts of different lengths cannot share a batch"
+            raise ModelError(f"the tokenizer of {source} has no {name.removesuffix('_id')}; {needs}")
+
+
+def _check_texts(recipe: Recipe, task: Task) -> None:
+    """Look whether the model's tokenizer, and that of each teacher of its own, knows the task's texts."""
+    teachers = [getattr(step, "teacher", None) for step in recipe.steps]
+    others = [each.source for each in teachers if each is not None and each.source not in OF_THE_RUN]
+    for source in others if task.kind != "masked_lm" else ():
+        check_classifier(load_config(source), source)
+    for source in dict.fromkeys([*([] if recipe.model.source is None else [recipe.model.source]), *others]):
+        check_unknown(texts_of_split(task.splits[TRAIN], SAMPLED), load_tokenizer(source), source)
 
 
 def run(

@@ -19,6 +19,7 @@ from plankwise.core.runtime import environment, fixed_threads
 from plankwise.core.timing import FEWEST_ROUNDS
 from plankwise.data.inputs import Text
 from plankwise.data.reading import Reading, check_positions, warn_if_other
+from plankwise.data.unknown import check_unknown
 from plankwise.deploy.batches import TOKENS_PER_BATCH
 from plankwise.deploy.deployed import Deployed, open_model
 from plankwise.deploy.runtimes import Mode
@@ -142,6 +143,7 @@ def _thinned(opened: Opened, terms: Terms) -> tuple[Terms, list[str]]:
 
 
 def _work(subject: Subject, deployed: Deployed, terms: Terms) -> Workload:
+    check_unknown(terms.texts, deployed.tokenizer, subject.folder)
     manifest = deployed.manifest.model_copy(update={"reading": terms.reading})
     return workload(manifest, deployed.tokenizer, terms.texts, None if subject.naive else terms.budget)
 

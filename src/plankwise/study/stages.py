@@ -16,12 +16,15 @@ from plankwise.core.records import Cost, Entry, TextsRead
 from plankwise.core.runtime import default_device, mix_seed
 from plankwise.data.corpus import cache_folder
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
-from plankwise.encoder.checkpoint import load_classifier, load_masked_lm, load_tokenizer, load_trained
+from plankwise.data.unknown import SAMPLED, check_unknown
+from plankwise.encoder.checkpoint import load_classifier, load_masked_lm, load_trained
 from plankwise.encoder.cost import count_bytes, count_nonzero
 from plankwise.encoder.stored_reading import store_reading
+from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.methods.method import TEXTS_READ, Job, Method, blocks_for, train_on_task
 from plankwise.study.plan import Recipe
 from plankwise.study.run_folder import Made, RunFolder, read_entry
+from plankwise.study.workload import texts_of_split
 from plankwise.training.evaluate import log_texts_read, predict
 from plankwise.training.losses import Loss, balanced_weights, masked_lm_loss, task_loss
 from plankwise.training.masking import score_masked_lm
@@ -98,6 +101,7 @@ class Stages:
             masking, seed = self._recipe.masking, self._seed(PRETRAINED)
 
             def look_at(tokenizer: PreTrainedTokenizerBase) -> None:
+                check_unknown(texts_of_split(texts, SAMPLED), tokenizer, "the model")
                 if corpus:
                     blocks_for(self._job(work, PRETRAINED, tokenizer)[0], DEVELOPMENT)  # it may not fill one block
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+import pickle  # only for its error: nothing here unpickles
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from transformers import PreTrainedModel, PrinterCallback, TrainingArguments
 
-from plankwise.core.errors import RecipeError
+from plankwise.core.errors import CheckpointError, RecipeError
 from plankwise.core.numbers import BatchSize, Bounds, Count, LearningRate, LessThanAll, Passes
 from plankwise.core.packages import require
 from plankwise.core.recipe import settings, to_plain
@@ -147,6 +148,11 @@ def fit(
         return _summary(trainer, total)
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{checkpoint} holds a pickle that torch's weights-only reader refuses; "
+            "delete it to resume from an earlier one"
+        ) from None
     finally:
         bar.close()
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)

@@ -18,9 +18,9 @@ from plankwise.core.runtime import mix_seed
 from plankwise.data.blocks import blocks_of
 from plankwise.data.corpus import built_once
 from plankwise.data.vocabulary import train_tokenizer
-from plankwise.encoder.checkpoint import load_tokenizer
 from plankwise.encoder.shapes import new_model
 from plankwise.encoder.surgery import grow
+from plankwise.encoder.tokenizer import read_tokenizer
 from plankwise.training.callbacks import Rehearsal
 from plankwise.training.fast_start import give_fast_start
 from plankwise.training.fit import Fitted, Training, fit, planned_steps
@@ -127,7 +127,7 @@ def _tokenizer(scratch: Scratch, texts: Dataset, folder: Path) -> PreTrainedToke
     built_once(
         folder, lambda target: train_tokenizer(texts, scratch.vocabulary, scratch.positions).save_pretrained(target)
     )
-    return load_tokenizer(str(folder))
+    return read_tokenizer(folder)
 
 
 def _sample(blocks: Dataset, block: int) -> Array:

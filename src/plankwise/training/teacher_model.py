@@ -10,8 +10,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plankwise.core.errors import MethodError
 from plankwise.data.task import Kind
-from plankwise.encoder.checkpoint import load_config, load_masked_lm, load_tokenizer, load_trained
+from plankwise.encoder.checkpoint import load_config, load_masked_lm, load_trained
 from plankwise.encoder.surgery import frozen_twin
+from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.training.teacher import Teacher, check_layers
 
 OF_THE_RUN = ("baseline", "input")
@@ -59,8 +60,9 @@ def find_expert(
         ModelError: if the folder cannot be read.
     """
     model, own, name = _load(teacher, tokenizer, kind, given, baseline)
-    alike = own.get_vocab() == tokenizer.get_vocab() and model.config.vocab_size == student.config.vocab_size
-    if own is tokenizer and not alike:  # how it reads is not known
+    same = own.get_vocab() == tokenizer.get_vocab() and model.config.vocab_size == student.config.vocab_size
+    alike = same and set(tokenizer.model_input_names) <= set(own.model_input_names)
+    if name == "input" and not alike:  # how it reads is not known
         raise MethodError(f"teacher {name}: its vocabulary is not the student's; allowed: baseline, or a folder")
     if kind != "masked_lm" and model.config.id2label != student.config.id2label:
         raise MethodError(

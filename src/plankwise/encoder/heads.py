@@ -1,0 +1,97 @@
+"""Classification heads of checkpoints: which are classifiers at all, and what of a fine-tuned head a task can use."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from plankwise.core.errors import ModelError
+
+logger = logging.getLogger(__name__)
+_CLASSIFIER = "ForSequenceClassification"
+_MULTI = "multi_label_classification"
+_SHOWN = 80  # characters of a list of labels
+
+
+def labels_of(config: PreTrainedConfig) -> tuple[str, ...]:
+    """List the labels of a classifier in the order of its logits."""
+    return tuple(str(config.id2label.get(index, f"LABEL_{index}")) for index in range(config.num_labels))
+
+
+def check_classifier(config: PreTrainedConfig, source: str) -> None:
+    """Refuse a model that does not choose among labels: one with another head, or with a single number for an answer.
+
+    Raises:
+        ModelError: saying what it is.
+    """
+    named = _architecture(config)
+    if named is not None and not named.endswith(_CLASSIFIER):
+        raise ModelError(f"{source} is a {named}, not a classifier of texts; fine-tune it first, by plankwise run")
+    if config.problem_type == "regression" or (config.num_labels < 2 and config.problem_type != _MULTI):
+        answer = "one number" if config.num_labels == 1 else f"{config.num_labels} numbers"
+        raise ModelError(
+            f"{source} answers with {answer}, as rerankers and regressors do, not with labels; "
+            "allowed: classifiers of two labels or more, or of problem_type 'multi_label_classification'"
+        )
+    twice = next((label for label, count in Counter(labels_of(config)).items() if count > 1), None)
+    if twice is not None:
+        raise ModelError(f"{source} names two of its labels '{twice[:_SHOWN]}'; allowed: a name of its own for each")
+
+
+def settle_head(model: PreTrainedModel, stored: PreTrainedConfig, source: str, lost: Sequence[str]) -> None:
+    """Match a loaded head with the labels of the model, by name, in place; start it again where they are others.
+
+    Args:
+        model: loaded from `source`, with the labels of the task in its configuration.
+        stored: the configuration that the source has itself.
+        source: to name in messages.
+        lost: parameters that the source did not have in this size; these are random already.
+    """
+    name, layer = _last_layer(model)
+    wanted, known, named = labels_of(model.config), labels_of(stored), _architecture(stored)
+    chooses = named is None or named.endswith(_CLASSIFIER)
+    if f"{name}.weight" in lost:
+        if named is not None and chooses:
+            logger.warning("%s: its head for %s is not used; the task has %d", source, _told(known), len(wanted))
+        return
+    if chooses and sorted(known) == sorted(wanted) and len(set(known)) == len(known):
+        order = [known.index(label) for label in wanted]
+        if order != sorted(order):
+            logger.warning("%s: its head is kept; its labels were put into the task's order", source)
+            _permute(layer, order)
+        return
+    if chooses:
+        logger.warning("%s: its head for %s is not used; the task's labels are others", source, _told(known))
+    else:
+        logger.warning("%s: its head, of a %s, is not used", source, named)
+    fresh = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
+    model._init_weights(fresh)
+    layer.load_state_dict(fresh.state_dict())
+
+
+def _architecture(config: PreTrainedConfig) -> str | None:
+    named = config.architectures
+    return str(named[0]) if isinstance(named, list) and named else None
+
+
+def _last_layer(model: PreTrainedModel) -> tuple[str, nn.Linear]:
+    """Find the layer that has an output for each label, behind everything else."""
+    inside = set(model.base_model.modules())
+    outside = [(str(name), each) for name, each in model.named_modules() if each not in inside]
+    return [(name, each) for name, each in outside if isinstance(each, nn.Linear)][-1]
+
+
+@torch.no_grad()
+def _permute(layer: nn.Linear, order: list[int]) -> None:
+    layer.weight.copy_(layer.weight[order].clone())
+    if layer.bias is not None:
+        layer.bias.copy_(layer.bias[order].clone())
+
+
+def _told(labels: Sequence[str]) -> str:
+    return f"{len(labels)} label{'s' if len(labels) != 1 else ''} ({', '.join(labels)[:_SHOWN]})"
