@@ -54,7 +54,10 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder of the artefact; new, or empty.")],
     to: Annotated[str, typer.Option(help="openvino, onnx or torch.")] = "openvino",
     precision: Annotated[
-        str, typer.Option(help="fp32, bf16, fp16, int8, int8-weights or int4-weights, as far as the runtime goes.")
+        str,
+        typer.Option(
+            help="fp32, bf16, fp16, int8, int8-dynamic, int8-weights, int4-weights; as far as the runtime goes."
+        ),
     ] = "int8",
     recipe: Annotated[
         Path | None, typer.Option(help="Its task gives texts to calibrate and compare on; a run's own by default.")
@@ -64,13 +67,28 @@ def export(
     tolerance: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Largest change of a probability; by precision otherwise.")
     ] = None,
+    portable: Annotated[
+        bool | None,
+        typer.Option(
+            "--portable/--no-portable",
+            help="int8: weights in 7 bits, exact on every processor; or 8, for VNNI.  [default: portable]",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a folder that predicts without torch and plankwise, proven against the model it was made of."""
     from plankwise.study.artefacts import export_model
 
     manifest = export_model(
-        model, out, to, precision, recipe=recipe, texts=texts, max_length=max_length, tolerance=tolerance
+        model,
+        out,
+        to,
+        precision,
+        recipe=recipe,
+        texts=texts,
+        max_length=max_length,
+        tolerance=tolerance,
+        portable=portable,
     )
     parity = manifest.parity
     assert parity is not None
@@ -78,5 +96,7 @@ def export(
         f"{out}: {manifest.runtime} {manifest.precision}, {sum(each.stat().st_size for each in out.iterdir()):,} bytes",
         f"against torch on {parity.texts} inputs ({parity.source}): largest change of a probability "
         f"{parity.probability_change:.4f}, allowed {parity.tolerance}; same labels {parity.agreement:.2%}",
+        f"the same text in a batch and alone: {parity.neighbour_change:.4f}",
+        *manifest.caveats,
     ]
     print_document(manifest.model_dump(mode="json"), as_json, lines)

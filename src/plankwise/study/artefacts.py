@@ -33,6 +33,7 @@ def export_model(
     texts: Path | None = None,
     max_length: int | None = None,
     tolerance: float | None = None,
+    portable: bool | None = None,
 ) -> Manifest:
     """Export a fine-tuned model as its recipe reads texts; int8 is calibrated on train, parity measured on development.
 
@@ -45,6 +46,7 @@ def export_model(
         texts: a text file with a text a line, where there is no recipe.
         max_length: tokens of an input, where that alone is to differ from the recipe.
         tolerance: largest change of a probability that is handed out.
+        portable: whether int8 weights get 7 bits; as a model that is quantized already has it, and otherwise they do.
 
     Raises:
         PlankwiseError: of the kind that fits; nothing is written then.
@@ -69,6 +71,7 @@ def export_model(
         calibration=material.calibration,
         texts=material.compared,
         tolerance=tolerance,
+        portable=portable,
     )
 
 
