@@ -41,7 +41,8 @@ def to_openvino(
         model: a classifier in fp32, with plankwise's quantizers or without.
         inputs: names of its inputs.
         folder: exists.
-        precision: fp32; bf16 or fp16 (weights in fp16); int8; int8-weights or int4-weights (activations stay fp32).
+        precision: fp32; bf16 or fp16 (weights in fp16); int8; int8-weights or int4-weights (with VNNI, OpenVINO rounds
+            activations too, 32 of a token at a time; elsewhere they stay fp32).
         calibration: batches of inputs, for int8 of a model that is not quantized yet; none for one that is.
         portable: whether NNCF's weights get 7 bits.
     """
