@@ -128,7 +128,13 @@ def measure(work: Path, texts: list[str], calibration: list[str], only: list[str
     tokenizer, old, variants = load_tokenizer(str(work / "fp32")), None, dict[str, Any]()
     for name, (model, runtime, precision, portable) in [("torch", (work / "fp32", "", "", None)), *whole.items()]:
         place = work / f"artefact {name}" if runtime else model
-        how = {"reading": READING, "calibration": chosen, "texts": chosen[:8], "tolerance": 1.0, "portable": portable}
+        how: dict[str, Any] = {
+            "reading": READING,
+            "calibration": chosen,
+            "texts": chosen[:8],
+            "tolerance": 1.0,
+            "portable": portable,
+        }
         if not place.exists():
             export(model, place, to=runtime, precision=precision, **how)
         predictor = Predictor(place, max_length=128, threads=2)

@@ -33,7 +33,7 @@ from plankwise.deploy.manifest import (
 )
 from plankwise.deploy.onnx_export import to_onnx
 from plankwise.deploy.openvino_export import to_openvino
-from plankwise.deploy.parity import TOKENS_PER_BATCH, TOLERANCES, check_of, measure, random_inputs
+from plankwise.deploy.parity import OWN_NUMBERS, TOKENS_PER_BATCH, TOLERANCES, check_of, measure, random_inputs
 from plankwise.deploy.runtimes import Inputs
 from plankwise.deploy.torch_export import to_torch
 from plankwise.encoder.checkpoint import load_tokenizer, load_trained
@@ -81,7 +81,8 @@ def export(
         reading: how much of a text the model sees; as many tokens as it has positions by default, up to 512.
         calibration: training texts, or pairs.
         texts: to compare the artefact with torch on; random token ids otherwise.
-        tolerance: largest change of a probability that is handed out; by `TOLERANCES` otherwise.
+        tolerance: largest change of a probability that is handed out; by `TOLERANCES` otherwise, or `OWN_NUMBERS` for
+            a model that is quantized already, whose numbers the artefact has to repeat.
         portable: whether int8 weights get 7 bits, so that sums saturate on no processor: the default for a model in
             fp32. One that plankwise quantized is what it is.
 
@@ -205,7 +206,8 @@ def _proven(
     vocabulary, longest = int(model.config.vocab_size), manifest.reading.max_length
     batches = _batches(texts or (), tokenizer, manifest, TOKENS_PER_BATCH)
     drawn = [random_inputs(manifest, vocabulary, min(size, longest)) for size in (3, 12, 48)]
-    allowed = TOLERANCES[manifest.precision] if tolerance is None else tolerance
+    usual = TOLERANCES[manifest.precision] if quantized_of(model.config) is None else OWN_NUMBERS
+    allowed = usual if tolerance is None else tolerance
     source = "the given texts" if batches else "random token ids"
     parity = measure(model, runtime, batches or drawn, manifest, source, allowed)
     check = check_of(runtime, random_inputs(manifest, vocabulary, min(12, longest)))

@@ -25,6 +25,9 @@ TOLERANCES = {
     "int8-weights": 0.25,
     "int4-weights": 0.5,
 }
+OWN_NUMBERS = (
+    0.05  # of a model that is quantized already: a number on the edge between two steps may fall to either side
+)
 ALONE_TEXTS = 16  # are run once more without their batch
 
 
