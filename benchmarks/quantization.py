@@ -52,7 +52,7 @@ MARGIN, CALIBRATED, RESAMPLES, QAT_RATE = 0.002, 300, 4000, 5e-5
 BASELINE, SMALLER = "12 layers", "6 layers, pruned 2×"
 PLAIN = {  # what an export makes of a model in fp32
     "bf16": ("openvino", "bf16"),
-    "dynamic int8": ("onnx", "int8"),
+    "dynamic int8": ("onnx", "int8-dynamic"),
     "static int8, NNCF": ("openvino", "int8"),
     "int8 weights": ("openvino", "int8-weights"),
     "int4 weights": ("openvino", "int4-weights"),

@@ -54,7 +54,7 @@ RUNTIMES = {
     "onnxruntime-fp32": ("onnx", "fp32"),
     "openvino-fp32": ("openvino", "fp32"),
     "openvino-bf16": ("openvino", "bf16"),
-    "onnxruntime-int8": ("onnx", "int8"),
+    "onnxruntime-int8": ("onnx", "int8-dynamic"),
     "openvino-int8": ("openvino", "int8"),
 }
 REFERENCES = {"bert12.eager": "over_eager", "bert12.onnxruntime-fp32": "over_onnxruntime_fp32"}

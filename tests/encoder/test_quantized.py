@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -30,7 +31,9 @@ from plankwise.encoder.quantized import (
     projections_of,
     quantized_modules,
     quantized_of,
+    rounded_rows,
     row_scales,
+    weight_limit,
     with_quantized,
 )
 from plankwise.encoder.shapes import is_plain, new_model, prune
@@ -43,8 +46,8 @@ def logits(model: nn.Module) -> torch.Tensor:
         return model(**tiny.batch()).logits
 
 
-def observed(model: PreTrainedModel) -> FakeQuantized:
-    rounding = FakeQuantized(model)
+def observed(model: PreTrainedModel, portable: bool = True) -> FakeQuantized:
+    rounding = FakeQuantized(model, portable)
     with torch.no_grad(), rounding.observing():
         for seed in range(3):
             rounding.network(**tiny.batch(seed=seed))
@@ -52,8 +55,8 @@ def observed(model: PreTrainedModel) -> FakeQuantized:
     return rounding
 
 
-def quantized(model: PreTrainedModel) -> PreTrainedModel:
-    return observed(model).finished().eval()
+def quantized(model: PreTrainedModel, portable: bool = True) -> PreTrainedModel:
+    return observed(model, portable).finished().eval()
 
 
 def pruned(kind: str) -> PreTrainedModel:
@@ -100,21 +103,42 @@ def test_a_range_gives_step_and_zero_point(lowest: float, highest: float, scale:
     assert input_range(lowest, highest) == (pytest.approx(scale), zero)
 
 
-@each_architecture
-def test_weights_are_off_by_half_a_step_at_most_and_rows_use_all_steps(kind: str) -> None:
+def saturated(inputs: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Sum products as processors without VNNI do: in pairs of neighbours, which saturate in 16 bits, then in 32."""
+    products = inputs * weights
+    pairs = products[..., ::2] + products[..., 1::2]
+    return pairs.clip(-(2**15), 2**15 - 1).sum(axis=-1)
+
+
+@pytest.mark.parametrize("portable", [True, False])
+def test_sums_of_portable_weights_saturate_nowhere(portable: bool) -> None:
+    rounding = FakeQuantizedLinear(nn.Linear(64, 8), weight_limit(portable))
+    with torch.no_grad():
+        rounding.weight[:4] = torch.tensor([1.0, -1.0, 1.0, -1.0])[:, None]  # all as large as they get
+    weights = rounded_rows(rounding.weight, row_scales(rounding.weight, rounding.limit)).numpy().astype(np.int64)
+    draw = np.random.default_rng(0)
+    for inputs in (np.full((1, 1, 64), 255), draw.integers(0, 256, (50, 1, 64))):
+        found = saturated(inputs, weights[None])
+        assert (found == (inputs * weights[None]).sum(axis=-1)).all() == portable
+
+
+@pytest.mark.parametrize(("kind", "portable"), [*((kind, True) for kind in tiny.ARCHITECTURES), ("bert", False)])
+def test_weights_are_off_by_half_a_step_at_most_and_rows_use_all_steps(kind: str, portable: bool) -> None:
     model = tiny.model(kind, layers=2)
-    made = quantized(model)
+    made = quantized(model, portable)
+    assert quantized_of(made.config) == Quantized(portable=portable)
     modules = quantized_modules(made)
     assert len(modules) == len(projections_of(model)) + 1
     assert not projections_of(made)
     for name, module in modules.items():
         whole = model.get_submodule(name).weight.detach()
         assert module.weight.dtype == torch.int8
-        assert (module.weight.abs().amax(dim=1) == 127).all()
+        limit = 63 if portable and isinstance(module, QuantizedLinear) else 127
+        assert (module.weight.abs().amax(dim=1) == limit).all()
         error = (module.weight.double() * module.scale[:, None].double() - whole.double()).abs()
         assert (error <= module.scale[:, None].double() * 0.5001).all()
         assert error.max() > 0
-        assert torch.equal(module.scale, whole.abs().amax(dim=1) / 127)
+        assert torch.equal(module.scale, whole.abs().amax(dim=1) / limit)
 
 
 def test_rows_of_zeros_stay_zeros() -> None:
@@ -221,6 +245,18 @@ def test_parts_stay_in_fp32_and_are_rebuilt_so(tmp_path: Path) -> None:
     assert tuple(projections_of(again)) == kept
     assert isinstance(again.get_input_embeddings(), nn.Embedding)
     assert torch.equal(projections_of(again)["3.output.dense"].weight, projections_of(tiny.model())[kept[-1]].weight)
+
+
+def test_a_model_of_before_there_was_a_choice_is_in_full_range(tmp_path: Path) -> None:
+    made = quantized(tiny.model(), portable=False)
+    plankwise.save(made, tiny.tokenizer(), tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    config = json.loads(path.read_text())
+    assert config["plankwise"]["quantized"].pop("portable") is False
+    path.write_text(json.dumps(config))
+    again = plankwise.load(tmp_path / "model")
+    assert quantized_of(again.config) == Quantized(portable=False)
+    assert torch.equal(logits(again), logits(made))
 
 
 @each_architecture
@@ -343,6 +379,8 @@ def test_a_model_of_large_matrices_takes_up_a_quarter(tmp_path: Path) -> None:
         ({"kept": []}, "needs kept, a list of names, and embeddings"),
         ({"kept": [3], "embeddings": True}, "needs kept, a list of names, and embeddings"),
         ({"kept": [], "embeddings": "yes"}, "needs kept, a list of names, and embeddings"),
+        ({"kept": [], "embeddings": True, "portable": 1}, "needs kept, a list of names, and embeddings and portable"),
+        ({"kept": [], "embeddings": True, "bits": 7}, "needs kept, a list of names, and embeddings and portable"),
         ({"kept": ["9.output.dense"], "embeddings": True}, "the model has no '9.output.dense'"),
         ({"kept": ["0.output.dense"], "embeddings": True}, "lack or misfit bert.encoder.layer.0.output.dense.weight"),
         ({"kept": [], "embeddings": False}, "lack or misfit bert.embeddings.word_embeddings.weight"),

@@ -22,7 +22,13 @@ from plankwise.data.reading import Reading, Windows
 from plankwise.data.task import Task, build_task
 from plankwise.encoder.fake_quantized import EMBEDDINGS, FakeQuantized
 from plankwise.encoder.low_rank import Ranks, with_ranks
-from plankwise.encoder.quantized import is_quantized, projections_of, quantized_modules, quantized_of
+from plankwise.encoder.quantized import (
+    QuantizedLinear,
+    is_quantized,
+    projections_of,
+    quantized_modules,
+    quantized_of,
+)
 from plankwise.encoder.shapes import is_plain, new_model
 from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.methods import mixed_precision, quantization
@@ -61,6 +67,10 @@ def logits(model: PreTrainedModel) -> torch.Tensor:
         return model(**tiny.batch()).logits
 
 
+def quantized_linears(model: PreTrainedModel) -> list[QuantizedLinear]:
+    return [module for module in model.modules() if isinstance(module, QuantizedLinear)]
+
+
 def score(model: PreTrainedModel, work: Job) -> float:
     return predict(model, work.tokenizer, work.task, "development", work.reading).scores(("macro_f1",))["macro_f1"]
 
@@ -91,8 +101,8 @@ class Spy(FakeQuantized):
 
     last: FakeQuantized
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        super().__init__(model)
+    def __init__(self, model: PreTrainedModel, portable: bool) -> None:
+        super().__init__(model, portable)
         Spy.last = self
 
 
@@ -283,6 +293,25 @@ def test_sensitivities_equal_the_divergence_by_hand(kind: Any, tmp_path: Path) -
                 p, q = (np.exp(each) / np.exp(each).sum() for each in (before, after))
                 divergences.append(np.sum(p * np.log(p / q)))
         assert found[group] == pytest.approx(np.mean(divergences), rel=0.05, abs=1e-12)
+
+
+def test_full_range_is_an_option_and_warns_where_sums_saturate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, found = tiny.model(layers=1), dict[tuple[bool, bool], str]()
+    for saturates in (True, False):
+        monkeypatch.setattr(quantization, "saturates", lambda answer=saturates: answer)
+        for portable in (True, False):
+            caplog.clear()
+            made = Quantization(examples=16, portable=portable).compress(model, job(tmp_path))
+            stored = quantized_of(made.config)
+            assert stored is not None
+            assert stored.portable == portable
+            largest = max(int(module.weight.abs().max()) for module in quantized_linears(made))
+            assert largest == (63 if portable else 127)
+            found[saturates, portable] = caplog.text
+    assert "has none of avx512_vnni" in found.pop((True, False))
+    assert not any(found.values())
 
 
 def test_ranges_come_from_texts_of_train_alone(tmp_path: Path) -> None:

@@ -146,7 +146,6 @@ class TestCeiling:
     def test_what_the_processor_only_emulates_is_not_measured(self, monkeypatch, caplog):
         caplog.set_level("INFO")
         asked = []
-        monkeypatch.setattr("plankwise.study.ceiling.cpu_flags", lambda: ["avx2"])
         monkeypatch.setattr("plankwise.core.runtime.cpu_flags", lambda: ["avx2"])
         monkeypatch.setattr("plankwise.study.ceiling._best", lambda name: asked.append(name) or 145.0)
         assert gemm_ceilings(1) == {"fp32": 145.0, "bf16": None, "int8": None}

@@ -65,7 +65,8 @@ def export(
     precision: Annotated[
         str,
         typer.Option(
-            help="fp32, bf16, fp16, int8, int8-weights or int4-weights, as far as the runtime goes; auto: int8 or fp32."
+            help="fp32, bf16, fp16, int8, int8-dynamic, int8-weights or int4-weights, as far as the runtime goes; "
+            "auto: int8 or fp32."
         ),
     ] = "auto",
     processor: Annotated[
@@ -82,6 +83,13 @@ def export(
     ] = None,
     tolerance: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Largest change of a probability; by precision otherwise.")
+    ] = None,
+    portable: Annotated[
+        bool | None,
+        typer.Option(
+            "--portable/--no-portable",
+            help="int8: weights in 7 bits, exact on every processor; or 8, for VNNI.  [default: portable]",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -103,6 +111,7 @@ def export(
         tolerance=tolerance,
         processor=processor,
         timed=timing,
+        portable=portable,
     )
     parity = manifest.parity
     assert parity is not None
@@ -111,6 +120,8 @@ def export(
         f"against torch on {parity.texts} inputs ({parity.source}): largest change of a probability "
         f"{parity.probability_change:.4f}, allowed {parity.tolerance}; same labels {parity.agreement:.2%}",
         *timing_lines(manifest),
+        f"the same text in a batch and alone: {parity.neighbour_change:.4f}",
+        *manifest.caveats,
     ]
     print_document(manifest.model_dump(mode="json"), as_json, lines)
 

@@ -18,6 +18,7 @@ from accelerate.utils import gather_object
 from plankwise.core.errors import PlankwiseError, TrainingError
 
 CPU_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimddp", "bf16")
+INT8_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp")  # each adds products of 8-bit numbers in 32 bits
 LIBRARIES = ("plankwise", "torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy", "scikit-learn")
 
 
@@ -108,6 +109,11 @@ def _cpu_info(key: str) -> str:
 def cpu_flags() -> list[str]:
     """Name the instructions that this processor has, as Linux spells them; none where that is unknown."""
     return (_cpu_info("flags") or _cpu_info("Features")).split()
+
+
+def saturates() -> bool:
+    """Check whether this processor may add products of 8-bit numbers in 16 bits, which overflow in full range."""
+    return not set(INT8_FLAGS) & set(cpu_flags())
 
 
 def _cpu_model() -> str:

@@ -78,9 +78,9 @@ def open_model(
 
 
 def check_machine(deployed: Deployed) -> None:
-    """Warn where this machine lacks the int8 instructions of the one the artefact was made on, and check its answers.
+    """Warn where this machine lacks the int8 instructions that the artefact needs, and check its answers.
 
-    Without them u8·s8 products saturate, so that a sound artefact may give other labels.
+    Without them u8·s8 products saturate, so that a sound artefact may give other labels. Portable int8 needs none.
 
     Raises:
         ModelError: if the answers differ by more than the tolerance it was exported under.
@@ -96,11 +96,11 @@ def check_machine(deployed: Deployed) -> None:
     if not change <= manifest.parity.tolerance:
         raise ModelError(
             f"this processor has none of {lacking}, and the model's probabilities differ by {change:.3f} from those it "
-            f"was exported with; allowed: {manifest.parity.tolerance}. Export it anew on this machine"
+            f"was exported with; allowed: {manifest.parity.tolerance}. Export it again with portable weights"
         )
     logger.warning(
-        "this processor has none of %s, for which the model was exported: it will be slower; its probabilities differ "
-        "by at most %.4f on random input",
+        "this processor has none of %s, for which the model was exported: its sums saturate, and it is slower; its "
+        "probabilities differ by at most %.4f on random input from those it was exported with",
         lacking,
         change,
     )

@@ -6,6 +6,7 @@ What is handed out was run against the torch model on real texts first. The toke
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,15 +17,15 @@ from plankwise.core.errors import ModelError, OutputError, one_of, suggest
 from plankwise.core.files import contents, make_writable_folder, sha256, whole_folder
 from plankwise.core.packages import missing, require
 from plankwise.core.places import check_folder, tidy
-from plankwise.core.runtime import cpu_flags, environment, version_of
+from plankwise.core.runtime import INT8_FLAGS, environment, saturates, version_of
 from plankwise.data.inputs import Text, bare_tokenizer, encode_texts, inputs_of
 from plankwise.data.reading import Reading, check_reading
 from plankwise.data.unknown import check_unknown
 from plankwise.deploy import standalone
 from plankwise.deploy.batches import cut_batches, padded_batch, starts_of
+from plankwise.deploy.calibrated import calibrated
 from plankwise.deploy.deployed import reading_of, runtime_of
 from plankwise.deploy.manifest import (
-    INT8_FLAGS,
     RUNTIMES,
     TOKENIZER,
     Manifest,
@@ -35,17 +36,18 @@ from plankwise.deploy.manifest import (
 )
 from plankwise.deploy.onnx_export import to_onnx
 from plankwise.deploy.openvino_export import to_openvino
-from plankwise.deploy.parity import TOKENS_PER_BATCH, TOLERANCES, check_of, measure, random_inputs
+from plankwise.deploy.parity import OWN_NUMBERS, TOKENS_PER_BATCH, TOLERANCES, check_of, measure, random_inputs
 from plankwise.deploy.runtimes import Inputs
 from plankwise.deploy.torch_export import to_torch
 from plankwise.encoder.checkpoint import load_trained
 from plankwise.encoder.configuration import usable_positions
-from plankwise.encoder.quantized import is_quantized
+from plankwise.encoder.quantized import quantized_of
 from plankwise.encoder.tokenizer import load_tokenizer
 
+logger = logging.getLogger(__name__)
 PRECISIONS: dict[RuntimeName, tuple[str, ...]] = {
     "openvino": ("fp32", "bf16", "fp16", "int8", "int8-weights", "int4-weights"),
-    "onnx": ("fp32", "int8"),
+    "onnx": ("fp32", "int8", "int8-dynamic"),
     "torch": ("fp32", "bf16", "fp16"),
 }
 PACKAGES: dict[RuntimeName, tuple[str, ...]] = {
@@ -53,7 +55,11 @@ PACKAGES: dict[RuntimeName, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "torch": (),
 }
+INTEGERS = ("int8", "int8-dynamic")  # precisions whose products are of integers
 TOKENS_PER_CALIBRATION = 512
+DYNAMIC = (
+    "int8-dynamic takes the ranges of each batch: a text's answer changes with the texts beside it; int8's does not"
+)
 
 
 def export(
@@ -66,6 +72,7 @@ def export(
     calibration: Sequence[Text] | None = None,
     texts: Sequence[Text] | None = None,
     tolerance: float | None = None,
+    portable: bool | None = None,
 ) -> Manifest:
     """Make an artefact of a fine-tuned classifier.
 
@@ -73,13 +80,16 @@ def export(
         model_folder: of Transformers or plankwise, or a Hub id.
         out: the artefact's folder; new, or empty.
         to: openvino, onnx or torch.
-        precision: one of `PRECISIONS[to]`. int8 is static with OpenVINO, for which ranges are read off `calibration`;
-            with ONNX Runtime it is dynamic. A model that plankwise quantized keeps its own numbers in both.
+        precision: one of `PRECISIONS[to]`. For int8, ranges are read off `calibration`; a model that plankwise
+            quantized keeps its own numbers.
         reading: how much of a text the model sees; by default as it was trained, and where that is not known as many
             tokens as it has positions, up to 512.
         calibration: training texts, or pairs.
         texts: to compare the artefact with torch on; random token ids otherwise.
-        tolerance: largest change of a probability that is handed out; by `TOLERANCES` otherwise.
+        tolerance: largest change of a probability that is handed out; by `TOLERANCES` otherwise, or `OWN_NUMBERS` for
+            a model that is quantized already, whose numbers the artefact has to repeat.
+        portable: whether int8 weights get 7 bits, so that sums saturate on no processor: the default for a model in
+            fp32. One that plankwise quantized is what it is.
 
     Raises:
         ModelError: if the model cannot be exported so, or the artefact is too far from it; nothing is written then.
@@ -90,13 +100,14 @@ def export(
     described = describe(model.config, tokenizer, inputs_of(model, tokenizer), reading or reading_of(model))
     _check_model(model, tokenizer, described.reading, runtime, precision, calibration)
     check_unknown([*(calibration or ()), *(texts or ())], tokenizer, str(model_folder))
+    portable = _portable(model, precision, portable)
     versions = {**environment()["versions"], **{name: version_of(name) for name in PACKAGES[runtime]}}
     update = {"runtime": runtime, "precision": precision, "versions": versions, "cpu": environment()["cpu"]}
     update["geometry"] = geometry_of(model)
     with whole_folder(out) as folder:
         ranges = _batches(calibration or (), tokenizer, described, TOKENS_PER_CALIBRATION)
-        name = _write(model, described.inputs, folder, runtime, precision, ranges)
-        manifest = described.model_copy(update={**update, "model": name})
+        name = _write(model, described.inputs, folder, runtime, precision, ranges, portable)
+        manifest = described.model_copy(update={**update, **_limits(precision, portable), "model": name})
         manifest = _proven(model, tokenizer, folder, manifest, texts, tolerance)
         bare_tokenizer(tokenizer).save(str(folder / TOKENIZER))
         shutil.copyfile(standalone.__file__, folder / "predict.py")
@@ -138,14 +149,40 @@ def _check_model(
     precision: str,
     calibration: Sequence[Text] | None,
 ) -> None:
-    longest, quantized = usable_positions(model.config), is_quantized(model.config)
+    longest, quantized = usable_positions(model.config), quantized_of(model.config) is not None
     if reading.max_length > longest:
         raise ModelError(f"max_length {reading.max_length} is more than the model's {longest} positions")
     check_reading(reading, tokenizer.num_special_tokens_to_add(), pairs=False)
     if quantized and precision != "int8":
         raise ModelError(f"the model is quantized already; allowed: int8 for openvino or onnx, not {precision}")
-    if precision == "int8" and runtime == "openvino" and not quantized and not calibration:
-        raise ModelError("int8 for openvino needs training texts to calibrate on: give --recipe or --texts")
+    if precision == "int8" and not quantized and not calibration:
+        raise ModelError(f"int8 for {runtime} needs training texts to calibrate on: give --recipe or --texts")
+
+
+def _portable(model: PreTrainedModel, precision: str, wanted: bool | None) -> bool:
+    """Return whether no processor's sums saturate, which a model that is quantized already has settled."""
+    if wanted is not None and precision not in INTEGERS:
+        raise ModelError(f"--portable and --no-portable are for {' and '.join(INTEGERS)}, not for {precision}")
+    quantized = quantized_of(model.config)
+    if quantized is None:
+        return wanted is not False
+    if wanted not in (None, quantized.portable):
+        said = str(quantized.portable).lower()
+        raise ModelError(
+            f"the model was quantized with portable: {said}, and an export keeps its numbers; quantize again"
+        )
+    return quantized.portable
+
+
+def _limits(precision: str, portable: bool) -> dict[str, tuple[str, ...]]:
+    """Say in the manifest, and here, where an artefact's answers change: on other processors, in other batches."""
+    needs = INT8_FLAGS if precision in INTEGERS and not portable else ()
+    caveats = (DYNAMIC,) if precision == "int8-dynamic" else ()
+    if needs and saturates():
+        logger.warning("weights are not portable, and this processor has none of %s: sums saturate", ", ".join(needs))
+    for each in caveats:
+        logger.warning(each)
+    return {"needs": needs, "caveats": caveats}
 
 
 def _write(
@@ -155,12 +192,15 @@ def _write(
     runtime: RuntimeName,
     precision: str,
     calibration: Sequence[Inputs],
+    portable: bool,
 ) -> str:
-    quantized = is_quantized(model.config)
+    quantized = quantized_of(model.config) is not None
     if runtime == "openvino":
-        return to_openvino(model, inputs, folder, precision, () if quantized else calibration)
+        return to_openvino(model, inputs, folder, precision, () if quantized else calibration, portable)
     if runtime == "onnx":
-        return to_onnx(model, inputs, folder, precision, quantized)
+        if precision == "int8" and not quantized:
+            model = calibrated(model, calibration, portable)
+        return to_onnx(model, inputs, folder, precision, portable)
     return to_torch(model, inputs, folder, precision)
 
 
@@ -172,17 +212,17 @@ def _proven(
     texts: Sequence[Text] | None,
     tolerance: float | None,
 ) -> Manifest:
-    """Add to the manifest how far the artefact is from the model, and what int8 instructions it was measured with."""
+    """Add to the manifest how far the artefact is from the model."""
     runtime = runtime_of(folder, manifest, "latency", None)
     vocabulary, longest = int(model.config.vocab_size), manifest.reading.max_length
     batches = _batches(texts or (), tokenizer, manifest, TOKENS_PER_BATCH)
     drawn = [random_inputs(manifest, vocabulary, min(size, longest)) for size in (3, 12, 48)]
-    allowed = TOLERANCES[manifest.precision] if tolerance is None else tolerance
+    usual = TOLERANCES[manifest.precision] if quantized_of(model.config) is None else OWN_NUMBERS
+    allowed = usual if tolerance is None else tolerance
     source = "the given texts" if batches else "random token ids"
     parity = measure(model, runtime, batches or drawn, manifest, source, allowed)
-    needs = tuple(flag for flag in INT8_FLAGS if flag in cpu_flags()) if manifest.precision == "int8" else ()
     check = check_of(runtime, random_inputs(manifest, vocabulary, min(12, longest)))
-    return manifest.model_copy(update={"parity": parity, "needs": needs, "check": check})
+    return manifest.model_copy(update={"parity": parity, "check": check})
 
 
 def _batches(

@@ -24,7 +24,6 @@ FILE_NAME, TOKENIZER = "manifest.json", "tokenizer.json"
 FORMAT = 1
 RuntimeName = Literal["openvino", "onnx", "torch"]
 RUNTIMES: tuple[RuntimeName, ...] = ("openvino", "onnx", "torch")
-INT8_FLAGS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp")
 _MULTI = "multi_label_classification"
 
 
@@ -41,6 +40,7 @@ class Parity(_Frozen):
         logit_error: largest absolute difference of a logit.
         probability_change: largest absolute difference of a probability.
         agreement: share of the texts with the same labels.
+        neighbour_change: largest difference between the artefact's probabilities for a text in a batch and alone.
         tolerance: the `probability_change` up to which the artefact was handed out.
     """
 
@@ -50,6 +50,7 @@ class Parity(_Frozen):
     probability_change: float
     agreement: float
     tolerance: float
+    neighbour_change: float | None = None
 
 
 class Check(_Frozen):
@@ -116,7 +117,8 @@ class Manifest(_Frozen):
         reading: how much of a text the model sees, as in a recipe.
         positions: the longest input that the model can take, in tokens.
         geometry: what it has to compute; for benchmarks.
-        needs: of the int8 instructions, those that the machine had on which parity was measured.
+        needs: int8 instructions of which a processor has to have one, or its sums saturate; none where any will do.
+        caveats: what the answers cannot promise, a sentence each.
         cpu: that machine's processor.
         versions: of the libraries that made it.
         parity: measured when it was made.
@@ -137,6 +139,7 @@ class Manifest(_Frozen):
     positions: int | None = None
     geometry: Geometry | None = None
     needs: tuple[str, ...] = ()
+    caveats: tuple[str, ...] = ()
     cpu: dict[str, Any] = {}
     versions: dict[str, str | None] = {}
     parity: Parity | None = None

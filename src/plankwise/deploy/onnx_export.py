@@ -1,7 +1,7 @@
-"""ONNX: export without optimum, dynamic int8 by ONNX Runtime, plankwise's own quantizers as QuantizeLinear pairs.
+"""ONNX: export without optimum, plankwise's own quantizers as QuantizeLinear pairs, dynamic int8 by ONNX Runtime.
 
-Dynamic int8 has unsigned activations, whose range is found anew in each batch, and signed weights for each output
-channel. On processors without VNNI their products saturate; there weights get 7 bits.
+ONNX Runtime joins the pairs around a product into one int8 kernel, which is as fast as its dynamic one and computes to
+the last integer what the quantizers say. Dynamic int8 takes the range of the activations of each batch.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from plankwise.core.progress import muted
-from plankwise.core.runtime import cpu_flags
-from plankwise.deploy.manifest import INT8_FLAGS
 from plankwise.deploy.tracing import example, free_sizes, traceable
 from plankwise.encoder.quantized import QuantizedLinear
 
@@ -23,21 +21,21 @@ MODEL = "model.onnx"
 _FLOAT = "float.onnx"
 
 
-def to_onnx(model: PreTrainedModel, inputs: Sequence[str], folder: Path, precision: str, quantized: bool) -> str:
+def to_onnx(model: PreTrainedModel, inputs: Sequence[str], folder: Path, precision: str, portable: bool) -> str:
     """Export a model and write it into `folder`; the name of its file.
 
     Args:
-        model: a classifier in fp32, with plankwise's quantizers or without.
+        model: a classifier in fp32, or with plankwise's quantizers where precision is int8.
         inputs: names of its inputs.
         folder: exists.
-        precision: fp32 or int8.
-        quantized: whether it has quantizers; int8 is dynamic where it has none.
+        precision: fp32, int8, or int8-dynamic, for which ONNX Runtime quantizes.
+        portable: of int8-dynamic, whether weights get 7 bits.
     """
-    if precision == "fp32" or quantized:
+    if precision != "int8-dynamic":
         _export(model, inputs, folder / MODEL)
         return MODEL
     _export(model, inputs, folder / _FLOAT)
-    _dynamic(folder / _FLOAT, folder / MODEL)
+    _dynamic(folder / _FLOAT, folder / MODEL, portable)
     (folder / _FLOAT).unlink()
     return MODEL
 
@@ -47,7 +45,6 @@ class Int8Linear(nn.Module):
 
     weight: Tensor
     scale: Tensor
-    zero: Tensor
     input_scale: Tensor
     input_zero: Tensor
     bias: Tensor
@@ -57,7 +54,6 @@ class Int8Linear(nn.Module):
         outputs = len(source.weight)
         self.register_buffer("weight", source.weight.t().contiguous())
         self.register_buffer("scale", source.scale.float())
-        self.register_buffer("zero", torch.zeros(outputs, dtype=torch.int8))
         self.register_buffer("input_scale", source.input_scale.float())
         self.register_buffer("input_zero", source.input_zero.to(torch.uint8))
         self.register_buffer("bias", torch.zeros(outputs) if source.bias is None else source.bias.detach().float())
@@ -68,7 +64,7 @@ class Int8Linear(nn.Module):
         inner = (self.input_scale, self.input_zero)
         whole = symbolic("QuantizeLinear", (states, *inner), dtype=torch.uint8, shape=states.shape)
         back = symbolic("DequantizeLinear", (whole, *inner), dtype=torch.float32, shape=states.shape)
-        outer = (self.weight, self.scale, self.zero)
+        outer = (self.weight, self.scale)  # no zero point: one of zeros would be subtracted all the same
         weight = symbolic("DequantizeLinear", outer, {"axis": 1}, dtype=torch.float32, shape=self.weight.shape)
         projected: Tensor = torch.matmul(back, weight) + self.bias
         return projected
@@ -97,9 +93,8 @@ def _swap(classifier: nn.Module) -> None:
             setattr(classifier.get_submodule(parent), last, Int8Linear(module))
 
 
-def _dynamic(source: Path, target: Path) -> None:
+def _dynamic(source: Path, target: Path, portable: bool) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    reduce = not set(INT8_FLAGS) & set(cpu_flags())
     with muted(None):  # the library logs advice as the root
-        quantize_dynamic(str(source), str(target), per_channel=True, reduce_range=reduce, weight_type=QuantType.QInt8)
+        quantize_dynamic(str(source), str(target), per_channel=True, reduce_range=portable, weight_type=QuantType.QInt8)

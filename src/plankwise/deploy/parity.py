@@ -16,7 +16,19 @@ TOKENS_PER_BATCH = 1024
 CHECK_TEXTS, CHECK_TOKENS = 4, 12
 # Largest change of a probability that is handed out, by precision: for the same operations in another order,
 # and for 8 and for 4 bits.
-TOLERANCES = {"fp32": 0.001, "bf16": 0.05, "fp16": 0.05, "int8": 0.25, "int8-weights": 0.25, "int4-weights": 0.5}
+TOLERANCES = {
+    "fp32": 0.001,
+    "bf16": 0.05,
+    "fp16": 0.05,
+    "int8": 0.25,
+    "int8-dynamic": 0.25,
+    "int8-weights": 0.25,
+    "int4-weights": 0.5,
+}
+OWN_NUMBERS = (
+    0.05  # of a model that is quantized already: a number on the edge between two steps may fall to either side
+)
+ALONE_TEXTS = 16  # are run once more without their batch
 
 
 def random_inputs(manifest: Manifest, vocabulary: int, tokens: int = CHECK_TOKENS, seed: int = 0) -> Inputs:
@@ -64,7 +76,21 @@ def measure(
         probability_change=change,
         agreement=_agreement(old, new, manifest.kind),
         tolerance=allowed,
+        neighbour_change=neighbour_change(runtime, batches, manifest),
     )
+
+
+def neighbour_change(runtime: Runtime, batches: Sequence[Inputs], manifest: Manifest) -> float:
+    """Compute by how much a probability of a text changes with its batch, over at most 16 texts of all batches."""
+    largest, each = 0.0, -(-ALONE_TEXTS // len(batches))
+    for batch in batches[:ALONE_TEXTS]:
+        together = probabilities(runtime(batch), manifest.kind)
+        lengths = batch.get("attention_mask", np.ones_like(batch["input_ids"])).sum(axis=1)
+        for row in np.argsort(lengths, kind="stable")[:each]:  # the shortest, beside which there is most padding
+            alone = {name: values[row : row + 1, : int(lengths[row])] for name, values in batch.items()}
+            change = np.abs(probabilities(runtime(alone), manifest.kind)[0] - together[row])
+            largest = max(largest, float(change.max()))
+    return largest
 
 
 def check_of(runtime: Runtime, inputs: Inputs) -> Check:

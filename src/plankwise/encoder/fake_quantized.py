@@ -24,13 +24,16 @@ from plankwise.core.errors import MethodError
 from plankwise.encoder.anatomy import anatomy_of, layers_prefix
 from plankwise.encoder.quantized import (
     INPUT_LIMIT,
+    WEIGHT_LIMIT,
     Quantized,
+    QuantizedLinear,
     input_range,
     projections_of,
     quantized_modules,
     rounded_rows,
     row_scales,
     table_of,
+    weight_limit,
     with_quantized,
 )
 from plankwise.encoder.shapes import new_model
@@ -42,18 +45,18 @@ class _Rounded(torch.autograd.Function):
     """Weights as int8 can hold them, [rows, columns]; their gradient is that of the weights."""
 
     @staticmethod
-    def forward(context: Any, weight: Tensor) -> Tensor:
-        scale = row_scales(weight)
+    def forward(context: Any, weight: Tensor, limit: int) -> Tensor:
+        scale = row_scales(weight, limit)
         return rounded_rows(weight, scale).mul_(scale[:, None])
 
     @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> Tensor:
-        return gradients[0]
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
 
 
-def rounded(weight: Tensor) -> Tensor:
-    """Give the weights, [rows, columns], that int8 can hold; the gradient passes straight through."""
-    result: Tensor = _Rounded.apply(weight)  # type: ignore[no-untyped-call]
+def rounded(weight: Tensor, limit: int = WEIGHT_LIMIT) -> Tensor:
+    """Return the weights, [rows, columns], in at most `limit` steps; the gradient passes straight through."""
+    result: Tensor = _Rounded.apply(weight, limit)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -61,17 +64,20 @@ class FakeQuantizedLinear(nn.Linear):
     """A linear layer that, once `active`, rounds its weights and its inputs. It takes over the parameters of another.
 
     Under autocast the rounding is done in fp32 and the product in whatever autocast chooses.
+
+    Attributes:
+        limit: the largest magnitude of a weight, in steps.
     """
 
     input_scale: Tensor
     input_zero: Tensor
 
-    def __init__(self, whole: nn.Linear) -> None:
+    def __init__(self, whole: nn.Linear, limit: int = WEIGHT_LIMIT) -> None:
         super().__init__(whole.in_features, whole.out_features, whole.bias is not None, device="meta")
         self.weight, self.bias = whole.weight, whole.bias
         self.register_buffer("input_scale", torch.ones((), device=whole.weight.device))
         self.register_buffer("input_zero", torch.zeros((), dtype=torch.int32, device=whole.weight.device))
-        self.active = False
+        self.limit, self.active = limit, False
         self.train(whole.training)
 
     def forward(self, values: Tensor) -> Tensor:
@@ -79,7 +85,7 @@ class FakeQuantizedLinear(nn.Linear):
         if not self.active:
             return super().forward(values)
         seen = torch.fake_quantize_per_tensor_affine(values.float(), self.input_scale, self.input_zero, 0, INPUT_LIMIT)
-        return functional.linear(seen, rounded(self.weight), self.bias)
+        return functional.linear(seen, rounded(self.weight, self.limit), self.bias)
 
     def set_range(self, lowest: float, highest: float) -> None:
         """Let inputs be rounded within what was seen."""
@@ -113,15 +119,18 @@ class FakeQuantized:
 
     Args:
         model: left as it is.
+        portable: whether weights of linear layers get 7 bits, so that no processor's sums saturate.
 
     Attributes:
         network: the copy; it computes what `model` does until something is switched on.
+        portable: as given.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, portable: bool = True) -> None:
+        self.portable = portable
         self.network = copy.deepcopy(model).requires_grad_(True)
-        prefix = layers_prefix(self.network)
-        self._linears = {name: FakeQuantizedLinear(each) for name, each in projections_of(self.network).items()}
+        prefix, limit = layers_prefix(self.network), weight_limit(portable)
+        self._linears = {name: FakeQuantizedLinear(each, limit) for name, each in projections_of(self.network).items()}
         for name, linear in self._linears.items():
             self.network.set_submodule(f"{prefix}{name}", linear)
         place, table = table_of(self.network)
@@ -173,7 +182,7 @@ class FakeQuantized:
         kept = tuple(name for name, linear in self._linears.items() if not linear.active)
         if len(kept) == len(self._linears) and not self._table.active:
             return None
-        return Quantized(kept, self._table.active)
+        return Quantized(kept, self._table.active, self.portable)
 
     def names(self) -> list[str]:
         """Name all that can be switched on."""
@@ -186,9 +195,10 @@ class FakeQuantized:
             made = new_model(type(self.network), config if quantized is None else with_quantized(config, quantized))
         made = made.to(self.network.device, self.network.dtype)
         state, wanted = self.network.state_dict(), made.state_dict()
-        for name in quantized_modules(made):
+        for name, module in quantized_modules(made).items():
             weight = state[f"{name}.weight"]
-            scale = row_scales(weight)
+            linear = isinstance(module, QuantizedLinear)
+            scale = row_scales(weight, weight_limit(self.portable)) if linear else row_scales(weight)
             state |= {f"{name}.weight": rounded_rows(weight, scale).to(torch.int8), f"{name}.scale": scale}
         made.load_state_dict({name: value for name, value in state.items() if name in wanted})
         return made

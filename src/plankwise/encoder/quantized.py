@@ -3,6 +3,11 @@
 Weights are symmetric, one scale for each row of a matrix, which is an output feature of a linear layer or a token of a
 table. Inputs of a linear layer are asymmetric, one scale for the whole tensor, over a range that was seen beforehand.
 The modules here compute in floating point what an int8 runtime computes in integers; an export writes their numbers.
+
+Processors without VNNI add products of unsigned inputs and signed weights in pairs, in 16 bits that saturate. Two
+products of 8-bit numbers may not fit, 2·255·127 = 64770 > 32767; with weights of 7 bits they do, 2·255·63 = 32130. So
+portable weights are whole numbers from -63 to 63: every processor then computes what the modules here compute. Weights
+in full range are more exact, and saturate there. Tables are looked up and never multiplied: theirs have the full range.
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ from plankwise.encoder.low_rank import LowRankEmbedding
 
 QUANTIZED = "quantized"
 WEIGHT_LIMIT = 127  # int8 without -128, so that the range is symmetric
+PORTABLE_LIMIT = 63  # of weights in 7 bits
 INPUT_LIMIT = 255  # uint8
 LAST = "the model is quantized, and int8 weights are neither trained nor cut; quantize last"
 
@@ -35,10 +41,12 @@ class Quantized:
     Attributes:
         kept: the linear layers that stay as they are, named by number and path of layer as in `3.output.dense`.
         embeddings: whether the table of word embeddings is quantized.
+        portable: whether the weights of linear layers are in 7 bits, so that no processor's sums saturate.
     """
 
     kept: tuple[str, ...] = ()
     embeddings: bool = True
+    portable: bool = True
 
 
 def quantized_of(config: PreTrainedConfig) -> Quantized | None:
@@ -50,13 +58,19 @@ def quantized_of(config: PreTrainedConfig) -> Quantized | None:
     stored = (getattr(config, OWN, None) or {}).get(QUANTIZED)
     if stored is None:
         return None
-    fault = f"'{OWN}' in the configuration: {QUANTIZED}: needs kept, a list of names, and embeddings, true or false"
-    if not isinstance(stored, dict) or stored.keys() != {"kept", "embeddings"}:
-        raise ModelError(f"{fault}; it is {str(stored)[:60]}")
+    fault = (
+        f"'{OWN}' in the configuration: {QUANTIZED}: needs kept, a list of names, and embeddings and portable, true or "
+        f"false; it is {str(stored)[:60]}"
+    )
+    if not isinstance(stored, dict) or stored.keys() | {"portable"} != {"kept", "embeddings", "portable"}:
+        raise ModelError(fault)
     kept, embeddings = stored["kept"], stored["embeddings"]
-    if not isinstance(kept, list) or not all(isinstance(name, str) for name in kept) or type(embeddings) is not bool:
-        raise ModelError(f"{fault}; it is {str(stored)[:60]}")
-    return Quantized(tuple(kept), embeddings)
+    portable = stored.get("portable", False)  # models of before there was a choice are in full range
+    if not isinstance(kept, list) or not all(isinstance(name, str) for name in kept):
+        raise ModelError(fault)
+    if type(embeddings) is not bool or type(portable) is not bool:
+        raise ModelError(fault)
+    return Quantized(tuple(kept), embeddings, portable)
 
 
 def is_quantized(config: PreTrainedConfig) -> bool:
@@ -77,21 +91,26 @@ def refuse_quantized(config: PreTrainedConfig) -> None:
 def with_quantized(config: PreTrainedConfig, quantized: Quantized) -> PreTrainedConfig:
     """Copy `config` for a model of which this is quantized."""
     changed = copy.deepcopy(config)
-    stored = {"kept": list(quantized.kept), "embeddings": quantized.embeddings}
+    stored = {"kept": list(quantized.kept), "embeddings": quantized.embeddings, "portable": quantized.portable}
     setattr(changed, OWN, {**(getattr(config, OWN, None) or {}), QUANTIZED: stored})
     return changed
 
 
-def row_scales(weight: Tensor) -> Tensor:
-    """Give the step of each row, [rows], whose largest magnitude is then 127 steps; a row of zeros has the step 1."""
-    scale = weight.detach().abs().amax(dim=1) / WEIGHT_LIMIT
+def weight_limit(portable: bool) -> int:
+    """Return the largest magnitude of a linear layer's weight, in steps."""
+    return PORTABLE_LIMIT if portable else WEIGHT_LIMIT
+
+
+def row_scales(weight: Tensor, limit: int = WEIGHT_LIMIT) -> Tensor:
+    """Return the step of each row, [rows], whose largest magnitude is then `limit` steps; 1 for a row of zeros."""
+    scale = weight.detach().abs().amax(dim=1) / limit
     return torch.where(scale >= torch.finfo(scale.dtype).tiny, scale, torch.ones_like(scale))
 
 
 def rounded_rows(weight: Tensor, scale: Tensor) -> Tensor:
-    """Count each weight, [rows, columns], in steps of its row: whole numbers from -127 to 127, still as floats.
+    """Count each weight, [rows, columns], in steps of its row: whole numbers within the limit, still as floats.
 
-    Nothing has to be clamped: the largest of a row is 127 of its `row_scales` but for a rounding error.
+    Nothing has to be clamped: the largest of a row is the limit of its `row_scales` but for a rounding error.
     """
     return (weight.detach() / scale[:, None]).round_()
 

@@ -21,6 +21,7 @@ from plankwise.core.errors import MethodError
 from plankwise.core.numbers import LessThanAll, Rows
 from plankwise.core.progress import bar
 from plankwise.core.recipe import settings
+from plankwise.core.runtime import INT8_FLAGS, saturates
 from plankwise.encoder.fake_quantized import EMBEDDINGS, FakeQuantized
 from plankwise.encoder.quantized import Quantized, refuse_quantized, with_quantized
 from plankwise.methods.method import Job, train_on_task
@@ -43,6 +44,8 @@ class Quantization:
         examples: training texts, at most, whose activations give the ranges.
         margin: how much of the development score, on the task's first metric, may be lost before training; the most
             sensitive projections stay in fp32 for it. Null quantizes all of them.
+        portable: whether weights of linear layers get 7 bits, with which every processor computes what was scored here;
+            in 8 bits, sums saturate on processors without VNNI.
         teacher: what training learns beside the task.
         training: of the model while it computes with rounded numbers; null trains nothing.
     """
@@ -51,6 +54,7 @@ class Quantization:
     embeddings: bool = True
     examples: Rows = 256
     margin: LessThanAll | None = None
+    portable: bool = True
     teacher: Teacher | None = None
     training: Training | None = None
 
@@ -66,14 +70,20 @@ class Quantization:
             MethodError: if the model is quantized already.
         """
         refuse_quantized(config)
-        return with_quantized(config, Quantized(embeddings=self.embeddings))
+        return with_quantized(config, Quantized(embeddings=self.embeddings, portable=self.portable))
 
     def compress(self, model: PreTrainedModel, job: Job) -> PreTrainedModel:
         """Observe inputs, choose what stays in fp32, train if asked to, and round for good."""
         if job.task.kind == "masked_lm":
             raise MethodError(f"quantization: {CLASSIFIERS}")
         self.plan(model.config)
-        rounding, seconds = FakeQuantized(model), dict[str, float]()
+        if not self.portable and saturates():
+            logger.warning(
+                "quantization: portable: false, and this processor has none of %s: what is scored here is exact "
+                "arithmetic, an exported model's sums saturate on it; portable: true is the same on both",
+                ", ".join(INT8_FLAGS),
+            )
+        rounding, seconds = FakeQuantized(model, self.portable), dict[str, float]()
         begun = time.perf_counter()
         self._observe(rounding, job)
         seconds["calibration"] = time.perf_counter() - begun

@@ -42,6 +42,7 @@ def export_model(
     tolerance: float | None = None,
     processor: str | None = None,
     timed: bool = False,
+    portable: bool | None = None,
 ) -> Manifest:
     """Export a fine-tuned model as its recipe reads texts; int8 is calibrated on train, parity measured on development.
 
@@ -60,6 +61,7 @@ def export_model(
         tolerance: largest change of a probability that is handed out.
         processor: the kind that the artefact is for, vnni, avx2 or arm; nothing is timed then.
         timed: time what was named, too, against fp32 in the same runtime and the other runtime.
+        portable: whether int8 weights get 7 bits; as a model that is quantized already has it, and otherwise they do.
 
     Raises:
         PlankwiseError: of the kind that fits; nothing is written then.
@@ -89,6 +91,7 @@ def export_model(
         "calibration": material.calibration,
         "texts": compared,
         "tolerance": tolerance,
+        "portable": portable,
     }
     if is_quantized(load_config(model)):  # it has no other precision
         wanted = [each for each in wanted if each.precision == "int8"] or wanted

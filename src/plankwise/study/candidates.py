@@ -16,7 +16,7 @@ from typing import Any
 from plankwise.core.errors import ModelError, one_of, suggest
 from plankwise.core.files import whole_folder
 from plankwise.data.inputs import Text
-from plankwise.deploy.export import PRECISIONS, export, missing_packages
+from plankwise.deploy.export import INTEGERS, PRECISIONS, export, missing_packages
 from plankwise.deploy.manifest import RUNTIMES, Manifest, RuntimeName, Timing, write_manifest
 from plankwise.encoder.checkpoint import load_config, load_trained, save
 from plankwise.encoder.dequantized import dequantized
@@ -136,7 +136,9 @@ def _made(
         logger.info("exporting to %s", each)
         try:
             source = _float_twin(model, work) if quantized and each.precision == FP32 else model
-            own = options if each in wanted else {**options, "texts": options["texts"][:FEW]}
+            own = {**options} if each in wanted else {**options, "texts": options["texts"][:FEW]}
+            if each.precision not in INTEGERS and [each] != [*wanted]:  # nobody named it
+                own["portable"] = None
             made[each] = export(source, work / str(each), to=each.runtime, precision=each.precision, **own)
         except Exception as error:  # converters raise errors of any kind
             if len(wanted) == 1 and each in wanted:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from plankwise.core.runtime import bf16_is_fast, cpu_flags, fixed_threads
-from plankwise.deploy.manifest import INT8_FLAGS, Geometry
+from plankwise.core.runtime import bf16_is_fast, fixed_threads, saturates
+from plankwise.deploy.manifest import Geometry
 
 logger = logging.getLogger(__name__)
 SIDES = (128, 256, 512, 1024, 2048)  # each tells what the next will cost; from half of the last on they are a ceiling
@@ -28,7 +28,7 @@ def gemm_ceilings(threads: int) -> dict[str, float | None]:
     native = {
         "fp32": True,
         "bf16": bf16_is_fast(torch.device("cpu")),
-        "int8": bool({*INT8_FLAGS} & {*cpu_flags()}),
+        "int8": not saturates(),
     }
     with torch.inference_mode(), fixed_threads(threads):
         found = {name: _best(name) if has_it else None for name, has_it in native.items()}
