@@ -255,7 +255,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(name: str,
         assert not same_weights(finished(name).model, other.model)
 
 
-@pytest.mark.parametrize("kill_at", [0, 3, 4, 11])
+@pytest.mark.parametrize("kill_at", [4, 11])  # between two checkpoints, and at the last step
 @pytest.mark.parametrize("name", [name for name, case in SETTINGS.items() if case.method.training is not None])
 def test_a_killed_run_ends_at_the_same_weights(
     name: str, kill_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
