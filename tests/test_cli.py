@@ -265,7 +265,7 @@ def test_inputs_whose_names_cannot_be_get_one_line(
 
 
 def test_a_disk_that_is_full_gets_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def full() -> None:
+    def full(**_: object) -> None:
         raise OSError(28, "No space left on device", "run/model.safetensors")
 
     monkeypatch.setattr("plankwise.cli.app", full)

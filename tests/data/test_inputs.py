@@ -19,7 +19,7 @@ from plankwise.core.records import TextsRead
 from plankwise.data.encoding import Collator, encode, encode_and_count
 from plankwise.data.inputs import bare_tokenizer, encode_texts, inputs_of, model_inputs, pad_right
 from plankwise.data.reading import Reading, Windows
-from plankwise.encoder.tokenizer import load_tokenizer
+from plankwise.encoder.tokenizer import read_tokenizer
 
 TEXTS = ["the day", "a fine house under the tree", "never", "the river " * 9]
 SPLIT = Dataset.from_dict({"text": TEXTS, "label": [0, 1, 1, 0]})
@@ -64,7 +64,7 @@ def changed(folder: Path, settings: dict[str, Any]) -> PreTrainedTokenizerBase:
     for name, changes in own.items():
         stored = json.loads((folder / name).read_text())
         (folder / name).write_text(json.dumps({**stored, **changes}))
-    return load_tokenizer(str(folder))
+    return read_tokenizer(folder)
 
 
 @pytest.mark.parametrize("settings", SETTINGS)

@@ -18,7 +18,7 @@ import tiny
 from plankwise.core.errors import ModelError
 from plankwise.data.reading import Reading
 from plankwise.deploy.deployed import Deployed, bare_tokenizer
-from plankwise.deploy.export import check_request
+from plankwise.deploy.export import PACKAGES, check_request
 from plankwise.deploy.manifest import FILE_NAME, Manifest, Parity, Timing, read_manifest, write_manifest
 from plankwise.deploy.predictor import Predictor
 from plankwise.encoder.checkpoint import load_config, save
@@ -48,8 +48,9 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Let these runtimes be installed, whatever there is; all of them at first."""
 
     def only(*runtimes: str) -> None:
-        for place in ("plankwise.study.candidates", "plankwise.deploy.export"):
-            monkeypatch.setattr(f"{place}.missing_packages", lambda name: [] if name in runtimes else ["it"])
+        absent = {each for runtime, names in PACKAGES.items() if runtime not in runtimes for each in names}
+        there = [each for names in PACKAGES.values() for each in names if each not in absent]
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name in there else None)
 
     only("openvino", "onnx", "torch")
     return only
@@ -79,7 +80,7 @@ class TestCandidates:
         installed()
         [*left] = candidates(AUTO, AUTO)
         assert [str(each) for each in left] == ["openvino int8"]
-        with pytest.raises(ModelError, match=r"--to openvino needs it: pip install 'plankwise\[openvino\]'"):
+        with pytest.raises(ModelError, match=r"needs openvino and nncf: pip install 'plankwise\[openvino\]'"):
             check_request(left[0].runtime, left[0].precision, Path("out"))
 
     @pytest.mark.parametrize(

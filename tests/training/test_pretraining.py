@@ -133,7 +133,7 @@ def test_the_fast_start_knows_the_unigrams_before_any_step(tmp_path: Path) -> No
 
 
 def test_a_rehearsal_counts_the_steps_that_pretraining_takes(tmp_path: Path) -> None:
-    planned, _ = rehearse_pretraining(SMALL, TEXTS, Masking(), blocks_to_try=64)
+    planned, _ = rehearse_pretraining(SMALL, TEXTS, Masking(), 10.0, blocks_to_try=64)
     _, _, notes = pretrained(tmp_path)
     assert [row["steps"] for row in planned] == [stage["steps"] for stage in notes["stages"]]
     assert all(row["seconds"] > 0 for row in planned)

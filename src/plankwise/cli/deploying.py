@@ -115,12 +115,13 @@ def export(
     )
     parity = manifest.parity
     assert parity is not None
+    change = parity.neighbour_change
     lines = [
         f"{out}: {manifest.runtime} {manifest.precision}, {sum(each.stat().st_size for each in out.iterdir()):,} bytes",
         f"against torch on {parity.texts} inputs ({parity.source}): largest change of a probability "
         f"{parity.probability_change:.4f}, allowed {parity.tolerance}; same labels {parity.agreement:.2%}",
         *timing_lines(manifest),
-        f"the same text in a batch and alone: {parity.neighbour_change:.4f}",
+        *([] if change is None else [f"largest change with the texts beside it: {change:.4f}"]),
         *manifest.caveats,
     ]
     print_document(manifest.model_dump(mode="json"), as_json, lines)

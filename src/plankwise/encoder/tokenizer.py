@@ -53,7 +53,10 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     """
     config = load_config(str(source))
     place = where_to_read(str(source))
-    tokenizer, ids = _read(_Place(_state(place), _has_types(config), place))
+    try:
+        tokenizer, ids = _read(_Place(_state(place), _has_types(config), place))
+    except ModelError as error:  # of what is in the Hub's cache, the id says more than its place there
+        raise ModelError(str(error).replace(place, str(source))) from None
     check_tokenizer(tokenizer, config, str(source), ids)
     return tokenizer
 
