@@ -214,7 +214,10 @@ class TestPackedAndEncoded:
 
     @pytest.mark.parametrize(
         ("content", "kind"),
-        [(gzip.compress(b"text", mtime=0), "packed by gzip; let its name end in .gz"), (b"\0\1\2\0\xff\0\0\3", "text in UTF-8")],
+        [
+            (gzip.compress(b"text", mtime=0), "packed by gzip; let its name end in .gz"),
+            (b"\0\1\2\0\xff\0\0\3", "text in UTF-8"),
+        ],
     )
     def test_what_is_not_text_at_all_is_named(self, tmp_path, content, kind):
         (path := tmp_path / "data.csv").write_bytes(content)

@@ -21,7 +21,7 @@ from plankwise.encoder.checkpoint import load_config
 from plankwise.encoder.heads import check_classifier, labels_of
 from plankwise.encoder.quantized import is_quantized
 from plankwise.encoder.stored_reading import stored_reading
-from plankwise.study.candidates import AUTO, candidates, export_and_time, held_against
+from plankwise.study.candidates import AUTO, Candidate, candidates, export_and_time, held_against
 from plankwise.study.plan import Recipe
 from plankwise.study.run_folder import RECIPE
 
@@ -74,27 +74,14 @@ def export_model(
     check_classifier(load_config(model), model)
     material = _material(model, recipe, texts, encoding)
     compared = material.compared
-    if len(wanted) > 1 and processor is None and compared is None:
-        if precision == AUTO:
-            raise DataError(
-                "what is fastest here is measured on texts: give --recipe or --texts, or name --to and --precision"
-            )
-        wanted = wanted[:1]
-    own = stored_reading(load_config(model))
-    reading = own if material.reading is None else reading_for(material.reading, own)
-    if max_length is not None:
-        reading = dataclasses.replace(reading or Reading(), max_length=max_length)
-    if reading is not None:
-        warn_if_other(reading, own, model)
+    wanted = _possible(model, wanted, unmeasured=processor is None and compared is None)
     options: dict[str, Any] = {
-        "reading": reading,
+        "reading": _reading(model, material, max_length),
         "calibration": material.calibration,
         "texts": compared,
         "tolerance": tolerance,
         "portable": portable,
     }
-    if is_quantized(load_config(model)):  # it has no other precision
-        wanted = [each for each in wanted if each.precision == "int8"] or wanted
     if processor is None and compared is not None and (timed or len(wanted) > 1):
         return export_and_time(model, out, wanted, held_against(wanted), compared, options)
     [chosen, *_] = wanted
@@ -103,6 +90,32 @@ def export_model(
     if processor is not None:
         logger.warning("%s: what is known to suit %s; it was not measured", chosen, processor)
     return export(model, out, to=chosen.runtime, precision=chosen.precision, **options)
+
+
+def _possible(model: str, wanted: list[Candidate], unmeasured: bool) -> list[Candidate]:
+    """Leave out what the model cannot become.
+
+    Raises:
+        DataError: if several precisions are left and nothing is there to choose among them by.
+    """
+    if unmeasured and len({each.precision for each in wanted}) > 1:
+        raise DataError(
+            "what is fastest here is measured on texts: give --recipe or --texts, or name --to and --precision"
+        )
+    if is_quantized(load_config(model)):  # it has no other precision
+        return [each for each in wanted if each.precision == "int8"] or wanted
+    return wanted
+
+
+def _reading(model: str, material: _Material, max_length: int | None) -> Reading | None:
+    """Read texts as the recipe says, where that is silent as the model was trained to, and say where these differ."""
+    own = stored_reading(load_config(model))
+    reading = own if material.reading is None else reading_for(material.reading, own)
+    if max_length is not None:
+        reading = dataclasses.replace(reading or Reading(), max_length=max_length)
+    if reading is not None:
+        warn_if_other(reading, own, model)
+    return reading
 
 
 @dataclasses.dataclass(frozen=True)
