@@ -141,6 +141,28 @@ def test_an_artefact_too_far_from_its_model_is_not_handed_out(source, tmp_path, 
     export(source, tmp_path / "artefact", to="openvino", precision="fp32", texts=TEXTS, tolerance=0.1)
 
 
+def test_a_quantized_model_may_change_some_answers_and_not_all(tmp_path, monkeypatch):
+    save(quantized(tiny.model(layers=2), tmp_path / "work"), tiny.tokenizer(), tmp_path / "model")
+    real, given = parity.reference, {"to": "onnx", "precision": "int8", "texts": TEXTS}
+
+    def one_is_far(model, batch):
+        logits = real(model, batch)
+        logits[0, 1] += 0.5  # as where a number on an edge fell to the other side
+        return logits
+
+    monkeypatch.setattr(parity, "reference", one_is_far)
+    found = export(tmp_path / "model", tmp_path / "one", **given).parity
+    assert 0.1 < found.probability_change < 0.25
+    assert found.mean_change < 0.02
+    monkeypatch.setattr(parity, "reference", lambda model, batch: real(model, batch) + np.array([0.0, 0.2]))
+    with pytest.raises(
+        ModelError, match=r"changes probabilities on average by 0\.0\d\d\d on 24 texts .*; allowed: 0\.02"
+    ):
+        export(tmp_path / "model", tmp_path / "all", **given)
+    assert not (tmp_path / "all").exists()
+    export(tmp_path / "model", tmp_path / "all", **given, tolerance=0.25)
+
+
 def test_answers_that_are_no_numbers_are_not_handed_out(source, tmp_path, monkeypatch):
     monkeypatch.setattr(parity, "reference", lambda model, batch: np.full((len(batch["input_ids"]), 2), np.nan))
     with pytest.raises(ModelError, match="changes a probability by nan"):

@@ -86,8 +86,8 @@ def export(
             tokens as it has positions, up to 512.
         calibration: training texts, or pairs.
         texts: to compare the artefact with torch on; random token ids otherwise.
-        tolerance: largest change of a probability that is handed out; by `TOLERANCES` otherwise, or `OWN_NUMBERS` for
-            a model that is quantized already, whose numbers the artefact has to repeat.
+        tolerance: largest change of a probability that is handed out; by `TOLERANCES` otherwise, and of a model that
+            is quantized already, whose numbers the artefact has to repeat, by `OWN_NUMBERS` on average.
         portable: whether int8 weights get 7 bits, so that sums saturate on no processor: the default for a model in
             fp32. One that plankwise quantized is what it is.
 
@@ -217,10 +217,10 @@ def _proven(
     vocabulary, longest = int(model.config.vocab_size), manifest.reading.max_length
     batches = _batches(texts or (), tokenizer, manifest, TOKENS_PER_BATCH)
     drawn = [random_inputs(manifest, vocabulary, min(size, longest)) for size in (3, 12, 48)]
-    usual = TOLERANCES[manifest.precision] if quantized_of(model.config) is None else OWN_NUMBERS
-    allowed = usual if tolerance is None else tolerance
+    allowed = TOLERANCES[manifest.precision] if tolerance is None else tolerance
+    repeats = quantized_of(model.config) is not None and tolerance is None
     source = "the given texts" if batches else "random token ids"
-    parity = measure(model, runtime, batches or drawn, manifest, source, allowed)
+    parity = measure(model, runtime, batches or drawn, manifest, source, allowed, OWN_NUMBERS if repeats else 1.0)
     check = check_of(runtime, random_inputs(manifest, vocabulary, min(12, longest)))
     return manifest.model_copy(update={"parity": parity, "check": check})
 

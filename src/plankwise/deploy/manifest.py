@@ -40,6 +40,7 @@ class Parity(_Frozen):
         logit_error: largest absolute difference of a logit.
         probability_change: largest absolute difference of a probability.
         agreement: share of the texts with the same labels.
+        mean_change: mean of these differences.
         neighbour_change: largest difference between the artefact's probabilities for a text in a batch and alone.
         tolerance: the `probability_change` up to which the artefact was handed out.
     """
@@ -50,6 +51,7 @@ class Parity(_Frozen):
     probability_change: float
     agreement: float
     tolerance: float
+    mean_change: float | None = None
     neighbour_change: float | None = None
 
 

@@ -71,7 +71,7 @@ class Int8Linear(nn.Module):
 
 
 def _export(model: PreTrainedModel, inputs: Sequence[str], path: Path) -> None:
-    with traceable(model, inputs) as classifier, muted("onnxscript", "onnx_ir", "torch.onnx"):
+    with traceable(model, inputs) as classifier, muted("onnxscript", "onnx_ir", "torch.onnx", "transformers"):
         _swap(classifier)
         program = torch.onnx.export(
             classifier,

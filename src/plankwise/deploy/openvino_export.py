@@ -59,7 +59,10 @@ def _converted(model: PreTrainedModel, inputs: Sequence[str]) -> Any:
     import openvino
 
     free = openvino.PartialShape([-1, -1])
-    with traceable(model, inputs) as classifier, muted("openvino"):  # it traces by what torch calls deprecated
+    with (
+        traceable(model, inputs) as classifier,
+        muted("openvino", "transformers"),
+    ):  # it traces by what torch calls deprecated
         made = openvino.convert_model(
             classifier, example_input=example(inputs), input=[(free, openvino.Type.i64) for _ in inputs]
         )

@@ -25,9 +25,10 @@ TOLERANCES = {
     "int8-weights": 0.25,
     "int4-weights": 0.5,
 }
-OWN_NUMBERS = (
-    0.05  # of a model that is quantized already: a number on the edge between two steps may fall to either side
-)
+# Largest mean change for a model that is quantized already, whose numbers the artefact has to repeat. Single texts may
+# change by more, since a number on the edge between two steps may fall to either side, and layers carry that on: on
+# e5-small 0.004 to 0.010 on average, 0.14 at most. Sums that saturate changed 0.042 on average.
+OWN_NUMBERS = 0.02
 ALONE_TEXTS = 16  # are run once more without their batch
 
 
@@ -53,27 +54,46 @@ def reference(model: PreTrainedModel, batch: Inputs) -> Logits:
 
 
 def measure(
-    model: PreTrainedModel, runtime: Runtime, batches: Sequence[Inputs], manifest: Manifest, source: str, allowed: float
+    model: PreTrainedModel,
+    runtime: Runtime,
+    batches: Sequence[Inputs],
+    manifest: Manifest,
+    source: str,
+    allowed: float,
+    on_average: float = 1.0,
 ) -> Parity:
     """Run the torch model and the artefact on the same batches.
 
+    Args:
+        model: in torch.
+        runtime: runs the artefact.
+        batches: of inputs.
+        manifest: of the artefact.
+        source: where the texts come from, for messages.
+        allowed: largest change of a probability.
+        on_average: largest mean of these changes.
+
     Raises:
-        ModelError: if a probability changes by more than `allowed`, or is none at all.
+        ModelError: if probabilities change by more than is allowed, or are none at all.
     """
     pairs = [(reference(model, batch), runtime(batch)) for batch in batches]
     before, after = (np.concatenate(side) for side in zip(*pairs, strict=True))
     old, new = probabilities(before, manifest.kind), probabilities(after, manifest.kind)
-    change = float(np.abs(old - new).max())
-    if not change <= allowed:  # a NaN is no match either
-        raise ModelError(
-            f"the {manifest.runtime} {manifest.precision} model changes a probability by {change:.4f} on {len(before)} "
-            f"texts ({source}); allowed: {allowed}. Nothing was written; take another precision or a larger --tolerance"
-        )
+    changes = np.abs(old - new)
+    change, mean = float(changes.max()), float(changes.mean())
+    for what, found, most in (("a probability", change, allowed), ("probabilities on average", mean, on_average)):
+        if not found <= most:  # a NaN is no match either
+            raise ModelError(
+                f"the {manifest.runtime} {manifest.precision} model changes {what} by {found:.4f} on {len(before)} "
+                f"texts ({source}); allowed: {most}. Nothing was written; take another precision or a larger "
+                "--tolerance"
+            )
     return Parity(
         texts=len(before),
         source=source,
         logit_error=float(np.abs(before - after).max()),
         probability_change=change,
+        mean_change=mean,
         agreement=_agreement(old, new, manifest.kind),
         tolerance=allowed,
         neighbour_change=neighbour_change(runtime, batches, manifest),

@@ -17,7 +17,7 @@ MODEL = "model.pt2"
 
 def to_torch(model: PreTrainedModel, inputs: Sequence[str], folder: Path, precision: str) -> str:
     """Export a model with its weights cast to fp32, bf16 or fp16 and write it into `folder`; the name of its file."""
-    with traceable(model, inputs) as classifier, muted():
+    with traceable(model, inputs) as classifier, muted("transformers"):
         cast = classifier.to(FLOAT_TYPES[precision])
         sizes = free_sizes(model, inputs)
         program = torch.export.export(cast, example(inputs), dynamic_shapes=sizes, strict=False)
