@@ -270,7 +270,7 @@ def test_a_disk_that_is_full_gets_one_line(monkeypatch: pytest.MonkeyPatch, caps
 
     monkeypatch.setattr("plankwise.cli.app", full)
     assert tiny.call(monkeypatch) == 2
-    expected = "plankwise: cannot use run/model.safetensors: No space left on device; a run goes on with --resume\n"
+    expected = "plankwise: cannot use run/model.safetensors: No space left on device; --resume continues a run\n"
     assert capsys.readouterr().err == expected
 
 

@@ -52,7 +52,7 @@ def test_an_interruption_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr("plankwise.study.plan.json_schema", interrupted)
     monkeypatch.setattr("plankwise.study.plan.json_schema", lambda: interrupted())
     assert tiny.call(monkeypatch, "schema") == 130
-    assert capsys.readouterr().err == "plankwise: interrupted; a run goes on with --resume\n"
+    assert capsys.readouterr().err == "plankwise: interrupted; --resume continues a run\n"
 
 
 @pytest.mark.parametrize("place", ["before", "after", None])

@@ -31,7 +31,7 @@ MERGES = "a: &a {k: 1}\n" + "".join(
         ("a: " + "[" * 50_000, "nested more than 50 deep"),
         ("{" * 5_000, "nested more than 50 deep"),
         ('a: "\\ud800"', "recipe:1: not valid YAML: a lone half of a surrogate pair"),
-        ("a:\n  - b: {c: 1, c: 2}", "recipe:2: the key 'c' stands twice"),
+        ("a:\n  - b: {c: 1, c: 2}", "recipe:2: the key 'c' appears twice"),
     ],
 )
 def test_a_bomb_is_refused_at_once(text: str, message: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 import tomllib
 
 from plankwise.core.errors import DataError
-from plankwise.core.packages import EXTRAS, require
+from plankwise.core.packages import EXTRAS, missing, require
 
 DECLARED = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 
@@ -30,4 +30,5 @@ def test_several_of_one_extra_and_one_of_none(monkeypatch):
 
 
 def test_what_is_there_is_enough():
-    require("this", "json", error=DataError)
+    assert missing("json", "no_such_module") == ["no_such_module"]
+    require("this", "json", error=DataError)  # which would raise

@@ -139,7 +139,7 @@ def test_what_killed_processes_left_is_removed_or_listed(tmp_path: Path, caplog:
     assert "removed" in caplog.messages[0]
     assert caplog.messages[1:] == [
         f"a killed process left {tmp_path / '.old.partial'}; remove it",
-        f"a killed process left {tmp_path / '.out.csv.partial'}; predict --resume goes on with it, or remove it",
+        f"a killed process left {tmp_path / '.out.csv.partial'}; predict --resume continues it, or remove it",
     ]
     assert not lock_of(tmp_path / ".dead.partial").exists()
     assert not lock_of(tmp_path / ".made.partial").exists()

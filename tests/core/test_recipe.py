@@ -205,11 +205,11 @@ class TestNoRecipe:
         [("epochs: 2", "epochs: 2\n  epochs: 3", 11, "epochs"), ("    layers: 2", "name: x\nname: y", 17, "name")],
     )
     def test_a_key_that_stands_twice(self, path, old, new, line, key):
-        assert refusal(path, changed(old, new)[0]) == f"{path}:{line}: the key '{key}' stands twice"
+        assert refusal(path, changed(old, new)[0]) == f"{path}:{line}: the key '{key}' appears twice"
 
     def test_a_key_that_stands_twice_inside_a_step(self, path):
         text, line = changed("layers: 2", "layers: 2\n    layers: 2")
-        assert refusal(path, text) == f"{path}:{line + 1}: the key 'layers' stands twice"
+        assert refusal(path, text) == f"{path}:{line + 1}: the key 'layers' appears twice"
 
     @pytest.mark.parametrize("broken", ["epochs: [2", "epochs: 2\n   x: 1", "epochs: 'a", "epochs: !!python/name:os.x"])
     def test_bad_yaml_is_refused_with_its_line(self, path, broken):

@@ -262,7 +262,7 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("given", "message"),
         [
-            ("labels: {1: hate, '1': none}", "task.yaml:2: the key '1' stands twice"),
+            ("labels: {1: hate, '1': none}", "task.yaml:2: the key '1' appears twice"),
             ("labels: {1: hate, 1.0: none}", "the label '1' is mapped twice, to 'hate' and 'none'"),
             ("labels: {1: ''}", "the label '1' is mapped to an empty name; allowed: a name, or null"),
             ("labels: {1: [a]}", "allowed: a name, or null"),

@@ -53,7 +53,7 @@ WRONG = {
     ),
     "empty list": ("  steps.0.start: []", (), r":4: space\.steps\.0\.start: the list is empty"),
     "no list": ("  steps.0.start: 0.3", (), r":4: space\.steps\.0\.start: give a list of values"),
-    "twice": ("  steps.0.start: [0.3, 0.3]", (), r":4: space\.steps\.0\.start: the value 0\.3 stands twice"),
+    "twice": ("  steps.0.start: [0.3, 0.3]", (), r":4: space\.steps\.0\.start: the value 0\.3 appears twice"),
     "does not fit the model": ("  steps.0.modules: [2, 9]", (), r":3: with modules=9: .*9 modules do not fit"),
     "seed": ("  seed: [1, 2]", (), r":4: space\.seed.*: a study does not vary seed"),
     "task": ("  task.split_seed: [1, 2]", (), r":4: .*does not vary task\.split_seed"),

@@ -64,14 +64,14 @@ def _run() -> int:
         if error.errno is None:
             raise
         where = f"cannot use {error.filename}: " if error.filename else ""
-        hint = "; a run goes on with --resume" if error.errno in DISK_FAULTS else ""
+        hint = "; --resume continues a run" if error.errno in DISK_FAULTS else ""
         return _complain(f"{where}{error.strerror}{hint}", OutputError.exit_code)
     except _UsageFault as error:
         return _complain_of_usage(error)
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     if code == _INTERRUPTED:
-        return _complain("interrupted; a run goes on with --resume", _INTERRUPTED)
+        return _complain("interrupted; --resume continues a run", _INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 

@@ -128,7 +128,7 @@ def export(
 
 
 def timing_lines(manifest: Manifest) -> list[str]:
-    """Say how fast an artefact was measured to be, alone and beside the others."""
+    """Describe how fast an artefact was measured to be, alone and beside the others."""
     timing = manifest.timing
     if timing is None:
         return []

@@ -115,7 +115,7 @@ def _refuse_duplicates(node: yaml.Node | None, where: str) -> None:
         for key, value in node.value:
             name = str(key.value)
             if name in seen:
-                raise RecipeError(f"{where}:{key.start_mark.line + 1}: the key '{name}' stands twice")
+                raise RecipeError(f"{where}:{key.start_mark.line + 1}: the key '{name}' appears twice")
             seen.add(name)
             _refuse_duplicates(value, where)
     elif isinstance(node, yaml.SequenceNode):

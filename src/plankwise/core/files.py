@@ -61,7 +61,7 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def whole_folder(path: Path, private: bool = False) -> Iterator[Path]:
-    """Give a temporary folder beside `path` to fill; it takes the place of `path` only if nothing failed.
+    """Yield a temporary folder beside `path` to fill; it takes the place of `path` only if nothing failed.
 
     What killed processes left beside `path` is removed first.
 
@@ -92,7 +92,7 @@ def whole_folder(path: Path, private: bool = False) -> Iterator[Path]:
 
 
 def _open_up(folder: Path, allowed: int) -> None:
-    """Give a folder and all in it the mode of a folder that was just made, files without the right to execute."""
+    """Set the mode of a folder and all in it to `allowed`; files are not executable."""
     folder.chmod(allowed)
     for each in folder.rglob("*"):
         if not each.is_symlink():

@@ -21,7 +21,7 @@ _seen: tuple[float, bool] | None = None
 
 
 def reachable() -> bool:
-    """Tell whether the Hub answers within two seconds, or within HF_HUB_ETAG_TIMEOUT if that is set."""
+    """Return whether the Hub answers within two seconds, or within HF_HUB_ETAG_TIMEOUT if that is set."""
     global _seen
     if constants.is_offline_mode():
         return False
@@ -65,7 +65,7 @@ def where_to_read(source: str) -> str:
 
 
 def looks_like_path(source: str) -> bool:
-    """Tell a path from a Hub id, `NAME` or `OWNER/NAME`."""
+    """Distinguish a path from a Hub id, `NAME` or `OWNER/NAME`."""
     return source.startswith((".", "/", "~")) or source.count("/") > 1 or Path(source).exists()
 
 

@@ -144,7 +144,7 @@ def tidy(folder: Path) -> None:
     remove_dead(folder)
     for each in sorted(folder.glob(f".*{PARTIAL}")) if folder.is_dir() else ():
         if each.is_dir() and not lock_of(each).exists() and not _is_held(each / LOCK):
-            hint = "predict --resume goes on with it, or remove it" if (each / LOCK).exists() else "remove it"
+            hint = "predict --resume continues it, or remove it" if (each / LOCK).exists() else "remove it"
             logger.info("a killed process left %s; %s", each, hint)
 
 

@@ -40,7 +40,7 @@ def take_turns(
 def take_turns_in_runs(
     variants: Mapping[str, Run], rounds: int, repeats: int, rest_s: float = 0.0, bound_s: float | None = None
 ) -> dict[str, list[list[float]]]:
-    """Give each variant, in every round, one untimed run and so many timed ones right after it; seconds, by round.
+    """Time each variant: in every round one untimed run and so many timed ones right after it; seconds, by round.
 
     So one request after the other meets warm threads and caches, as under steady use, and not what the variant before
     has left behind. `bound_s` is as in `take_turns`.

@@ -58,7 +58,7 @@ class EveryNote(Reader):
         return 0, len(texts), "\n\n".join(texts)
 
     def counted(self) -> dict[str, Any]:
-        """Say that there was no filter."""
+        """Record that there was no filter."""
         return {"leak_filter_version": None, "leak_filter": None}
 
 

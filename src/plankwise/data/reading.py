@@ -103,7 +103,7 @@ def reading_for(given: Reading, own: Reading | None) -> Reading:
 
 
 def warn_if_other(reading: Reading, own: Reading | None, model: str) -> None:
-    """Say in one line where texts are read in another way than the model was trained, or exported, to read them."""
+    """Log in one line where texts are read in another way than the model was trained, or exported, to read them."""
     names = [] if own is None else [each for each in KEYS if getattr(reading, each) != getattr(own, each)]
     if names:
         now, then = (", ".join(_shown(name, getattr(each, name)) for name in names) for each in (reading, own))
@@ -183,7 +183,7 @@ def cut(text: list[int], length: int, truncation: Truncation) -> list[int]:
 
 
 def is_thinned(special: Sequence[int], reading: Reading) -> bool:
-    """Tell whether an encoded text has more windows than `windows.most`, so that some of them are left out."""
+    """Return whether an encoded text has more windows than `windows.most`, so that some of them are left out."""
     if reading.windows is None:
         return False
     frame = sum(special)

@@ -112,7 +112,7 @@ def _texts(table: Mapping[str, list[Any]], column: str, kept: list[int], where: 
 
 
 def _labels(table: Mapping[str, list[Any]], source: Labelled, where: str, declared: Container[str]) -> list[Any]:
-    """Give each row's label, or list of labels, or nothing where the row is to be dropped."""
+    """Return each row's label, or list of labels, or nothing where the row is to be dropped."""
     columns = source.label if isinstance(source.label, list) else [source.label]
     known = declared if source.labels is None else source.labels
     several = isinstance(source.label, list) or source.label_separator is not None

@@ -40,7 +40,7 @@ class Admission:
 
     @property
     def id(self) -> int:
-        """Give the HADM_ID."""
+        """Return the HADM_ID."""
         return 100_000 + self.number
 
     @property

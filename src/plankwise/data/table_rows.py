@@ -233,7 +233,7 @@ def check_columns(path: Path | str, columns: Iterable[str], there: Sequence[str]
 
 
 def column_types(path: Path, columns: Sequence[str]) -> list[pa.DataType]:
-    """Give the types of columns of a Parquet file; cells of other tables are text."""
+    """Return the types of columns of a Parquet file; cells of other tables are text."""
     if kind_of(path) != ".parquet":
         return [pa.string() for _ in columns]
     try:

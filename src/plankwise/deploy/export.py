@@ -175,7 +175,7 @@ def _portable(model: PreTrainedModel, precision: str, wanted: bool | None) -> bo
 
 
 def _limits(precision: str, portable: bool) -> dict[str, tuple[str, ...]]:
-    """Say in the manifest, and here, where an artefact's answers change: on other processors, in other batches."""
+    """Record in the manifest, and log, where an artefact's answers change: on other processors, in other batches."""
     needs = INT8_FLAGS if precision in INTEGERS and not portable else ()
     caveats = (DYNAMIC,) if precision == "int8-dynamic" else ()
     if needs and saturates():

@@ -119,7 +119,7 @@ class Predictor:
         check_reading(self.reading, self.deployed.tokenizer.num_special_tokens_to_add(pairs), pairs)
 
     def check_tokens(self, texts: list[Text], refuse: bool = True) -> None:
-        """Say once, of the first texts, whether the tokenizer knows them.
+        """Check once, on the first texts, whether the tokenizer knows them.
 
         Raises:
             ModelError: if more than a half of their tokens is unknown, and that is to be refused.

@@ -71,7 +71,7 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def fitted(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, source: str) -> PreTrainedTokenizerBase:
-    """Give a tokenizer for another model than its own: itself, or a copy that leaves token types out.
+    """Return a tokenizer for another model than its own: itself, or a copy that leaves token types out.
 
     Raises:
         ModelError: if it gives that model, which is in `source`, ids or types that it lacks.
@@ -196,7 +196,7 @@ def _reason(error: Exception, source: str) -> str:
 
 
 def _has_types(config: PreTrainedConfig) -> bool:
-    """Tell whether a model tells token types apart: it takes them, and has more than one row for them."""
+    """Return whether a model tells token types apart: it takes them, and has more than one row for them."""
     kind = AutoModelForSequenceClassification._model_mapping[type(config)]
     return TYPES in inspect.signature(kind.forward).parameters and _type_rows(config) > 1
 

@@ -99,7 +99,7 @@ class TrimmedVocabulary:
         return planned, trim(job.tokenizer, kept), counted / share
 
     def _some(self, job: Job) -> tuple[Iterator[str], float]:
-        """Give texts to count, at most so many, and their share of all as far as that is known."""
+        """Return texts to count, at most so many, and their share of all as far as that is known."""
         files, split = self._files(), job.task.splits[TRAIN]
         if files:
             return (" ".join(each) for each in islice(documents_of(files, self.text), PLANNED_TEXTS)), 1.0

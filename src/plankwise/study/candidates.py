@@ -160,7 +160,7 @@ def _float_twin(model: str, work: Path) -> Path:
 
 
 def _warn_if_slow(chosen: Candidate, timings: Mapping[str, Timing]) -> None:
-    """Say where fp32 in the same runtime is faster, and what else is."""
+    """Log where fp32 in the same runtime is faster, and what else is."""
     own, plain = timings[str(chosen)], timings.get(f"{chosen.runtime} {FP32}")
     if own.over_fp32 is None or own.over_fp32 >= 1 or plain is None:
         return

@@ -65,7 +65,7 @@ class RunFolder:
             lock.release()
 
     def _holds_work(self) -> bool:
-        """Tell whether anything has been trained: a stage that is whole, or a checkpoint of one."""
+        """Return whether anything has been trained: a stage that is whole, or a checkpoint of one."""
         return any(next(self.path.rglob(name), None) is not None for name in (STAGE, SEAL))
 
     def _remove_partial(self) -> None:

@@ -59,7 +59,7 @@ def record_table(record: Record, out: Path) -> Table:
 
 
 def _over(final: Final) -> list[str]:
-    """Say how much faster the last model is than the baseline in other runtimes."""
+    """Describe how much faster the last model is than the baseline in other runtimes."""
     return [f"{value:.2f}× the baseline in {name}" for name, value in final.speedup_over.items()]
 
 

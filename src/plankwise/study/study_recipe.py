@@ -51,7 +51,7 @@ def _values(given: Any) -> list[Any] | Range:
     texts = [json.dumps(each) for each in given]
     twice = next((text for text in texts if texts.count(text) > 1), None)
     if twice is not None:
-        raise ValueError(f"the value {twice} stands twice")
+        raise ValueError(f"the value {twice} appears twice")
     return given
 
 
@@ -107,7 +107,7 @@ class Study:
         if any(set(grid) != set(keys) for grid in self.space):
             raise ValueError("every grid of a space names the same keys")
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("a seed stands twice")
+            raise ValueError("a seed appears twice")
         for one, other in itertools.permutations([*keys, *self.fixed], 2):
             if one == other or other.startswith(f"{one}."):
                 raise ValueError(f"{one} and {other} would override each other")

@@ -56,7 +56,7 @@ def predict(
 
 
 def warn_of_one_answer(labels: Array, logits: Floats, task: Task, split: str) -> None:
-    """Say so where all texts of a split get the same label, or set of labels, though their own differ.
+    """Warn where all texts of a split get the same label, or set of labels, though their own differ.
 
     Args:
         labels: of the split, [examples] or [examples, classes].
@@ -76,7 +76,7 @@ def warn_of_one_answer(labels: Array, logits: Floats, task: Task, split: str) ->
 
 
 def log_texts_read(what: str, read: TextsRead) -> None:
-    """Say in one line how many texts of `what` are cut or thinned, if any are."""
+    """Log in one line how many texts of `what` are cut or thinned, if any are."""
     if read.truncated or read.thinned:
         logger.info("%s: %s", what, read)
 
