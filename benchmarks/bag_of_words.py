@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 from plankwise.data.task import DEVELOPMENT, TEST, TRAIN, Task
-from plankwise.training.metrics import METRICS, Array
+from plankwise.evaluation.metrics import METRICS, Array
 
 STRENGTHS = (1.0, 4.0, 16.0, 64.0)
 

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from plankwise.core.runtime import environment
+from plankwise.core.hardware import environment
 
 INTERVAL_S = 0.2
 WORDS = 200_000

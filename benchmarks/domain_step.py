@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, BertConfig, PreTrainedModel
 
-from plankwise.core.runtime import bf16_is_fast, environment
+from plankwise.core.hardware import bf16_is_fast, environment
 from plankwise.core.schedules import linear
 from plankwise.encoder.surgery import rebuild
-from plankwise.methods.successors import contiguous_modules, sources_of
+from plankwise.methods.layer_init import contiguous_modules, sources_of
 from plankwise.methods.theseus import Replacing, Theseus
 from steps import Step, medians, over, repeated, take_turns, training_step, with_draws
 

@@ -20,15 +20,15 @@ from typing import Any
 
 from plankwise.core.files import write_json
 from plankwise.core.records import Final, read_record
-from plankwise.data.germeval import METRICS as GERMEVAL_METRICS
+from plankwise.data.tasks.germeval import METRICS as GERMEVAL_METRICS
 from plankwise.encoder.checkpoint import load_masked_lm, save
 from plankwise.encoder.surgery import rebuild
 from plankwise.encoder.tokenizer import load_tokenizer
-from plankwise.study.compare import Pair, behaviour, retained_performance, score_interval
-from plankwise.study.final import read_pair
-from plankwise.study.report import finished
-from plankwise.study.run_folder import read_entry
-from plankwise.training.metrics import METRICS, Array, Floats
+from plankwise.evaluation.comparison import Pair, behaviour, retained_performance, score_interval
+from plankwise.evaluation.metrics import METRICS, Array, Floats
+from plankwise.evaluation.saved_predictions import read_predictions
+from plankwise.report.run_report import finished
+from plankwise.run.folder import read_entry
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "germeval2018.yaml"
@@ -61,8 +61,8 @@ def run_all(seeds: list[int], data: Path, model: Path) -> None:
 
 
 def collect(seeds: list[int]) -> dict[str, Any]:
-    pairs = {name: [read_pair(RUNS / f"{name}-{seed}")[1] for seed in seeds] for name in VARIANTS}
-    direct = [read_pair(RUNS / f"{DIRECT}-{seed}")[1] for seed in seeds]
+    pairs = {name: [read_predictions(RUNS / f"{name}-{seed}")[1] for seed in seeds] for name in VARIANTS}
+    direct = [read_predictions(RUNS / f"{DIRECT}-{seed}")[1] for seed in seeds]
     theseus = pairs["theseus"]
     pairs[DIRECT] = [Pair(a.labels, a.baseline, b.baseline) for a, b in zip(theseus, direct, strict=True)]
     return {

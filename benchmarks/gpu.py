@@ -35,7 +35,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from base_models import MODELS, base_model, tweet_lengths
-from plankwise.core.runtime import environment
+from plankwise.core.hardware import environment
 from plankwise.core.timing import Run, ratio, take_turns
 
 THESIS = 1.73

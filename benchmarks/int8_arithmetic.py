@@ -28,18 +28,18 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from plankwise.core.runtime import environment, saturates
+from plankwise.core.hardware import environment, saturates
 from plankwise.data.inputs import Text
-from plankwise.data.reading import Reading
-from plankwise.deploy.calibrated import calibrated
-from plankwise.deploy.export import export
-from plankwise.deploy.parity import neighbour_change, reference
+from plankwise.data.truncation import Truncation
+from plankwise.deploy.export.calibrated import calibrated
+from plankwise.deploy.export.export import export
+from plankwise.deploy.export.parity import neighbour_change, reference
 from plankwise.deploy.predictor import Predictor
 from plankwise.deploy.runtimes import Inputs, probabilities
 from plankwise.encoder.checkpoint import load_classifier, save
 from plankwise.encoder.tokenizer import load_tokenizer
 
-READING, FITTED, BATCH, ALONE = Reading(max_length=128), 300, 16, 12
+READING, FITTED, BATCH, ALONE = Truncation(max_length=128), 300, 16, 12
 PLAIN = {  # runtime, precision, portable
     "openvino fp32": ("openvino", "fp32", None),
     "openvino bf16": ("openvino", "bf16", None),

@@ -10,11 +10,11 @@ from bag_of_words import bag_of_words
 from plankwise.core.records import Cost, Entry, Final
 from plankwise.data.task import Task
 from plankwise.encoder.checkpoint import load_trained
-from plankwise.study.compare import behaviour, retained_performance, score_interval
-from plankwise.study.final import read_pair
-from plankwise.study.report import finished
-from plankwise.study.run_folder import cost_of, read_entry
-from plankwise.training.metrics import METRICS
+from plankwise.evaluation.comparison import behaviour, retained_performance, score_interval
+from plankwise.evaluation.metrics import METRICS
+from plankwise.evaluation.saved_predictions import read_predictions
+from plankwise.report.run_report import finished
+from plankwise.run.folder import cost_of, read_entry
 
 RESAMPLES = 4000
 Runs = dict[int, Path]  # by seed
@@ -61,7 +61,7 @@ def _baseline_cost(stage: Path) -> Cost:
 def _baseline(costs: list[Cost], variants: dict[str, Runs], metric: str) -> dict[str, Any]:
     """Score the baselines of all seeds for which any run is finished; each run has saved its baseline's logits."""
     by_seed = {seed: run for runs in variants.values() for seed, run in runs.items()}
-    pairs = [read_pair(by_seed[seed])[1] for seed in sorted(by_seed)]
+    pairs = [read_predictions(by_seed[seed])[1] for seed in sorted(by_seed)]
     labels, logits = [pair.labels for pair in pairs], [pair.baseline for pair in pairs]
     return {
         "score": score_interval(labels, logits, metric, RESAMPLES).model_dump() if pairs else None,
@@ -72,7 +72,7 @@ def _baseline(costs: list[Cost], variants: dict[str, Runs], metric: str) -> dict
 
 
 def _variant(runs: Runs, baselines: dict[int, Cost], metric: str) -> dict[str, Any]:
-    pairs = {seed: read_pair(run)[1] for seed, run in runs.items()}
+    pairs = {seed: read_predictions(run)[1] for seed, run in runs.items()}
     finals = {seed: _final(run) for seed, run in runs.items()}
     labels, logits = [each.labels for each in pairs.values()], [each.compressed for each in pairs.values()]
     retained = retained_performance(list(pairs.values()), metric, RESAMPLES)

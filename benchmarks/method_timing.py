@@ -12,11 +12,11 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from plankwise.core.runtime import fixed_threads
+from plankwise.core.hardware import fixed_threads
 from plankwise.core.timing import ratio, take_turns
 from plankwise.data.encoding import Collator, encode, flatten, lengths_of, token_budget_batches
 from plankwise.data.inputs import model_inputs
-from plankwise.data.reading import Reading
+from plankwise.data.truncation import Truncation
 from plankwise.encoder.checkpoint import load_trained
 from plankwise.encoder.tokenizer import load_tokenizer
 
@@ -25,7 +25,7 @@ BESIDE = "baseline beside "
 
 
 def time_models(
-    baseline: Path, models: dict[str, Path], texts: Dataset, reading: Reading, rounds: int, threads: int
+    baseline: Path, models: dict[str, Path], texts: Dataset, truncation: Truncation, rounds: int, threads: int
 ) -> dict[str, Any]:
     """Measure how many times as many of a task's own texts each model predicts in the time of the baseline.
 
@@ -36,7 +36,7 @@ def time_models(
         baseline: folder of the uncompressed model.
         models: folders of the others, by name.
         texts: of the task; 256 of them are read, evenly chosen.
-        reading: how much of a text is read.
+        truncation: how much of a text is read.
         rounds: that are timed.
         threads: of torch.
 
@@ -47,8 +47,8 @@ def time_models(
     with torch.inference_mode(), fixed_threads(threads):
         runs: dict[str, Callable[[], None]] = {}
         for name, folder in models.items():
-            runs[BESIDE + name] = predicting(baseline, chosen, reading)
-            runs[name] = predicting(folder, chosen, reading)
+            runs[BESIDE + name] = predicting(baseline, chosen, truncation)
+            runs[name] = predicting(folder, chosen, truncation)
         seconds = take_turns(runs, rounds)
     return {
         name: {
@@ -60,16 +60,16 @@ def time_models(
     }
 
 
-def predicting(folder: Path, texts: Dataset, reading: Reading) -> Callable[[], None]:
+def predicting(folder: Path, texts: Dataset, truncation: Truncation) -> Callable[[], None]:
     """Load a model and make what predicts all texts once, by its own tokenizer."""
-    return predicting_by(load_trained(str(folder)), load_tokenizer(str(folder)), texts, reading)
+    return predicting_by(load_trained(str(folder)), load_tokenizer(str(folder)), texts, truncation)
 
 
 def predicting_by(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Dataset, reading: Reading
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Dataset, truncation: Truncation
 ) -> Callable[[], None]:
     """Make what predicts all texts once, sorted by length into batches of at most 2,048 padded tokens."""
-    inputs, _ = flatten(encode(texts, tokenizer, reading))
+    inputs, _ = flatten(encode(texts, tokenizer, truncation))
     collate = Collator(tokenizer)
     groups = token_budget_batches(lengths_of(inputs), TOKENS_PER_BATCH)
     batches = [collate([inputs[index] for index in group]) for group in groups]

@@ -34,7 +34,7 @@ from plankwise.core.files import write_json
 from plankwise.core.recipe import read_recipe
 from plankwise.core.records import FILE_NAME, read_record
 from plankwise.data.task import TEST
-from plankwise.study.plan import Recipe
+from plankwise.run.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
@@ -192,7 +192,7 @@ def time_all(place: Place, seed: int, names: list[str], rounds: int) -> None:
     recipe = recipe_of(place)
     texts = recipe.task.load().splits[TEST]
     folders[ITSELF] = place.baseline(seed)  # what comes out beside 1.0 is what this machine's noise is worth
-    measured = time_models(place.baseline(seed), folders, texts, recipe.model.reading, rounds, place.threads)
+    measured = time_models(place.baseline(seed), folders, texts, recipe.model.plain_truncation, rounds, place.threads)
     about = {"itself": measured.pop(ITSELF)}
     about |= {"seed": seed, "rounds": rounds, "threads": place.threads, "runtime": "torch eager fp32"}
     write_json(place.bench.runs / TIMING, {**about, "variants": measured})

@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from plankwise.core.runtime import environment
-from plankwise.data.synthetic_mimic import write_synthetic
+from plankwise.core.hardware import environment
+from plankwise.data.mimic.synthetic import write_synthetic
 
 LENGTH = 8000  # characters of a note
 BYTES_PER_ADMISSION = 36_000  # at that length, roughly

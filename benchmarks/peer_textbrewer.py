@@ -37,31 +37,32 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_linear_schedule_with_warmup
 
 from plankwise.core.files import write_json
-from plankwise.core.runtime import environment, fixed_threads, mix_seed
+from plankwise.core.hardware import environment, fixed_threads
+from plankwise.core.seeds import mix_seed
 from plankwise.data.encoding import Collator, encode, lengths_of
-from plankwise.data.germeval import GermEval2018
 from plankwise.data.inputs import Batch
-from plankwise.data.reading import Reading
 from plankwise.data.task import TEST, TRAIN, Task
+from plankwise.data.tasks.germeval import GermEval2018
+from plankwise.data.truncation import Truncation
 from plankwise.encoder.anatomy import layers_of
 from plankwise.encoder.checkpoint import load_trained
 from plankwise.encoder.surgery import rebuild
 from plankwise.encoder.tokenizer import load_tokenizer
+from plankwise.evaluation.comparison import Pair, retained_performance, score_interval
 from plankwise.methods.distillation import Distillation, Student
 from plankwise.methods.method import Job
-from plankwise.study.compare import Pair, retained_performance, score_interval
-from plankwise.training.evaluate import predict
+from plankwise.training.distillation.config import DistillationConfig, hidden_pairs
 from plankwise.training.fit import Training, planned_steps
-from plankwise.training.losses import task_loss
-from plankwise.training.teacher import Teacher, hidden_pairs
+from plankwise.training.objectives.losses import task_loss
+from plankwise.training.prediction import predict
 from plankwise.training.trainer import LengthGrouped
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 LAYERS, METRIC, RESAMPLES = 6, "macro_f1", 4000
 STEPS = 15  # of a timed round, of which the first only starts the clock
-TEACHER = Teacher(task=0.5, logits=0.5, temperature=2.0, hidden=0.5, layer_map="uniform", cache="none")
-READING = Reading(max_length=128)
+TEACHER = DistillationConfig(task=0.5, logits=0.5, temperature=2.0, hidden=0.5, layer_map="uniform", cache="none")
+READING = Truncation(max_length=128)
 Clock = list[float]
 
 
@@ -113,7 +114,7 @@ def by_plankwise(side: Side, clock: Clock) -> PreTrainedModel:
         job = Job(
             task=side.task.without_test(),
             tokenizer=side.tokenizer,
-            reading=READING,
+            truncation=READING,
             loss=loss,
             seed=side.seed,
             folder=Path(folder),

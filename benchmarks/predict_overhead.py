@@ -35,14 +35,14 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from base_models import random_texts
-from plankwise.core.runtime import environment, fixed_threads
+from plankwise.core.hardware import environment, fixed_threads
 from plankwise.core.timing import ratio, ratios_of
 from plankwise.data.inputs import Text
 from plankwise.deploy.deployed import Deployed, open_model
 from plankwise.deploy.runtimes import Inputs
-from plankwise.study.crew import Crew
-from plankwise.study.load import Watch, load_warnings, unsteady_warnings
-from plankwise.study.workload import texts_of_file, workload
+from plankwise.evaluation.benchmark.stream_pool import StreamPool
+from plankwise.evaluation.benchmark.system_load import LoadMonitor, load_warnings, unsteady_warnings
+from plankwise.evaluation.benchmark.workload import texts_of_file, workload
 
 TARGET = 1.25
 LOOK_AHEAD, BUDGET = 4096, 512  # as the command has them: texts sorted together, padded tokens of a batch
@@ -96,7 +96,7 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
         write_table(texts, table)
         batches, tokens = batches_of(deployed, texts)
         loads = list[Any]()
-        with Crew(deployed.runtime) as crew:
+        with StreamPool(deployed.runtime) as crew:
             crew.warm_up(batches)
             for _ in range(arguments.rounds):
                 seconds, told = predicted(arguments.model, table, out, arguments.threads)
@@ -104,7 +104,7 @@ def measure(arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
                     sys.exit(f"{told['predicted']} of {len(texts)} rows were predicted")
                 whole.append(seconds)
                 inner.append(told["seconds"])
-                with Watch() as watch:
+                with LoadMonitor() as watch:
                     start = time.perf_counter()
                     crew.run(batches)
                     alone.append(time.perf_counter() - start)

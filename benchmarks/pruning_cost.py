@@ -25,17 +25,17 @@ import torch
 from transformers import AutoModelForSequenceClassification, BertConfig, PreTrainedModel
 
 from method_timing import predicting_by
-from plankwise.core.runtime import environment, fixed_threads
+from plankwise.core.hardware import environment, fixed_threads
 from plankwise.core.timing import ratio, take_turns
-from plankwise.data.germeval import GermEval2018
-from plankwise.data.reading import Reading
 from plankwise.data.task import TEST, Task
+from plankwise.data.tasks.germeval import GermEval2018
+from plankwise.data.truncation import Truncation
 from plankwise.encoder.checkpoint import load_trained, save
 from plankwise.encoder.cost import count_parameters, linear_flops_per_token
 from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.methods.method import Job
 from plankwise.methods.pruning import Pruning
-from plankwise.training.losses import task_loss
+from plankwise.training.objectives.losses import task_loss
 from theseus_step import high_water_mark
 
 SHARED = Path(__file__).parents[1].parent / "shared"
@@ -59,14 +59,14 @@ def prune_and_save(model: PreTrainedModel, settings: Pruning, job: Job, folder: 
 
 
 def measure(arguments: argparse.Namespace, task: Task) -> dict[str, Any]:
-    tokenizer, reading = load_tokenizer(str(arguments.tokenizer)), Reading(max_length=128)
+    tokenizer, truncation = load_tokenizer(str(arguments.tokenizer)), Truncation(max_length=128)
     model, notes = bert_base(len(tokenizer), len(task.labels)), dict[str, Any]()
     settings = Pruning(target=arguments.target, examples=arguments.examples, labels=False, repair=True, training=None)
     with tempfile.TemporaryDirectory() as scratch, fixed_threads(arguments.threads):
         job = Job(
             task=task.without_test(),
             tokenizer=tokenizer,
-            reading=reading,
+            truncation=truncation,
             loss=task_loss(task.kind),
             seed=0,
             folder=Path(scratch) / "work",
@@ -77,7 +77,7 @@ def measure(arguments: argparse.Namespace, task: Task) -> dict[str, Any]:
         texts = task.splits[TEST].select(range(TEXTS))
         with torch.inference_mode():
             runs = {
-                name: predicting_by(each, tokenizer, texts, reading)
+                name: predicting_by(each, tokenizer, texts, truncation)
                 for name, each in {"before": model, "after": pruned}.items()
             }
             timed = take_turns(runs, arguments.rounds)

@@ -29,22 +29,22 @@ import numpy as np
 from method_variants import LOGITS, RECOVERY_RATE, STUDENT_RATE, Budget
 from methods import BENCHES, Place, last_line, log_of, place_of, plankwise, recipe_of, train_baseline
 from plankwise.core.files import write_json
+from plankwise.core.hardware import environment, fixed_threads
 from plankwise.core.recipe import validate
-from plankwise.core.runtime import environment, fixed_threads
 from plankwise.data.task import TEST, TRAIN, Task
-from plankwise.deploy.export import export
+from plankwise.deploy.export.export import export
 from plankwise.deploy.predictor import Predictor
 from plankwise.deploy.runtimes import probabilities
 from plankwise.encoder.checkpoint import load_trained, save
 from plankwise.encoder.tokenizer import load_tokenizer
+from plankwise.evaluation.comparison import Pair, behaviour, retained_performance
+from plankwise.evaluation.metrics import METRICS
 from plankwise.methods.method import Job
 from plankwise.methods.quantization import Quantization
-from plankwise.study.compare import Pair, behaviour, retained_performance
-from plankwise.training.evaluate import predict
+from plankwise.training.distillation.config import DistillationConfig
 from plankwise.training.fit import Training
-from plankwise.training.losses import task_loss
-from plankwise.training.metrics import METRICS
-from plankwise.training.teacher import Teacher
+from plankwise.training.objectives.losses import task_loss
+from plankwise.training.prediction import predict
 
 ROOT = Path(__file__).parents[1]
 RUNS, RESULT = ROOT / "runs" / "quantization", ROOT / "results" / "quantization_germeval2018.json"
@@ -66,7 +66,7 @@ def settings(name: str, epochs: float) -> Quantization:
     if name == "static int8":
         return Quantization()
     training = Training(epochs=epochs, batch_size=32, learning_rate=QAT_RATE, evaluations_per_epoch=2)
-    return Quantization(teacher=validate(LOGITS, Teacher), training=training)
+    return Quantization(teacher=validate(LOGITS, DistillationConfig), training=training)
 
 
 def smaller_model(place: Place, seed: int, folder: Path, epochs: float) -> Path:
@@ -96,7 +96,7 @@ def quantized(parent: Path, baseline: Path, name: str, task: Task, place: Place,
         job = Job(
             task=task.without_test(),
             tokenizer=tokenizer,
-            reading=recipe_of(place).model.reading,
+            truncation=recipe_of(place).model.plain_truncation,
             loss=task_loss(task.kind),
             seed=seed,
             folder=out.with_name(f"{out.name}.work"),
@@ -111,9 +111,16 @@ def answers(model: Path, to: str, precision: str, task: Task, place: Place, out:
     """Export a model and let the artefact predict the test split: its logits, and what it weighs."""
     if not out.exists():
         texts = list(task.splits[TRAIN].shuffle(seed=0)[:CALIBRATED]["text"])
-        reading = recipe_of(place).model.reading
+        truncation = recipe_of(place).model.plain_truncation
         export(
-            model, out, to=to, precision=precision, reading=reading, calibration=texts, texts=texts[:100], tolerance=1.0
+            model,
+            out,
+            to=to,
+            precision=precision,
+            truncation=truncation,
+            calibration=texts,
+            texts=texts[:100],
+            tolerance=1.0,
         )
     found = Predictor(out, threads=place.threads).logits(list(task.splits[TEST]["text"]))
     return {"logits": found.tolist(), "size_bytes": sum(each.stat().st_size for each in out.glob("model.*"))}
@@ -128,7 +135,7 @@ def run_seed(place: Place, seed: int, task: Task, smaller: Path, epochs: float) 
         if done.exists():
             continue
         reference = predict(
-            load_trained(str(parent)), load_tokenizer(str(parent)), task, TEST, recipe_of(place).model.reading
+            load_trained(str(parent)), load_tokenizer(str(parent)), task, TEST, recipe_of(place).model.plain_truncation
         )
         found: dict[str, Any] = {"fp32": {"logits": reference.logits.tolist()}}
         for name, (to, precision) in PLAIN.items():

@@ -16,8 +16,8 @@ from typing import Any
 import quantization_table
 import speed_tables
 from plankwise.core.records import Interval
-from plankwise.study.domain_table import markdown
-from plankwise.study.effects import shown_estimate
+from plankwise.evaluation.effects import shown_estimate
+from plankwise.report.domain_table import markdown
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))

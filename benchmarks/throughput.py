@@ -33,20 +33,20 @@ from typing import Any
 import numpy as np
 
 from base_models import MODELS, TOKENIZER, base_model, random_texts, random_tweets
-from plankwise.core.runtime import environment, fixed_threads
+from plankwise.core.hardware import environment, fixed_threads
 from plankwise.data.inputs import Encoded
-from plankwise.data.reading import Reading
+from plankwise.data.truncation import Truncation
 from plankwise.deploy.batches import cut_batches, padded_batch, starts_of
 from plankwise.deploy.deployed import Deployed, open_model
-from plankwise.deploy.export import export
+from plankwise.deploy.export.export import export
 from plankwise.deploy.manifest import is_artefact
 from plankwise.deploy.runtimes import Mode
 from plankwise.encoder.checkpoint import save
 from plankwise.encoder.tokenizer import load_tokenizer
-from plankwise.study.ceiling import gemm_ceilings
-from plankwise.study.figures import Figures
-from plankwise.study.load import Watch, load_warnings, unsteady_warnings
-from plankwise.study.workload import ARRIVAL_BATCH, Workload
+from plankwise.evaluation.benchmark.measurements import Measurements
+from plankwise.evaluation.benchmark.peak_gemm import gemm_ceilings
+from plankwise.evaluation.benchmark.system_load import LoadMonitor, load_warnings, unsteady_warnings
+from plankwise.evaluation.benchmark.workload import ARRIVAL_BATCH, Workload
 
 RUNTIMES = {
     "eager": None,
@@ -95,8 +95,8 @@ class Place:
         logging.info("making %s", folder)
         texts = random_texts(CALIBRATION, tokenizer.get_vocab(), tokenizer.num_special_tokens_to_add())
         # Weights are random: how far probabilities move says nothing, and nothing is predicted with them.
-        reading = Reading(max_length=128)
-        export(source, folder, to=how[0], precision=how[1], reading=reading, calibration=texts, tolerance=1.0)
+        truncation = Truncation(max_length=128)
+        export(source, folder, to=how[0], precision=how[1], truncation=truncation, calibration=texts, tolerance=1.0)
 
 
 def batches_of(tweets: Encoded, padding: Mapping[str, int], budget: int | None) -> Workload:
@@ -131,8 +131,8 @@ def measure(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, An
     single = [name for name in SINGLE if name in names]
     for name in names:
         place.make(*name.split("."))
-    with fixed_threads(arguments.threads), Watch() as watch:
-        figures = Figures(tuple(REFERENCES), gemm_ceilings(arguments.threads), arguments.rounds)
+    with fixed_threads(arguments.threads), LoadMonitor() as watch:
+        figures = Measurements(tuple(REFERENCES), gemm_ceilings(arguments.threads), arguments.rounds)
         alone = opened(place, single, "latency", arguments.threads)
         latency = {str(tokens): figures.latency(alone, tokens) for tokens in TOKENS}
         alone.clear()

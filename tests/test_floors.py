@@ -12,12 +12,15 @@ FLOORS = {
     "core": 1,
     "encoder": 2,
     "data": 2,
-    "training": 3,
     "deploy": 3,
-    "methods": 4,
-    "study": 5,
-    "cli": 6,
-    "__main__": 6,
+    "evaluation": 3,
+    "training": 4,
+    "report": 4,
+    "methods": 5,
+    "run": 6,
+    "search": 7,
+    "cli": 8,
+    "__main__": 8,
 }
 MODULES = {
     ".".join(("plankwise", *path.relative_to(SOURCE).with_suffix("").parts)): path for path in SOURCE.rglob("*.py")
@@ -26,7 +29,7 @@ MODULES = {
 
 def floor(module: str) -> int:
     parts = module.split(".")
-    return FLOORS[parts[1]] if len(parts) > 1 and parts[1] != "__init__" else 7
+    return FLOORS[parts[1]] if len(parts) > 1 and parts[1] != "__init__" else 9
 
 
 def imports(path: Path, top_only: bool = False) -> set[str]:

@@ -21,7 +21,7 @@ from plankwise.deploy.runtimes import TorchProgram
 from plankwise.encoder.checkpoint import load_classifier, load_trained
 from plankwise.training import checkpoints
 from plankwise.training.fit import Training, fit
-from plankwise.training.trainer import Material
+from plankwise.training.trainer import TrainingData
 
 SOURCES = sorted((Path(__file__).parents[1] / "src").rglob("*.py"))
 UNSAFE = re.compile(
@@ -138,7 +138,7 @@ class TestPrograms:
 
 def test_a_hostile_checkpoint_of_a_training_is_refused(tmp_path: Path, trap: Path) -> None:
     examples = [{"input_ids": [2, 5, 3], "attention_mask": [1, 1, 1], "labels": 0} for _ in range(4)]
-    material = Material(
+    material = TrainingData(
         examples,
         lambda some: {name: torch.tensor([each[name] for each in some]) for name in some[0]},
         lambda outputs, batch: outputs.logits.square().mean(),

@@ -49,8 +49,8 @@ def test_an_interruption_is_one_line(monkeypatch, capsys):
     def interrupted(**_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("plankwise.study.plan.json_schema", interrupted)
-    monkeypatch.setattr("plankwise.study.plan.json_schema", lambda: interrupted())
+    monkeypatch.setattr("plankwise.run.recipe.json_schema", interrupted)
+    monkeypatch.setattr("plankwise.run.recipe.json_schema", lambda: interrupted())
     assert tiny.call(monkeypatch, "schema") == 130
     assert capsys.readouterr().err == "plankwise: interrupted; --resume continues a run\n"
 
@@ -69,7 +69,7 @@ def test_others_are_heard_only_where_the_user_wants_them(place, monkeypatch, cap
     seen: list[bool] = []
     handler = logging.StreamHandler()
     logging.getLogger().addHandler(handler)
-    monkeypatch.setattr("plankwise.study.plan.json_schema", noisy)
+    monkeypatch.setattr("plankwise.run.recipe.json_schema", noisy)
     levels = [logging.getLogger(name).level for name in (None, "plankwise", "py.warnings")]
     arguments = {"before": ["--verbose", "schema"], "after": ["schema", "--verbose"], None: ["schema"]}[place]
     try:

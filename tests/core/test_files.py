@@ -10,7 +10,7 @@ import pytest
 
 import tiny
 from plankwise.core.errors import OutputError
-from plankwise.core.files import contents, make_writable_folder, sha256, whole_folder, write_json, write_text
+from plankwise.core.files import atomic_folder, contents, make_writable_folder, sha256, write_json, write_text
 from plankwise.encoder.checkpoint import save
 
 UNWRITABLE = "gut bis hier \ud800"  # a lone surrogate fails while the file is being written
@@ -23,7 +23,7 @@ def tree(folder):
 
 
 def fill_and_fail(path, error):
-    with whole_folder(path) as place:
+    with atomic_folder(path) as place:
         (place / "new.txt").write_text("half")
         assert place.exists()
         raise error
@@ -74,7 +74,7 @@ class TestWriting:
 
 class TestWholeFolder:
     def test_appears_only_when_it_is_full(self, tmp_path):
-        with whole_folder(tmp_path / "deep" / "model") as place:
+        with atomic_folder(tmp_path / "deep" / "model") as place:
             (place / "weights").write_text("w")
             assert not (tmp_path / "deep" / "model").exists()
         assert tree(tmp_path / "deep") == {"model": None, "model/weights": "w"}
@@ -95,7 +95,7 @@ class TestWholeFolder:
 
     def test_takes_the_place_of_all_that_was_there(self, tmp_path):
         for name in ("old", "new"):
-            with whole_folder(tmp_path / "model") as place:
+            with atomic_folder(tmp_path / "model") as place:
                 (place / f"{name}.txt").write_text(name)
         assert tree(tmp_path) == {"model": None, "model/new.txt": "new"}
 
@@ -103,7 +103,7 @@ class TestWholeFolder:
         (tmp_path / ".model.partial").mkdir()
         (tmp_path / ".model.partial" / "half.txt").write_text("half")
         (tmp_path / ".model.lock.partial").write_text("")
-        with whole_folder(tmp_path / "model") as place:
+        with atomic_folder(tmp_path / "model") as place:
             assert list(place.iterdir()) == []
         assert tree(tmp_path) == {"model": None}
 
@@ -122,7 +122,7 @@ def mode(path):
 class TestModes:
     def test_are_those_of_the_umask(self, tmp_path, umask):
         write_text(tmp_path / "a.txt", "text")
-        with whole_folder(tmp_path / "model") as place:
+        with atomic_folder(tmp_path / "model") as place:
             (place / "deep").mkdir(mode=0o700)
             (place / "deep" / "weights").touch(mode=0o600)
             (place / "tool.py").touch(mode=0o755)
@@ -136,7 +136,7 @@ class TestModes:
         }
 
     def test_of_a_private_folder_let_only_the_owner_in(self, tmp_path, umask):
-        with whole_folder(tmp_path / "notes", private=True) as place:
+        with atomic_folder(tmp_path / "notes", private=True) as place:
             (place / "text").touch(mode=0o600)
         assert mode(tmp_path / "notes") == 0o700
         assert mode(tmp_path / "notes" / "text") == 0o600
@@ -178,7 +178,7 @@ def test_what_is_being_written_is_not_among_the_contents(tmp_path: Path, monkeyp
     write_text(tmp_path / "name.txt", "whole")
     assert len(seen[0]) == 1
     assert seen[1] == set()
-    with whole_folder(tmp_path / "folder"):
+    with atomic_folder(tmp_path / "folder"):
         assert contents(tmp_path) == {"name.txt"}
     (tmp_path / ".hidden").touch()
     assert contents(tmp_path) == {"name.txt", "folder", ".hidden"}

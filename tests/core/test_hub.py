@@ -10,7 +10,7 @@ import tiny
 from plankwise.core import hub
 from plankwise.core.errors import DataError, ModelError
 from plankwise.core.hub import reachable, where_to_read
-from plankwise.data.tables import HubDataset
+from plankwise.data.tasks.tables import HubDataset
 from plankwise.encoder.checkpoint import load_trained
 from plankwise.encoder.tokenizer import load_tokenizer
 

@@ -11,10 +11,10 @@ import pytest
 
 from plankwise.core.errors import RecipeError
 from plankwise.core.recipe import read_recipe, validate
-from plankwise.data.reading import Reading
-from plankwise.study.domain import Domain
-from plankwise.study.plan import Recipe
-from plankwise.study.study_recipe import Range, Study
+from plankwise.data.truncation import Truncation
+from plankwise.run.domain import Domain
+from plankwise.run.recipe import Recipe
+from plankwise.search.study import Range, Study
 from plankwise.training.fit import Training
 
 RECIPE = "name: x\ntask: {name: table, train: a.csv}\nmodel: {source: m}\nsteps: [{method: theseus}]\n"
@@ -126,4 +126,4 @@ def test_settings_made_in_python_are_checked_alike() -> None:
     with pytest.raises(pydantic.ValidationError, match="a number is needed"):
         Training(epochs=True)
     with pytest.raises(pydantic.ValidationError, match="no encoder reads"):
-        Reading(max_length=10**9)
+        Truncation(max_length=10**9)

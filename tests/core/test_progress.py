@@ -7,7 +7,7 @@ import pytest
 from transformers.utils import logging as notices
 
 from plankwise.core import progress
-from plankwise.core.progress import Lines, bar, duration, hushed, muted, quiet_loading
+from plankwise.core.progress import Lines, bar, duration, muted, quiet_loading, quiet_loggers
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ class TestQuiet:
 
     def test_nothing_is_hidden_where_all_is_wanted(self, monkeypatch, capsys):
         monkeypatch.setattr(progress, "_verbose", True)
-        with hushed("some.library"), muted("some.library"):
+        with quiet_loggers("some.library"), muted("some.library"):
             assert logging.getLogger("some.library").level == logging.NOTSET
             sys.stdout.write("seen\n")
         assert capsys.readouterr().out == "seen\n"

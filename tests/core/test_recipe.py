@@ -9,15 +9,15 @@ import yaml
 
 from plankwise.core.errors import RecipeError, suggest
 from plankwise.core.recipe import read_recipe, to_plain, validate
-from plankwise.data.docstrings import Docstrings
-from plankwise.data.germeval import GermEval2018, GermEval2019
-from plankwise.data.tables import HubDataset, Table
+from plankwise.data.tasks.docstrings import Docstrings
+from plankwise.data.tasks.germeval import GermEval2018, GermEval2019
+from plankwise.data.tasks.tables import HubDataset, Table
 from plankwise.methods.layer_subset import LayerSubset
 from plankwise.methods.registry import METHODS
 from plankwise.methods.theseus import PRESETS, Theseus
-from plankwise.study.plan import Evaluation, Model, Objective, Recipe, json_schema
+from plankwise.run.recipe import Evaluation, Model, Objective, Recipe, json_schema
 from plankwise.training.fit import Training
-from plankwise.training.scratch import Scratch
+from plankwise.training.pretraining.config import PretrainingConfig
 
 PAPER = PRESETS["paper"]
 RECIPE = """\
@@ -68,7 +68,7 @@ class TestReading:
         recipe = read(path)
         assert recipe.steps == (Theseus(modules=3, training=Training(epochs=4)), LayerSubset(layers=2))
         assert recipe.baseline == Training(epochs=2.0)
-        assert recipe.model == Model(scratch=Scratch(heads=4))
+        assert recipe.model == Model(scratch=PretrainingConfig(heads=4))
         assert isinstance(recipe.task, Table)
         assert recipe.seed == 0
 
@@ -113,7 +113,7 @@ class TestUnknownKey:
             ("epochs: 2", "zzz: 2", Training),
             ("layers: 2", "zzz: 2", LayerSubset),
             ("modules: 3", "zzz: 3", Theseus),
-            ("heads: 4", "zzz: 4", Scratch),
+            ("heads: 4", "zzz: 4", PretrainingConfig),
             ("name: demo", "name: demo\nzzz: 1", Recipe),
             ("train: data.csv", "train: data.csv\n  zzz: 1", Table),
         ],
@@ -306,7 +306,7 @@ RECIPES = [
     Recipe(
         name="all",
         task=GermEval2018(path="data", granularity="fine", user_token=None),
-        model=Model(scratch=Scratch(layers=4, growth=(2, 4), epochs=(1.0, 0.5))),
+        model=Model(scratch=PretrainingConfig(layers=4, growth=(2, 4), epochs=(1.0, 0.5))),
         baseline=Training(learning_rate=1e-4, early_stopping_patience=3, precision="fp32"),
         objective=Objective(class_weights="balanced"),
         steps=(

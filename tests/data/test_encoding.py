@@ -9,10 +9,10 @@ from datasets import Dataset
 
 from plankwise.core.errors import ModelError
 from plankwise.data.encoding import Collator, encode, lengths_of, token_budget_batches
-from plankwise.data.reading import Reading
+from plankwise.data.truncation import Truncation
 from tiny import tokenizer
 
-SHORT = Reading(max_length=16)
+SHORT = Truncation(max_length=16)
 TEXTS = ["the day", "a fine house under the tree", "never", "the river " * 40]
 
 

@@ -18,14 +18,14 @@ from plankwise.core.errors import ModelError
 from plankwise.core.records import TextsRead
 from plankwise.data.encoding import Collator, encode, encode_and_count
 from plankwise.data.inputs import bare_tokenizer, encode_texts, inputs_of, model_inputs, pad_right
-from plankwise.data.reading import Reading, Windows
+from plankwise.data.truncation import Truncation, Windows
 from plankwise.encoder.tokenizer import read_tokenizer
 
 TEXTS = ["the day", "a fine house under the tree", "never", "the river " * 9]
 SPLIT = Dataset.from_dict({"text": TEXTS, "label": [0, 1, 1, 0]})
 PAIRS = Dataset.from_dict({"text": TEXTS, "text_pair": TEXTS[::-1], "label": [0, 1, 1, 0]})
 NAMES = ("input_ids", "token_type_ids", "attention_mask")
-SHORT = Reading(max_length=8)
+SHORT = Truncation(max_length=8)
 SETTINGS: dict[str, dict[str, Any]] = {
     "left": {"padding_side": "left", "truncation_side": "left"},
     "no mask": {"model_input_names": ["input_ids", "token_type_ids"]},
@@ -108,18 +108,18 @@ def test_a_tokenizer_that_is_not_fast_is_refused():
 @pytest.mark.parametrize(
     ("reading", "counted"),
     [
-        (Reading(max_length=8), {"truncated": 1, "unread_tokens": 12}),  # 20 tokens, 8 of them read
-        (Reading(max_length=5, truncation="head_tail"), {"truncated": 2, "unread_tokens": 3 + 15}),
-        (Reading(max_length=20), {}),
-        (Reading(max_length=8, windows=Windows(most=2)), {"thinned": 1, "unread_tokens": 18 - 12}),
-        (Reading(max_length=8, windows=Windows(most=3)), {}),
-        (Reading(max_length=8, windows=Windows(stride=3, most=4)), {"thinned": 1}),  # of 5 windows; all is read
+        (Truncation(max_length=8), {"truncated": 1, "unread_tokens": 12}),  # 20 tokens, 8 of them read
+        (Truncation(max_length=5, truncation="head_tail"), {"truncated": 2, "unread_tokens": 3 + 15}),
+        (Truncation(max_length=20), {}),
+        (Truncation(max_length=8, windows=Windows(most=2)), {"thinned": 1, "unread_tokens": 18 - 12}),
+        (Truncation(max_length=8, windows=Windows(most=3)), {}),
+        (Truncation(max_length=8, windows=Windows(stride=3, most=4)), {"thinned": 1}),  # of 5 windows; all is read
     ],
 )
-def test_what_is_cut_or_thinned_is_counted(reading, counted):
+def test_what_is_cut_or_thinned_is_counted(truncation, counted):
     expected = TextsRead(**{"texts": 4, "tokens": 4 + 8 + 3 + 20, **counted})
-    assert encode_and_count(SPLIT, tokenizer(), reading)[1] == expected
-    assert encode_texts(TEXTS, bare_tokenizer(tokenizer()), ("input_ids",), reading).read == expected
+    assert encode_and_count(SPLIT, tokenizer(), truncation)[1] == expected
+    assert encode_texts(TEXTS, bare_tokenizer(tokenizer()), ("input_ids",), truncation).read == expected
 
 
 def test_texts_that_get_no_input_are_not_counted_and_counts_read_well():

@@ -12,7 +12,7 @@ import pytest
 
 import tiny
 from plankwise.data.inputs import bare_tokenizer
-from plankwise.data.reading import Reading
+from plankwise.data.truncation import Truncation
 from plankwise.deploy.deployed import Deployed
 from plankwise.deploy.manifest import Manifest
 
@@ -41,7 +41,7 @@ class Fake:
 
 @pytest.fixture
 def fake() -> Callable[..., Deployed]:
-    def make(runtime: Any = None, reading: Reading | None = None, kind: str = "single_label") -> Deployed:
+    def make(runtime: Any = None, truncation: Truncation | None = None, kind: str = "single_label") -> Deployed:
         manifest = Manifest(
             runtime="torch",
             precision="fp32",
@@ -50,7 +50,7 @@ def fake() -> Callable[..., Deployed]:
             labels=("good", "bad"),
             inputs=("input_ids", "attention_mask"),
             padding={"input_ids": 0, "attention_mask": 0},
-            reading=reading or Reading(max_length=64),
+            truncation=truncation or Truncation(max_length=64),
         )
         return Deployed(manifest, bare_tokenizer(tiny.tokenizer()), runtime or Fake())
 

@@ -14,15 +14,15 @@ import tiny
 from plankwise.core.errors import ModelError
 from plankwise.data.encoding import encode, flatten, pool
 from plankwise.data.inputs import bare_tokenizer, encode_texts
-from plankwise.data.reading import Reading, Windows
+from plankwise.data.truncation import Truncation, Windows
 from plankwise.deploy.batches import check_inputs, cut_batches, padded_batch, pooled, starts_of
 
 NAMES = ("input_ids", "token_type_ids", "attention_mask")
 READINGS = {
-    "head": Reading(max_length=11),
-    "tail": Reading(max_length=11, truncation="tail"),
-    "head_tail": Reading(max_length=11, truncation="head_tail"),
-    "windows": Reading(max_length=11, windows=Windows(stride=3, most=4)),
+    "head": Truncation(max_length=11),
+    "tail": Truncation(max_length=11, truncation="tail"),
+    "head_tail": Truncation(max_length=11, truncation="head_tail"),
+    "windows": Truncation(max_length=11, windows=Windows(stride=3, most=4)),
 }
 CASES = [(name, pairs) for name, each in READINGS.items() for pairs in ((False,) if each.windows else (False, True))]
 
@@ -48,18 +48,18 @@ def inputs(encoded, number: int) -> dict[str, list[int]]:
 
 @pytest.mark.parametrize(("name", "pairs"), CASES)
 def test_tokens_are_those_of_training(name, pairs):
-    reading = READINGS[name]
+    truncation = READINGS[name]
     first, second = texts(1), texts(2)
     columns = {"text": first, "label": [0] * len(first)} | ({"text_pair": second} if pairs else {})
-    expected, window_of = flatten(encode(Dataset.from_dict(columns), tokenizer(), reading))
+    expected, window_of = flatten(encode(Dataset.from_dict(columns), tokenizer(), truncation))
     given = list(zip(first, second, strict=True)) if pairs else first
-    found = encode_texts(given, bare_tokenizer(tokenizer()), NAMES, reading)
+    found = encode_texts(given, bare_tokenizer(tokenizer()), NAMES, truncation)
     assert [inputs(found, number) for number in range(len(found.lengths))] == expected
     assert np.repeat(np.arange(len(first)), found.inputs_of).tolist() == window_of
     too_long = {
         n for n, each in enumerate(tokenizer()(first, second if pairs else None)["input_ids"]) if len(each) > 11
     }
-    assert found.over_long.keys() == (set() if reading.windows else too_long)
+    assert found.over_long.keys() == (set() if truncation.windows else too_long)
     assert 0 < len(too_long) < len(first)
 
 

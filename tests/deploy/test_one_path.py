@@ -14,28 +14,28 @@ from transformers import PreTrainedModel
 
 import tiny
 from plankwise.data.inputs import Text, bare_tokenizer, encode_texts, inputs_of
-from plankwise.data.reading import Reading, Windows
 from plankwise.data.task import Task
+from plankwise.data.truncation import Truncation, Windows
 from plankwise.deploy.predictor import Predictor
 from plankwise.deploy.runtimes import probabilities
 from plankwise.encoder.checkpoint import load_trained
-from plankwise.encoder.stored_reading import store_reading
+from plankwise.encoder.stored_truncation import store_truncation
 from plankwise.encoder.tokenizer import load_tokenizer
-from plankwise.training.evaluate import predict
+from plankwise.training.prediction import predict
 
 KINDS = ("bert", "roberta", "modernbert", "deberta-v2", "distilbert")
 TEXTS = ["never", "the day under a tree", *(" ".join(tiny.PLAIN[number:] + tiny.BAD[:number]) for number in range(4))]
-HEAD = Reading(max_length=12)
-WINDOWS = Reading(max_length=8, windows=Windows(stride=2, most=3))
+HEAD = Truncation(max_length=12)
+WINDOWS = Truncation(max_length=8, windows=Windows(stride=2, most=3))
 
 
-def source(folder: Path, kind: str, reading: Reading) -> Path:
+def source(folder: Path, kind: str, truncation: Truncation) -> Path:
     """Save a model of large weights beside a tokenizer that pads and cuts on the left, of itself and by its file."""
     model, tokenizer = tiny.model(kind, layers=2), tiny.tokenizer()
     with torch.no_grad():
         for value in model.parameters():
             value.mul_(6.0 if value.dim() > 1 else 1.0)
-    store_reading(model.config, reading)
+    store_truncation(model.config, truncation)
     model.save_pretrained(folder)
     inner = tokenizer.backend_tokenizer
     types = "" if kind == "roberta" else ":1"  # it has one row of them
@@ -53,13 +53,13 @@ def source(folder: Path, kind: str, reading: Reading) -> Path:
     return folder
 
 
-def one_by_one(model: PreTrainedModel, folder: Path, texts: list[Text], reading: Reading) -> Any:
+def one_by_one(model: PreTrainedModel, folder: Path, texts: list[Text], truncation: Truncation) -> Any:
     """Compute probabilities in the simplest way: each input alone, without padding."""
     tokenizer = load_tokenizer(str(folder))
     names = [name for name in inputs_of(model, tokenizer) if name != "attention_mask"]
     rows = []
     for text in texts:
-        encoded = encode_texts([text], bare_tokenizer(tokenizer), names, reading)
+        encoded = encode_texts([text], bare_tokenizer(tokenizer), names, truncation)
         parts = np.split(np.arange(encoded.lengths.sum()), encoded.lengths.cumsum()[:-1])
         batches = [{name: torch.from_numpy(encoded.tokens[name][at])[None].long() for name in names} for at in parts]
         with torch.inference_mode():
@@ -79,13 +79,13 @@ def task(texts: list[Text]) -> Task:
 @pytest.mark.parametrize("what", ["texts", "pairs", "windows"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_alone_and_among_others_evaluated_and_predicted(tmp_path, kind, what):
-    reading = WINDOWS if what == "windows" else HEAD
+    truncation = WINDOWS if what == "windows" else HEAD
     texts: list[Text] = list(zip(TEXTS, reversed(TEXTS), strict=True)) if what == "pairs" else list(TEXTS)
-    folder = source(tmp_path / "model", kind, reading)
+    folder = source(tmp_path / "model", kind, truncation)
     model, tokenizer = load_trained(str(folder)), load_tokenizer(str(folder))
-    expected = one_by_one(model, folder, texts, reading)
+    expected = one_by_one(model, folder, texts, truncation)
     assert np.ptp(expected[:, 0]) > 1e-3
-    evaluated = probabilities(predict(model, tokenizer, task(texts), "test", reading).logits, "single_label")
+    evaluated = probabilities(predict(model, tokenizer, task(texts), "test", truncation).logits, "single_label")
     np.testing.assert_allclose(evaluated, expected, atol=2e-6)
     np.testing.assert_allclose(Predictor(folder, threads=1).probabilities(texts), expected, atol=2e-6)
     alone = [Predictor(folder, mode="latency", threads=1).probabilities([text])[0] for text in texts[-1:]]

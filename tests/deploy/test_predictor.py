@@ -18,18 +18,18 @@ import plankwise
 import tiny
 from plankwise.core.errors import DataError, ModelError, RecipeError
 from plankwise.data.encoding import encode
-from plankwise.data.reading import Reading, Windows
+from plankwise.data.truncation import Truncation, Windows
 from plankwise.deploy.predictor import Predictor
 from plankwise.encoder.checkpoint import load_trained
 from plankwise.encoder.tokenizer import load_tokenizer
-from plankwise.training.evaluate import predict_logits
+from plankwise.training.prediction import predict_logits
 
 READINGS = {
-    "head": Reading(max_length=12),
-    "tail": Reading(max_length=12, truncation="tail"),
-    "head_tail": Reading(max_length=12, truncation="head_tail"),
-    "mean of windows": Reading(max_length=12, windows=Windows(stride=2, most=5)),
-    "maximum of windows": Reading(max_length=12, windows=Windows(pooling="max")),
+    "head": Truncation(max_length=12),
+    "tail": Truncation(max_length=12, truncation="tail"),
+    "head_tail": Truncation(max_length=12, truncation="head_tail"),
+    "mean of windows": Truncation(max_length=12, windows=Windows(stride=2, most=5)),
+    "maximum of windows": Truncation(max_length=12, windows=Windows(pooling="max")),
 }
 CASES = [(name, pairs) for name, each in READINGS.items() for pairs in ((False,) if each.windows else (False, True))]
 
@@ -51,15 +51,15 @@ def threads() -> set[str]:
 @pytest.mark.parametrize(("name", "pairs"), CASES)
 @pytest.mark.parametrize("mode", ["throughput", "latency"])
 def test_logits_are_those_of_training(folder, name, mode, pairs):
-    reading = READINGS[name]
+    truncation = READINGS[name]
     first, second = texts(50), texts(50, 1)
     columns = {"text": first, "label": [0] * 50} | ({"text_pair": second} if pairs else {})
-    pooling = None if reading.windows is None else reading.windows.pooling
+    pooling = None if truncation.windows is None else truncation.windows.pooling
     tokenizer = load_tokenizer(str(folder))
-    examples = encode(Dataset.from_dict(columns), tokenizer, reading)
+    examples = encode(Dataset.from_dict(columns), tokenizer, truncation)
     expected = predict_logits(load_trained(str(folder)), tokenizer, examples, pooling)
     options = {"look_ahead": 20, "tokens_per_batch": 60} if mode == "throughput" else {}
-    predictor = Predictor(folder, mode=mode, threads=1, reading=reading, **options)
+    predictor = Predictor(folder, mode=mode, threads=1, truncation=truncation, **options)
     given = list(zip(first, second, strict=True)) if pairs else first
     assert np.allclose(predictor.logits(given), expected, atol=2e-6)
     shares = torch.softmax(torch.from_numpy(expected), dim=-1).numpy()
@@ -68,7 +68,7 @@ def test_logits_are_those_of_training(folder, name, mode, pairs):
 
 def test_predictions_come_in_order_with_labels_and_probabilities(fake):
     given = texts(300)
-    predictor = Predictor(fake(), look_ahead=64, tokens_per_batch=40)
+    predictor = Predictor(fake(), buffer_size=64, tokens_per_batch=40)
     found = list(predictor.predict(iter(given)))
     shares = predictor.probabilities(given)
     assert [list(each.probabilities.values()) for each in found] == shares.tolist()
@@ -94,7 +94,7 @@ def test_several_labels_are_those_above_one_half(fake):
 
 def test_batches_keep_the_budget_and_latency_mode_runs_one_text_at_a_time(fake):
     deployed = fake()
-    Predictor(deployed, tokens_per_batch=64, look_ahead=100).logits(texts(200))
+    Predictor(deployed, tokens_per_batch=64, buffer_size=100).logits(texts(200))
     assert max(rows * columns for rows, columns in deployed.runtime.shapes) <= 64
     assert len(deployed.runtime.shapes) < 100
     deployed = fake(fake.runtime(streams=1))
@@ -110,7 +110,7 @@ def test_one_text_starts_no_thread_and_is_predicted_as_among_others(fake):
             started.update(threads())
             return super().__call__(inputs)
 
-    predictor = Predictor(fake(Watching(), Reading(max_length=12, windows=Windows(stride=2))), tokens_per_batch=24)
+    predictor = Predictor(fake(Watching(), Truncation(max_length=12, windows=Windows(stride=2))), tokens_per_batch=24)
     given = texts(20)
     alone = [predictor.logits([text])[0].tolist() for text in given]
     assert not started
@@ -127,7 +127,7 @@ def test_an_endless_stream_is_drawn_a_few_blocks_ahead(fake):
             drawn += 1
             yield tiny.PLAIN[number % 15]
 
-    stream = Predictor(fake(), look_ahead=32).predict(endless())
+    stream = Predictor(fake(), buffer_size=32).predict(endless())
     for taken in (1, 1000):
         assert len(list(islice(stream, taken))) == taken
         time.sleep(0.1)
@@ -152,7 +152,7 @@ def test_latency_mode_answers_before_the_next_text_is_there(fake):
 
 @pytest.mark.parametrize("streams", [1, 3])
 def test_an_error_of_the_runtime_is_raised_after_the_blocks_before_it(fake, streams):
-    predictor = Predictor(fake(fake.runtime(streams, fails_at=25)), look_ahead=10, tokens_per_batch=40)
+    predictor = Predictor(fake(fake.runtime(streams, fails_at=25)), buffer_size=10, tokens_per_batch=40)
     found = []
     with pytest.raises(RuntimeError, match="the runtime broke"):
         found.extend(predictor.predict(texts(500)))
@@ -165,7 +165,7 @@ def test_an_error_of_the_runtime_is_raised_after_the_blocks_before_it(fake, stre
 
 
 def test_closing_early_ends_threads_in_the_middle_of_work(fake):
-    stream = Predictor(fake(fake.runtime(seconds=0.01)), look_ahead=50).predict(texts(5000))
+    stream = Predictor(fake(fake.runtime(seconds=0.01)), buffer_size=50).predict(texts(5000))
     next(stream)
     assert len(threads()) == 3
     stream.close()
@@ -193,13 +193,13 @@ def test_settings_that_cannot_be_are_refused(fake, folder):
     with pytest.raises(ModelError, match="no mode 'fast'"):
         Predictor(fake(), mode="fast")
     with pytest.raises(DataError, match="look_ahead is 0"):
-        Predictor(fake(), look_ahead=0)
+        Predictor(fake(), buffer_size=0)
     with pytest.raises(DataError, match="latency mode runs one text"):
         Predictor(fake(), mode="latency", tokens_per_batch=64)
     with pytest.raises(RecipeError, match="at most the model's 72 positions"):
         Predictor(folder, max_length=100)
     with pytest.raises(RecipeError, match="windows"):
-        list(Predictor(fake(reading=READINGS["mean of windows"])).predict([("a", "day")]))
+        list(Predictor(fake(truncation=READINGS["mean of windows"])).predict([("a", "day")]))
 
 
 def test_it_is_public_and_a_prediction_cannot_be_changed(fake):

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import tiny
-from plankwise.data.reading import Reading, Windows
-from plankwise.deploy.export import export
+from plankwise.data.truncation import Truncation, Windows
+from plankwise.deploy.export.export import export
 from plankwise.deploy.manifest import FILE_NAME
 from plankwise.deploy.predictor import Predictor
 from plankwise.encoder.checkpoint import save
@@ -22,11 +22,11 @@ PACKAGES = ("numpy", "tokenizers", "openvino", "onnxruntime")
 TEXTS = [" ".join([row["text"]] * (1 + number % 4)) for number, row in enumerate(tiny.rows(12, 5))]
 PAIRS = [(text, other) for text, other in zip(TEXTS, reversed(TEXTS), strict=True)]
 READINGS = {
-    "head": Reading(max_length=12),
-    "tail": Reading(max_length=12, truncation="tail"),
-    "head_tail": Reading(max_length=12, truncation="head_tail"),
-    "windows": Reading(max_length=12, windows=Windows(stride=2, most=2)),
-    "one window": Reading(max_length=12, windows=Windows(pooling="max", most=1)),
+    "head": Truncation(max_length=12),
+    "tail": Truncation(max_length=12, truncation="tail"),
+    "head_tail": Truncation(max_length=12, truncation="head_tail"),
+    "windows": Truncation(max_length=12, windows=Windows(stride=2, most=2)),
+    "one window": Truncation(max_length=12, windows=Windows(pooling="max", most=1)),
 }
 
 
@@ -69,7 +69,9 @@ def test_it_runs_without_torch_and_plankwise(bare, tmp_path, runtime, multi):
     for name in ("torch", "transformers", "plankwise"):
         with pytest.raises(AssertionError, match=f"No module named '{name}'"):
             run(bare, f"import {name}")
-    export(source(tmp_path / "model", multi), tmp_path / "out", to=runtime, precision="fp32", reading=READINGS["tail"])
+    export(
+        source(tmp_path / "model", multi), tmp_path / "out", to=runtime, precision="fp32", truncation=READINGS["tail"]
+    )
     done = subprocess.run(
         [bare, tmp_path / "out" / "predict.py"], input="\n".join(TEXTS), capture_output=True, text=True, timeout=120
     )
@@ -85,18 +87,18 @@ def test_it_runs_without_torch_and_plankwise(bare, tmp_path, runtime, multi):
 
 def test_every_reading_is_that_of_training(bare, tmp_path):
     out = tmp_path / "out"
-    manifest = export(source(tmp_path / "model"), out, to="openvino", precision="fp32", reading=READINGS["head"])
-    for name, reading in READINGS.items():
-        (out / FILE_NAME).write_text(manifest.model_copy(update={"reading": reading}).model_dump_json())
-        texts = TEXTS if reading.windows else [*TEXTS, *PAIRS]
+    manifest = export(source(tmp_path / "model"), out, to="openvino", precision="fp32", truncation=READINGS["head"])
+    for name, truncation in READINGS.items():
+        (out / FILE_NAME).write_text(manifest.model_copy(update={"reading": truncation}).model_dump_json())
+        texts = TEXTS if truncation.windows else [*TEXTS, *PAIRS]
         code = f"import sys, json; sys.path.insert(0, {str(out)!r}); from predict import Model\n"
         code += f"texts = [each if isinstance(each, str) else tuple(each) for each in {texts!r}]\n"
         code += f"print(json.dumps([list(each.values()) for each in Model({str(out)!r}).predict(texts)]))"
         predictor = Predictor(out)
         singles = predictor.probabilities(TEXTS)
-        expected = singles if reading.windows else np.concatenate([singles, predictor.probabilities(PAIRS)])
+        expected = singles if truncation.windows else np.concatenate([singles, predictor.probabilities(PAIRS)])
         np.testing.assert_allclose(json.loads(run(bare, code)), expected, atol=1e-6, err_msg=name)
-        unexported = Predictor(tmp_path / "model", reading=reading).probabilities(TEXTS)
+        unexported = Predictor(tmp_path / "model", truncation=truncation).probabilities(TEXTS)
         np.testing.assert_allclose(singles, unexported, atol=1e-5, err_msg=name)
 
 
@@ -104,7 +106,7 @@ def test_torch_programs_need_no_plankwise(tmp_path):
     """The environment of the tests has plankwise; blocking it is as good as leaving it out."""
     import sys
 
-    export(source(tmp_path / "model"), tmp_path / "out", to="torch", precision="fp32", reading=READINGS["head"])
+    export(source(tmp_path / "model"), tmp_path / "out", to="torch", precision="fp32", truncation=READINGS["head"])
     code = "import sys, json; sys.modules['plankwise'] = sys.modules['transformers'] = None\n"
     code += f"sys.path.insert(0, {str(tmp_path / 'out')!r}); from predict import Model\n"
     code += f"print(json.dumps([list(each.values()) for each in Model({str(tmp_path / 'out')!r}).predict({TEXTS!r})]))"

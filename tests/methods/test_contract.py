@@ -20,8 +20,8 @@ import plankwise
 import tiny
 from plankwise.core.errors import MethodError
 from plankwise.core.recipe import to_plain, validate
-from plankwise.data.reading import Reading
 from plankwise.data.task import Task
+from plankwise.data.truncation import Truncation
 from plankwise.encoder.anatomy import layers_of
 from plankwise.encoder.cost import (
     compressed_size_bytes,
@@ -44,9 +44,9 @@ from plankwise.methods.registry import METHODS, AnyMethod
 from plankwise.methods.theseus import Theseus
 from plankwise.methods.unstructured import Unstructured
 from plankwise.methods.vocabulary import TrimmedVocabulary
+from plankwise.training.distillation.config import DistillationConfig
 from plankwise.training.fit import Training
-from plankwise.training.losses import task_loss
-from plankwise.training.teacher import Teacher
+from plankwise.training.objectives.losses import task_loss
 
 TRAINING = Training(epochs=2, batch_size=16, learning_rate=2e-3, precision="fp32", evaluations_per_epoch=2)
 LONGER = dataclasses.replace(TRAINING, epochs=4)  # for trainings of two parts, as long as TRAINING each
@@ -93,15 +93,19 @@ SETTINGS: dict[str, Case] = {
     "distillation-inside": Case(
         Distillation(
             student=Student(sizes=Sizes(hidden_size=8, num_hidden_layers=2, intermediate_size=16)),
-            teacher=Teacher(hidden=1.0, relations=1.0, cosine=0.5),
+            teacher=DistillationConfig(hidden=1.0, relations=1.0, cosine=0.5),
             training=TRAINING,
         ),
         paired=False,
     ),
-    "theseus-teacher": Case(Theseus(modules=2, teacher=Teacher(relations=0.5), training=TRAINING), paired=False),
+    "theseus-teacher": Case(
+        Theseus(modules=2, teacher=DistillationConfig(relations=0.5), training=TRAINING), paired=False
+    ),
     "pruning": Case(Pruning(target=2.0, neuron_step=4, examples=48), plain=False),
     "pruning-recovered": Case(
-        Pruning(target=3.0, neuron_step=1, examples=48, teacher=Teacher(), training=TRAINING), plain=False, paired=False
+        Pruning(target=3.0, neuron_step=1, examples=48, teacher=DistillationConfig(), training=TRAINING),
+        plain=False,
+        paired=False,
     ),
     "pruning-plain": Case(
         Pruning(target=1.3, measure="parameters", shape="plain", importance="magnitude", examples=48, neuron_step=1),
@@ -124,7 +128,7 @@ SETTINGS: dict[str, Case] = {
     "quantization": Case(Quantization(examples=48), plain=False, smaller="bytes"),
     "quantization-margin": Case(Quantization(examples=48, margin=0.1), plain=False, smaller="bytes", paired=False),
     "quantization-aware": Case(
-        Quantization(examples=48, teacher=Teacher(relations=0.5), training=TRAINING),
+        Quantization(examples=48, teacher=DistillationConfig(relations=0.5), training=TRAINING),
         plain=False,
         smaller="bytes",
         paired=False,
@@ -166,7 +170,7 @@ def compress(method: Method, given: Result, folder: Path, seed: int = 1, data: T
     job = Job(
         data or task(),
         given.tokenizer,
-        Reading(max_length=32),
+        Truncation(max_length=32),
         task_loss("single_label"),
         seed,
         folder,

@@ -15,31 +15,31 @@ import tiny
 from plankwise.core.errors import MethodError, RecipeError
 from plankwise.core.recipe import validate
 from plankwise.data.encoding import encode
-from plankwise.data.reading import Reading, Windows
 from plankwise.data.task import Task, build_task
+from plankwise.data.truncation import Truncation, Windows
 from plankwise.encoder.anatomy import layers_of
 from plankwise.methods.distillation import Distillation, Sizes, Student
 from plankwise.methods.layer_subset import LayerSubset
 from plankwise.methods.method import Job, Method
 from plankwise.methods.registry import AnyMethod
 from plankwise.methods.theseus import Theseus
-from plankwise.training import teacher_cache
-from plankwise.training.evaluate import predict_logits
+from plankwise.training.distillation import cached_teacher as teacher_cache
+from plankwise.training.distillation.config import DistillationConfig
 from plankwise.training.fit import Training
-from plankwise.training.losses import masked_lm_loss, task_loss
-from plankwise.training.masking import MaskedPositions
-from plankwise.training.teacher import Teacher
+from plankwise.training.objectives.losses import masked_lm_loss, task_loss
+from plankwise.training.objectives.masking import MaskedPositions
+from plankwise.training.prediction import predict_logits
 
 TRAINING = Training(epochs=1, batch_size=16, learning_rate=2e-3, precision="fp32", keep="last")
 INSIDE = {"hidden": 1.0, "cosine": 1.0}
-WINDOWS = Reading(max_length=6, windows=Windows(stride=1))
+WINDOWS = Truncation(max_length=6, windows=Windows(stride=1))
 
 
 def job(folder: Path, notes: dict[str, Any] | None = None, **changes: Any) -> Job:
     made: dict[str, Any] = {
         "task": tiny.task().without_test(),
         "tokenizer": tiny.tokenizer(),
-        "reading": Reading(max_length=32),
+        "reading": Truncation(max_length=32),
         "loss": task_loss("single_label"),
         "seed": 1,
         "folder": folder / "work",
@@ -67,7 +67,7 @@ def corpus() -> Task:
 
 
 def subset(**teacher: Any) -> Distillation:
-    return Distillation(student=Student(layers=2), teacher=Teacher(**teacher), training=TRAINING)
+    return Distillation(student=Student(layers=2), teacher=DistillationConfig(**teacher), training=TRAINING)
 
 
 def close(one: PreTrainedModel, other: PreTrainedModel, tolerance: float) -> bool:
@@ -75,15 +75,17 @@ def close(one: PreTrainedModel, other: PreTrainedModel, tolerance: float) -> boo
     return all(torch.allclose(a, b, atol=tolerance, rtol=0) for a, b in pairs)
 
 
-@pytest.mark.parametrize("reading", [Reading(max_length=32), WINDOWS], ids=["whole", "windows"])
+@pytest.mark.parametrize("reading", [Truncation(max_length=32), WINDOWS], ids=["whole", "windows"])
 @pytest.mark.parametrize(("kept", "tolerance"), [("logits", 1e-5), ("hidden", 2e-3)])
-def test_cached_answers_train_the_same_weights(kept: Any, tolerance: float, reading: Reading, tmp_path: Path) -> None:
+def test_cached_answers_train_the_same_weights(
+    kept: Any, tolerance: float, truncation: Truncation, tmp_path: Path
+) -> None:
     weights = INSIDE if kept == "hidden" else {}
     notes: dict[str, Any] = {}
-    cached = subset(cache=kept, **weights).compress(tiny.model(), job(tmp_path / "1", notes, reading=reading))
-    asked = subset(cache="none", **weights).compress(tiny.model(), job(tmp_path / "2", reading=reading))
+    cached = subset(cache=kept, **weights).compress(tiny.model(), job(tmp_path / "1", notes, truncation=truncation))
+    asked = subset(cache="none", **weights).compress(tiny.model(), job(tmp_path / "2", truncation=truncation))
     untaught = LayerSubset(layers=2, keep="alternate", training=TRAINING).compress(
-        tiny.model(), job(tmp_path / "3", reading=reading)
+        tiny.model(), job(tmp_path / "3", truncation=truncation)
     )
     assert notes["teacher"]["asked"] == "once"
     assert notes["teacher"]["examples"] == 96
@@ -108,9 +110,9 @@ def test_a_student_learns_the_task_from_its_teacher_alone(tmp_path: Path) -> Non
     longer = dataclasses.replace(TRAINING, epochs=8, learning_rate=5e-3)
     teacher = LayerSubset(layers=4, training=longer).compress(tiny.model(), job(tmp_path / "1"))
     student = Student(sizes=Sizes(num_hidden_layers=2))
-    settings = Distillation(student=student, teacher=Teacher(task=0.0, logits=1.0), training=longer)
+    settings = Distillation(student=student, teacher=DistillationConfig(task=0.0, logits=1.0), training=longer)
     taught = settings.compress(teacher, job(tmp_path / "2"))
-    texts = encode(tiny.task().splits["development"], tiny.tokenizer(), Reading(max_length=32))
+    texts = encode(tiny.task().splits["development"], tiny.tokenizer(), Truncation(max_length=32))
     there, start, end = (
         predict_logits(each, tiny.tokenizer(), texts) for each in (teacher, settings._student(teacher).eval(), taught)
     )
@@ -123,7 +125,9 @@ def test_a_student_learns_the_task_from_its_teacher_alone(tmp_path: Path) -> Non
 @pytest.mark.parametrize("kind", tiny.ARCHITECTURES)
 def test_every_architecture_has_smaller_students(kind: str, tmp_path: Path) -> None:
     sizes = Sizes(hidden_size=8, num_hidden_layers=2, num_attention_heads=1, intermediate_size=12)
-    settings = Distillation(student=Student(sizes=sizes), teacher=Teacher(relations=1.0, **INSIDE), training=TRAINING)
+    settings = Distillation(
+        student=Student(sizes=sizes), teacher=DistillationConfig(relations=1.0, **INSIDE), training=TRAINING
+    )
     model, notes = tiny.model(kind, labels=2), {}
     smaller = settings.compress(model, job(tmp_path, notes))
     assert len(layers_of(smaller)) == 2
@@ -135,7 +139,7 @@ def test_every_architecture_has_smaller_students(kind: str, tmp_path: Path) -> N
 
 def test_the_model_so_far_may_be_the_student(tmp_path: Path) -> None:
     model = tiny.model(seed=3)
-    settings = Distillation(teacher=Teacher(), training=TRAINING)
+    settings = Distillation(teacher=DistillationConfig(), training=TRAINING)
     given = job(tmp_path, baseline=lambda: (tiny.model(), tiny.tokenizer()))
     recovered = settings.compress(model, given)
     assert recovered.config.num_hidden_layers == 4
@@ -160,7 +164,9 @@ def test_several_labels(cache: Any, tmp_path: Path) -> None:
     [
         subset(relations=1.0, **INSIDE),
         subset(task=0.0),
-        Theseus(modules=2, train_embeddings=True, teacher=Teacher(relations=1.0, hidden=1.0), training=TRAINING),
+        Theseus(
+            modules=2, train_embeddings=True, teacher=DistillationConfig(relations=1.0, hidden=1.0), training=TRAINING
+        ),
     ],
     ids=["inside", "logits", "theseus"],
 )
@@ -171,7 +177,7 @@ def test_language_models_are_asked_about_the_same_masked_tokens(
     model, hooked = AutoModelForMaskedLM.from_config(tiny.model().config).eval(), []
     on = MaskedPositions.on
     monkeypatch.setattr(MaskedPositions, "on", lambda self, each: hooked.append(id(self)) or on(self, each))
-    given = job(tmp_path, task=corpus(), loss=masked_lm_loss, reading=Reading(max_length=16))
+    given = job(tmp_path, task=corpus(), loss=masked_lm_loss, truncation=Truncation(max_length=16))
     smaller = method.compress(model, given)
     assert len(hooked) == 2
     assert len(set(hooked)) == 1
@@ -182,7 +188,7 @@ def test_language_models_are_asked_about_the_same_masked_tokens(
 
 def test_a_corpus_keeps_no_hidden_states(tmp_path: Path) -> None:
     model = AutoModelForMaskedLM.from_config(tiny.model().config)
-    given = job(tmp_path, task=corpus(), loss=masked_lm_loss, reading=Reading(max_length=16))
+    given = job(tmp_path, task=corpus(), loss=masked_lm_loss, truncation=Truncation(max_length=16))
     with pytest.raises(MethodError, match="on a corpus masks change"):
         subset(cache="hidden", **INSIDE).compress(model, given)
 
@@ -203,7 +209,7 @@ def test_a_teacher_of_another_vocabulary_teaches_logits(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["replace", "blend"])
 def test_theseus_leaves_no_trace_of_its_teacher(mode: Any, tmp_path: Path) -> None:
     notes: dict[str, Any] = {}
-    teacher = Teacher(task=0.0, logits=0.0, relations=1.0, hidden=1.0, layer_map=[(0, 1)])
+    teacher = DistillationConfig(task=0.0, logits=0.0, relations=1.0, hidden=1.0, layer_map=[(0, 1)])
     settings = Theseus(modules=2, mode=mode, teacher=teacher, training=TRAINING)
     model = tiny.model()
     smaller = settings.compress(model, job(tmp_path, notes))

@@ -18,9 +18,9 @@ from plankwise.encoder.gates import LayerGates, gated
 from plankwise.encoder.shapes import shapes_of
 from plankwise.encoder.surgery import frozen_twin
 from plankwise.methods import importance
+from plankwise.methods.calibration import Sample
 from plankwise.methods.importance import gate_importance, magnitude_importance, own_label_loss
-from plankwise.methods.sampling import Sample
-from plankwise.training.losses import task_loss
+from plankwise.training.objectives.losses import task_loss
 
 each_architecture = pytest.mark.parametrize("kind", tiny.ARCHITECTURES)
 

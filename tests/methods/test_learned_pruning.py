@@ -18,21 +18,21 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel
 import tiny
 from plankwise.core.errors import MethodError, PlankwiseError
 from plankwise.core.recipe import validate
-from plankwise.data.reading import Reading, Windows
 from plankwise.data.task import build_task
+from plankwise.data.truncation import Truncation, Windows
 from plankwise.encoder.anatomy import layers_of, residual_outputs_of
 from plankwise.encoder.cost import linear_flops_per_token
 from plankwise.encoder.gates import LayerGates, fold, gated, gated_anew
 from plankwise.encoder.shapes import new_model, prune, shapes_of
-from plankwise.methods.costs import flops_costs
-from plankwise.methods.learned_gates import GATINGS, Kind, LearnedGates, concrete_chance, concrete_draw
+from plankwise.methods.cost_table import flops_costs
+from plankwise.methods.hard_concrete import GATINGS, Kind, LearnedGates, concrete_draw, concrete_keep_probability
 from plankwise.methods.learned_pruning import LearnedPruning
 from plankwise.methods.low_rank import LowRank
 from plankwise.methods.method import Job
-from plankwise.methods.selection import Kept
+from plankwise.methods.selection import Selection
+from plankwise.training.distillation.config import DistillationConfig
 from plankwise.training.fit import Training
-from plankwise.training.losses import masked_lm_loss, task_loss
-from plankwise.training.teacher import Teacher
+from plankwise.training.objectives.losses import masked_lm_loss, task_loss
 
 KINDS: tuple[Kind, ...] = ("hard_concrete", "movement")
 TRAINING = Training(epochs=4, batch_size=16, learning_rate=2e-3, precision="fp32")
@@ -42,8 +42,8 @@ each_kind = pytest.mark.parametrize("kind", KINDS)
 
 def job(folder: Path, notes: dict[str, Any] | None = None, seed: int = 1) -> Job:
     kept: dict[str, Any] = {} if notes is None else notes
-    loss, reading = task_loss("single_label"), Reading(max_length=32)
-    return Job(tiny.task().without_test(), tiny.tokenizer(), reading, loss, seed, folder, note=kept.__setitem__)
+    loss, truncation = task_loss("single_label"), Truncation(max_length=32)
+    return Job(tiny.task().without_test(), tiny.tokenizer(), truncation, loss, seed, folder, note=kept.__setitem__)
 
 
 def logits(model: PreTrainedModel) -> torch.Tensor:
@@ -55,7 +55,7 @@ def gates_of(model: PreTrainedModel, kind: Kind = "hard_concrete") -> LearnedGat
     return LearnedGates(flops_costs(model), kind, pace=1.0)
 
 
-def set_to(gates: LearnedGates, kept: Kept) -> None:
+def set_to(gates: LearnedGates, kept: Selection) -> None:
     """Open the units named and shut all others."""
     with torch.no_grad():
         for parameter in (gates.heads, gates.neurons):
@@ -67,7 +67,7 @@ def set_to(gates: LearnedGates, kept: Kept) -> None:
                 parameter[[layer * count + each for each in units]] = OPEN
 
 
-SOME = Kept([[0, 1], [], [1], [0]], [[], [0, 7, 31], list(range(32)), [5]])
+SOME = Selection([[0, 1], [], [1], [0]], [[], [0, 7, 31], list(range(32)), [5]])
 
 
 @each_kind
@@ -88,11 +88,11 @@ def test_hard_concrete_gates_are_open_as_often_as_their_chance_says() -> None:
     scores = torch.linspace(-3, 3, 7)
     torch.manual_seed(0)
     drawn = concrete_draw(scores.repeat(20_000, 1))
-    assert (drawn > 0).float().mean(0).tolist() == pytest.approx(concrete_chance(scores).tolist(), abs=0.015)
+    assert (drawn > 0).float().mean(0).tolist() == pytest.approx(concrete_keep_probability(scores).tolist(), abs=0.015)
     assert drawn.min() == 0
     assert drawn.max() == 1
     by_hand = [1 / (1 + math.exp(-(score - 2 / 3 * math.log(0.1 / 1.1)))) for score in scores.tolist()]
-    assert concrete_chance(scores).tolist() == pytest.approx(by_hand, rel=1e-5)
+    assert concrete_keep_probability(scores).tolist() == pytest.approx(by_hand, rel=1e-5)
 
 
 def test_movement_gates_are_steps_with_the_gradient_of_a_sigmoid() -> None:
@@ -211,7 +211,7 @@ def test_gates_of_units_that_nothing_gains_from_are_shut(kind: Kind) -> None:
     assert gates.expected_share().item() == pytest.approx(0.84, abs=0.03)
     kept = gates.choose(costs, (16384 - 2 * 1024 - 8 * 64) / 16384 * costs.full(), neuron_step=1)
     everything = list(range(32))
-    assert kept == Kept([[0], [0, 1], [0], [0, 1]], [everything, list(range(24)), everything, everything])
+    assert kept == Selection([[0], [0, 1], [0], [0, 1]], [everything, list(range(24)), everything, everything])
 
 
 def test_useless_units_are_found_in_training(tmp_path: Path) -> None:
@@ -276,7 +276,7 @@ def test_a_kill_in_either_part_changes_nothing(
 
 
 def test_a_teacher_teaches_both_parts(tmp_path: Path) -> None:
-    method = LearnedPruning(teacher=Teacher(task=0.0, logits=1.0, hidden=0.1), training=TRAINING)
+    method = LearnedPruning(teacher=DistillationConfig(task=0.0, logits=1.0, hidden=0.1), training=TRAINING)
     model = tiny.model()
     before = copy.deepcopy(model.state_dict())
     alone = LearnedPruning(training=TRAINING).compress(model, job(tmp_path / "alone"))
@@ -298,7 +298,7 @@ def test_several_labels_windows_and_a_corpus(tmp_path: Path) -> None:
     language_model = new_model(AutoModelForMaskedLM._model_mapping[type(config)], config)
     changes: list[tuple[PreTrainedModel, dict[str, Any]]] = [
         (tiny.model(), {"task": several.without_test(), "loss": task_loss("multi_label")}),
-        (tiny.model(), {"reading": Reading(max_length=6, windows=Windows(stride=2))}),
+        (tiny.model(), {"reading": Truncation(max_length=6, windows=Windows(stride=2))}),
         (language_model, {"task": corpus, "loss": masked_lm_loss, "cache": tmp_path / "blocks"}),
     ]
     for number, (model, change) in enumerate(changes):

@@ -15,8 +15,8 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel
 import tiny
 from plankwise.core.errors import MethodError, RecipeError
 from plankwise.core.recipe import validate
-from plankwise.data.reading import Reading, Windows
 from plankwise.data.task import build_task
+from plankwise.data.truncation import Truncation, Windows
 from plankwise.encoder.anatomy import layers_of, neuron_inputs_of, residual_outputs_of
 from plankwise.encoder.cost import count_parameters
 from plankwise.encoder.low_rank import Ranks, ranks_of
@@ -24,10 +24,10 @@ from plankwise.encoder.shapes import new_model, prune
 from plankwise.methods.layer_subset import LayerSubset
 from plankwise.methods.low_rank import LowRank
 from plankwise.methods.method import Job
+from plankwise.methods.row_importance import row_importance
 from plankwise.methods.theseus import Theseus
 from plankwise.training.fit import Training
-from plankwise.training.losses import masked_lm_loss, task_loss
-from plankwise.training.row_importance import row_importance
+from plankwise.training.objectives.losses import masked_lm_loss, task_loss
 
 TRAINING = Training(epochs=1, batch_size=16, learning_rate=2e-3, precision="fp32")
 
@@ -37,7 +37,7 @@ def job(folder: Path, notes: dict[str, Any] | None = None, **changes: Any) -> Jo
     made = Job(
         tiny.task(64, 16).without_test(),
         tiny.tokenizer(),
-        Reading(max_length=32),
+        Truncation(max_length=32),
         task_loss("single_label"),
         1,
         folder,
@@ -136,7 +136,7 @@ def test_several_labels_and_windows(tmp_path: Path) -> None:
     )
     work = job(tmp_path, task=task.without_test(), loss=task_loss("multi_label"))
     assert torch.isfinite(LowRank(embeddings=0.5).compress(tiny.model(), work)(**tiny.batch()).logits).all()
-    windows = job(tmp_path, reading=Reading(max_length=6, windows=Windows(stride=2)))
+    windows = job(tmp_path, truncation=Truncation(max_length=6, windows=Windows(stride=2)))
     assert torch.isfinite(LowRank(feed_forward=0.5).compress(tiny.model(), windows)(**tiny.batch()).logits).all()
 
 

@@ -14,15 +14,15 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel
 import tiny
 from plankwise.core.errors import MethodError, RecipeError
 from plankwise.core.recipe import validate
-from plankwise.data.reading import Reading, Windows
 from plankwise.data.task import Task, build_task
+from plankwise.data.truncation import Truncation, Windows
 from plankwise.encoder.cost import count_parameters, linear_flops_per_token
 from plankwise.encoder.low_rank import Ranks, with_ranks
 from plankwise.encoder.shapes import is_plain, shapes_of
 from plankwise.methods import pruning
 from plankwise.methods.method import Job
 from plankwise.methods.pruning import Pruning
-from plankwise.training.losses import masked_lm_loss, task_loss
+from plankwise.training.objectives.losses import masked_lm_loss, task_loss
 
 each_architecture = pytest.mark.parametrize("kind", tiny.ARCHITECTURES)
 
@@ -35,7 +35,9 @@ def job(folder: Path, task: Task | None = None, notes: dict[str, Any] | None = N
     kept: dict[str, Any] = {} if notes is None else notes
     given = tiny.task() if task is None else task
     loss = masked_lm_loss if given.kind == "masked_lm" else task_loss(given.kind)
-    made = Job(given.without_test(), tiny.tokenizer(), Reading(max_length=32), loss, 1, folder, note=kept.__setitem__)
+    made = Job(
+        given.without_test(), tiny.tokenizer(), Truncation(max_length=32), loss, 1, folder, note=kept.__setitem__
+    )
     return dataclasses.replace(made, **changes)
 
 
@@ -113,13 +115,13 @@ def test_several_labels_windows_and_a_corpus(tmp_path: Path) -> None:
     splits = DatasetDict({"train": texts, "development": texts})
     corpus = Task("texts", splits, (), "masked_lm", ("masked_accuracy",), "open", hashes)
     settings = Pruning(target=2.0, neuron_step=1, examples=16)
-    windows = Reading(max_length=8, windows=Windows(stride=2))
+    windows = Truncation(max_length=8, windows=Windows(stride=2))
     torch.manual_seed(0)
     language_model = AutoModelForMaskedLM.from_config(model().config)
     for given, task, changes in (
         (model(), several, {}),
         (model(), tiny.task(), {"reading": windows}),
-        (language_model, corpus, {"cache": tmp_path / "blocks", "reading": Reading(max_length=16)}),
+        (language_model, corpus, {"cache": tmp_path / "blocks", "reading": Truncation(max_length=16)}),
     ):
         notes: dict[str, Any] = {}
         smaller = settings.compress(given, job(tmp_path, task, notes, **changes))

@@ -18,32 +18,27 @@ import plankwise
 import tiny
 from plankwise.core.errors import MethodError, ModelError, RecipeError
 from plankwise.core.recipe import validate
-from plankwise.data.reading import Reading, Windows
 from plankwise.data.task import Task, build_task
+from plankwise.data.truncation import Truncation, Windows
 from plankwise.encoder.fake_quantized import EMBEDDINGS, FakeQuantized
 from plankwise.encoder.low_rank import Ranks, with_ranks
-from plankwise.encoder.quantized import (
-    QuantizedLinear,
-    is_quantized,
-    projections_of,
-    quantized_modules,
-    quantized_of,
-)
+from plankwise.encoder.quantized import QuantizedLinear, is_quantized, projections_of, quantized_modules, quantized_of
 from plankwise.encoder.shapes import is_plain, new_model
 from plankwise.encoder.tokenizer import load_tokenizer
-from plankwise.methods import mixed_precision, quantization
+from plankwise.evaluation.metrics import METRICS
+from plankwise.methods import quantization
+from plankwise.methods import sensitivity as mixed_precision
 from plankwise.methods.checkpoint import Checkpoint
 from plankwise.methods.layer_subset import LayerSubset
 from plankwise.methods.method import Job, train_on_task
-from plankwise.methods.mixed_precision import fewest_kept, sensitivities
 from plankwise.methods.quantization import Quantization
-from plankwise.study.pipeline import check
-from plankwise.study.plan import Recipe
-from plankwise.training.evaluate import predict
+from plankwise.methods.sensitivity import fewest_kept, sensitivities
+from plankwise.run.pipeline import check
+from plankwise.run.recipe import Recipe
+from plankwise.training.distillation.config import DistillationConfig
 from plankwise.training.fit import Training
-from plankwise.training.losses import masked_lm_loss, task_loss
-from plankwise.training.metrics import METRICS
-from plankwise.training.teacher import Teacher
+from plankwise.training.objectives.losses import masked_lm_loss, task_loss
+from plankwise.training.prediction import predict
 
 TRAINING = Training(epochs=2, batch_size=16, learning_rate=2e-3, precision="fp32", evaluations_per_epoch=2)
 
@@ -53,7 +48,7 @@ def job(folder: Path, notes: dict[str, Any] | None = None, **changes: Any) -> Jo
     made = Job(
         tiny.task(64, 32).without_test(),
         tiny.tokenizer(),
-        Reading(max_length=32),
+        Truncation(max_length=32),
         task_loss("single_label"),
         1,
         folder,
@@ -72,7 +67,7 @@ def quantized_linears(model: PreTrainedModel) -> list[QuantizedLinear]:
 
 
 def score(model: PreTrainedModel, work: Job) -> float:
-    return predict(model, work.tokenizer, work.task, "development", work.reading).scores(("macro_f1",))["macro_f1"]
+    return predict(model, work.tokenizer, work.task, "development", work.truncation).scores(("macro_f1",))["macro_f1"]
 
 
 def differences(model: PreTrainedModel, texts: list[str]) -> torch.Tensor:
@@ -148,7 +143,7 @@ def test_training_with_a_teacher_recovers_what_rounding_cost(tmp_path: Path) -> 
     train_on_task(model, work, dataclasses.replace(TRAINING, epochs=4, learning_rate=3e-3), "baseline")
     method = Quantization(
         examples=64,
-        teacher=Teacher(source="input"),
+        teacher=DistillationConfig(source="input"),
         training=dataclasses.replace(TRAINING, epochs=3, learning_rate=1e-3),
     )
     work = dataclasses.replace(work, folder=tmp_path / "work")
@@ -337,7 +332,7 @@ def test_ranges_come_from_texts_of_train_alone(tmp_path: Path) -> None:
 
 
 def test_windows_low_rank_and_whole_embeddings(tmp_path: Path) -> None:
-    windows = job(tmp_path, reading=Reading(max_length=6, windows=Windows(stride=2)))
+    windows = job(tmp_path, truncation=Truncation(max_length=6, windows=Windows(stride=2)))
     made = Quantization(embeddings=False, margin=0.2, training=TRAINING).compress(tiny.model(layers=2), windows)
     assert isinstance(made.get_input_embeddings(), torch.nn.Embedding)
     assert torch.isfinite(logits(made)).all()
@@ -353,7 +348,7 @@ def test_a_quantized_model_is_a_teacher_and_no_student(tmp_path: Path) -> None:
     made = Quantization(examples=16).compress(model, job(tmp_path))
     assert all(value.requires_grad for value in made.parameters())
     plankwise.save(made, tiny.tokenizer(), tmp_path / "teacher")
-    method = LayerSubset(layers=2, teacher=Teacher(source=str(tmp_path / "teacher")), training=TRAINING)
+    method = LayerSubset(layers=2, teacher=DistillationConfig(source=str(tmp_path / "teacher")), training=TRAINING)
     assert torch.isfinite(logits(method.compress(model, job(tmp_path / "student")))).all()
     with pytest.raises(MethodError, match="quantize last"):
         method.compress(made, job(tmp_path / "no"))
@@ -404,13 +399,15 @@ def test_a_run_records_what_the_saved_model_scores_and_costs(
     recipe_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    monkeypatch.setattr("plankwise.study.final.deployed_benchmark", lambda *_: None)  # timed in torch, which is quick
+    monkeypatch.setattr(
+        "plankwise.run.final_evaluation.deployed_benchmark", lambda *_: None
+    )  # timed in torch, which is quick
     assert tiny.call(monkeypatch, "run", recipe_path, "--out", run) == 0
     record = json.loads((run / "record.json").read_text())
     model, tokenizer = plankwise.load(run / "model"), load_tokenizer(str(run / "model"))
     assert is_quantized(model.config)
     task = check(validate(json.loads(recipe_path.read_text()), Recipe)).task
-    found = predict(model, tokenizer, task, "test", Reading(max_length=32))
+    found = predict(model, tokenizer, task, "test", Truncation(max_length=32))
     assert METRICS["macro_f1"](found.labels, found.logits) == record["final"]["scores"]["macro_f1"]
     assert record["final"]["scores"]["macro_f1"] > record["final"]["majority_scores"]["macro_f1"] + 0.2
     step, before = record["steps"][0], record["baseline"]["cost"]

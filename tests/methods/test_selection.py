@@ -13,19 +13,19 @@ import tiny
 from plankwise.core.errors import MethodError
 from plankwise.encoder.cost import count_parameters, linear_flops_per_token
 from plankwise.encoder.shapes import is_plain, prune
-from plankwise.methods.costs import Costs, Floats, flops_costs, parameter_costs
-from plankwise.methods.selection import Kept, select, select_uniform
+from plankwise.methods.cost_table import CostTable, Floats, flops_costs, parameter_costs
+from plankwise.methods.selection import Selection, select, select_uniform
 
 
-def costs_of(attention: list[list[float]], feed_forward: list[list[float]], fixed: float = 0.0) -> Costs:
-    return Costs([np.array(each) for each in attention], [np.array(each) for each in feed_forward], fixed, "units")
+def costs_of(attention: list[list[float]], feed_forward: list[list[float]], fixed: float = 0.0) -> CostTable:
+    return CostTable([np.array(each) for each in attention], [np.array(each) for each in feed_forward], fixed, "units")
 
 
 def loss(kept: list[list[int]], importance: list[Floats]) -> float:
     return sum(float(each.sum() - each[chosen].sum()) for chosen, each in zip(kept, importance, strict=True))
 
 
-def total_loss(kept: Kept, heads: list[Floats], neurons: list[Floats]) -> float:
+def total_loss(kept: Selection, heads: list[Floats], neurons: list[Floats]) -> float:
     return loss(kept.heads, heads) + loss(kept.neurons, neurons)
 
 
@@ -38,14 +38,14 @@ def subsets(units: int, step: int) -> list[list[int]]:
     ]
 
 
-def brute_force(heads: list[Floats], neurons: list[Floats], costs: Costs, budget: float, step: int) -> float:
+def brute_force(heads: list[Floats], neurons: list[Floats], costs: CostTable, budget: float, step: int) -> float:
     depth = len(heads)
     choices = [*(subsets(len(each), 1) for each in heads), *(subsets(len(each), step) for each in neurons)]
-    every = (Kept(list(each[:depth]), list(each[depth:])) for each in itertools.product(*choices))
+    every = (Selection(list(each[:depth]), list(each[depth:])) for each in itertools.product(*choices))
     return min(total_loss(kept, heads, neurons) for kept in every if kept.cost(costs) <= budget)
 
 
-def random_case(seed: int, whole: bool) -> tuple[list[Floats], list[Floats], Costs, float]:
+def random_case(seed: int, whole: bool) -> tuple[list[Floats], list[Floats], CostTable, float]:
     draw = np.random.default_rng(seed)
     heads = [draw.random(int(draw.integers(0, 4))) for _ in range(2)]
     neurons = [draw.random(int(draw.integers(0, 5))) for _ in range(2)]
@@ -54,7 +54,7 @@ def random_case(seed: int, whole: bool) -> tuple[list[Floats], list[Floats], Cos
         steps = draw.integers(0, 6, units).astype(float) if whole else draw.random(units)
         return np.concatenate([[0.0], np.cumsum(steps)])
 
-    costs = Costs([table(len(each)) for each in heads], [table(len(each)) for each in neurons], 3.0, "units")
+    costs = CostTable([table(len(each)) for each in heads], [table(len(each)) for each in neurons], 3.0, "units")
     return heads, neurons, costs, float(draw.uniform(3.0, costs.full() + 0.5))
 
 
@@ -84,15 +84,17 @@ def test_a_case_worked_by_hand() -> None:
     costs = costs_of([[0, 2, 4]] * 2, [[0, 1, 2, 3]] * 2, fixed=10)
     assert costs.full() == 24
     # 7 above the fixed 10: heads worth 5, 3, 2 cost 2 each (6), the neuron worth 4 costs 1.
-    assert select(heads, neurons, costs, 17) == Kept([[0], [0, 1]], [[2], []])
-    assert select(heads, neurons, costs, 16.5) == Kept([[0], [1]], [[0, 2], []])  # 2 + 2 + 1 + 1: two neurons beat 2
-    assert select(heads, neurons, costs, 10) == Kept([[], []], [[], []])
+    assert select(heads, neurons, costs, 17) == Selection([[0], [0, 1]], [[2], []])
+    assert select(heads, neurons, costs, 16.5) == Selection(
+        [[0], [1]], [[0, 2], []]
+    )  # 2 + 2 + 1 + 1: two neurons beat 2
+    assert select(heads, neurons, costs, 10) == Selection([[], []], [[], []])
 
 
 def test_nothing_goes_where_all_fits() -> None:
     heads, neurons = [np.zeros(2)], [np.zeros(3)]
     costs = costs_of([[0, 2, 4]], [[0, 1, 2, 3]])
-    assert select(heads, neurons, costs, 7) == Kept([[0, 1]], [[0, 1, 2]])
+    assert select(heads, neurons, costs, 7) == Selection([[0, 1]], [[0, 1, 2]])
 
 
 def test_a_budget_that_cannot_be_met_is_refused_in_words() -> None:
@@ -120,7 +122,7 @@ def test_the_uniform_choice_is_the_best_of_its_kind(seed: int) -> None:
     assert kept.cost(costs) <= budget
     assert len({len(each) for each in kept.heads}) == len({len(each) for each in kept.neurons}) == 1
     sizes = [(h, n) for h in range(4) for n in (0, 2, 4, 5)]
-    alike = [Kept([top(each, h) for each in heads], [top(each, n) for each in neurons]) for h, n in sizes]
+    alike = [Selection([top(each, h) for each in heads], [top(each, n) for each in neurons]) for h, n in sizes]
     best = min(total_loss(each, heads, neurons) for each in alike if each.cost(costs) <= budget)
     assert total_loss(kept, heads, neurons) == pytest.approx(best)
 
@@ -155,18 +157,18 @@ COUNTERS = [(flops_costs, linear_flops_per_token), (parameter_costs, count_param
 @pytest.mark.parametrize(("predicted", "counted"), COUNTERS)
 @pytest.mark.parametrize("kind", tiny.ARCHITECTURES)
 def test_predicted_cost_is_that_of_the_pruned_model(
-    kind: str, predicted: Callable[[PreTrainedModel], Costs], counted: Callable[[PreTrainedModel], int]
+    kind: str, predicted: Callable[[PreTrainedModel], CostTable], counted: Callable[[PreTrainedModel], int]
 ) -> None:
     model = tiny.model(kind)
     costs = predicted(model)
     assert costs.full() == counted(model)
     units = len(costs.attention[0]) - 1
-    kept = Kept([[], [0], list(range(units)), [units - 1]], [[3, 5], [], list(range(32)), list(range(7))])
+    kept = Selection([[], [0], list(range(units)), [units - 1]], [[3, 5], [], list(range(32)), list(range(7))])
     smaller = prune(model, kept.heads, kept.neurons)
     assert kept.cost(costs) == counted(smaller)
     again = predicted(smaller)  # of a model that has lost units already
     assert again.full() == counted(smaller)
-    less = Kept([[] for _ in range(4)], [[0], [], [], [1, 2]])
+    less = Selection([[] for _ in range(4)], [[0], [], [], [1, 2]])
     assert less.cost(again) == counted(prune(smaller, less.heads, less.neurons))
 
 
@@ -174,7 +176,7 @@ def test_a_model_of_the_size_of_bert_base_uses_its_budget_up() -> None:
     draw = np.random.default_rng(0)
     heads, neurons = [draw.random(12) for _ in range(12)], [draw.random(3072) for _ in range(12)]
     attention, feed_forward = [np.arange(13) * 196_800.0] * 12, [np.arange(3073) * 1_537.0] * 12
-    costs = Costs(attention, feed_forward, 24e6, "parameters")
+    costs = CostTable(attention, feed_forward, 24e6, "parameters")
     kept = select(heads, neurons, costs, 50e6, neuron_step=32)
     assert 49.9e6 < kept.cost(costs) <= 50e6
     assert all(len(each) % 32 == 0 for each in kept.neurons)

@@ -15,17 +15,17 @@ from transformers import AutoModelForSequenceClassification, GPT2Config, PreTrai
 import tiny
 from plankwise.core.errors import MethodError, ModelError, RecipeError
 from plankwise.core.schedules import constant, linear
-from plankwise.data.reading import Reading
+from plankwise.data.truncation import Truncation
 from plankwise.encoder.anatomy import ANATOMIES, anatomy_of, layer_types, layers_of
 from plankwise.encoder.surgery import rebuild
+from plankwise.methods.layer_init import contiguous_modules, sources_of
 from plankwise.methods.method import Job
-from plankwise.methods.successors import contiguous_modules, sources_of
 from plankwise.methods.theseus import Gate, Replacing, Theseus
 from plankwise.training.fit import Training
-from plankwise.training.losses import task_loss
+from plankwise.training.objectives.losses import task_loss
 
 TRAINING = Training(epochs=1, batch_size=16, learning_rate=2e-3, precision="fp32")
-READING = Reading(max_length=32)
+READING = Truncation(max_length=32)
 KINDS = pytest.mark.parametrize("kind", tiny.ARCHITECTURES)
 
 

@@ -14,15 +14,15 @@ from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassificatio
 import tiny
 from plankwise.core.errors import RecipeError
 from plankwise.core.recipe import validate
-from plankwise.data.reading import Reading
+from plankwise.data.truncation import Truncation
 from plankwise.encoder.anatomy import layers_of
 from plankwise.encoder.checkpoint import save
 from plankwise.encoder.sparsity import Masked, Masks, lowest, matrices_of
 from plankwise.methods.method import Job
 from plankwise.methods.unstructured import Unstructured
-from plankwise.training.evaluate import predict
 from plankwise.training.fit import Training
-from plankwise.training.losses import task_loss
+from plankwise.training.objectives.losses import task_loss
+from plankwise.training.prediction import predict
 
 TRAINING = Training(epochs=3, batch_size=16, learning_rate=2e-3, precision="fp32", evaluations_per_epoch=2)
 ONE_SHOT = Unstructured(sparsity=0.37, schedule="one_shot", training=None)
@@ -30,8 +30,8 @@ ONE_SHOT = Unstructured(sparsity=0.37, schedule="one_shot", training=None)
 
 def job(folder: Path, notes: dict[str, Any] | None = None) -> Job:
     kept: dict[str, Any] = {} if notes is None else notes
-    task, reading = tiny.task(96, 32).without_test(), Reading(max_length=32)
-    return Job(task, tiny.tokenizer(), reading, task_loss("single_label"), 1, folder, note=kept.__setitem__)
+    task, truncation = tiny.task(96, 32).without_test(), Truncation(max_length=32)
+    return Job(task, tiny.tokenizer(), truncation, task_loss("single_label"), 1, folder, note=kept.__setitem__)
 
 
 def linears(model: nn.Module) -> list[torch.Tensor]:
@@ -108,7 +108,7 @@ def test_the_model_returned_is_the_one_that_was_scored(importance: Any, keep: An
     noted = notes["training"]
     assert noted["best_step"] >= 9
     score = next(each["score"] for each in noted["history"] if each["step"] == noted["best_step"])
-    assert predict(sparse, work.tokenizer, work.task, "development", work.reading).scores(["macro_f1"])[
+    assert predict(sparse, work.tokenizer, work.task, "development", work.truncation).scores(["macro_f1"])[
         "macro_f1"
     ] == pytest.approx(score, abs=1e-12)
 

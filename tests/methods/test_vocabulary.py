@@ -18,18 +18,18 @@ import tiny
 from plankwise.core.errors import MethodError, RecipeError
 from plankwise.core.recipe import read_recipe
 from plankwise.core.records import read_record
-from plankwise.data.reading import Reading, Windows
 from plankwise.data.task import Task, build_task
+from plankwise.data.truncation import Truncation, Windows
 from plankwise.methods import vocabulary
 from plankwise.methods.method import Job
 from plankwise.methods.theseus import Theseus
 from plankwise.methods.vocabulary import TrimmedVocabulary
-from plankwise.study import final
-from plankwise.study.domain import check_domain, read_domain
-from plankwise.study.estimate import estimate
-from plankwise.study.pipeline import check, run
-from plankwise.study.plan import Recipe
-from plankwise.training.losses import task_loss
+from plankwise.run import final_evaluation as final
+from plankwise.run.domain import check_domain, read_domain
+from plankwise.run.dry_run import estimate
+from plankwise.run.pipeline import check, run
+from plankwise.run.recipe import Recipe
+from plankwise.training.objectives.losses import task_loss
 
 USED = [*tiny.GOOD, *tiny.BAD[:4], *tiny.PLAIN[:9]]
 RECIPE = """
@@ -48,7 +48,7 @@ seed: 1
 
 
 def job(folder: Path, task: Task, notes: dict[str, Any], delivered: list[Any], **changes: Any) -> Job:
-    own = Job(task.without_test(), tiny.tokenizer(), Reading(max_length=32), task_loss("single_label"), 1, folder)
+    own = Job(task.without_test(), tiny.tokenizer(), Truncation(max_length=32), task_loss("single_label"), 1, folder)
     return dataclasses.replace(own, note=notes.__setitem__, deliver_tokenizer=delivered.append, **changes)
 
 
@@ -94,9 +94,9 @@ def test_what_counts_is_the_training_split(tmp_path: Path) -> None:
 def test_windows_and_truncation_do_not_hide_what_stands_at_the_end(tmp_path: Path) -> None:
     rows = [{"id": str(at), "text": "day " * 40 + "stone", "label": "ab"[at % 2]} for at in range(8)]
     task = build_task("long", {"train": rows, "development": rows, "test": rows}, ("accuracy",))
-    for reading in (Reading(max_length=8), Reading(max_length=8, windows=Windows())):
+    for truncation in (Truncation(max_length=8), Truncation(max_length=8, windows=Windows())):
         delivered: list[Any] = []
-        TrimmedVocabulary().compress(tiny.model(layers=1), job(tmp_path, task, {}, delivered, reading=reading))
+        TrimmedVocabulary().compress(tiny.model(layers=1), job(tmp_path, task, {}, delivered, truncation=truncation))
         assert set(delivered[0].get_vocab()) == {*tiny.SPECIAL, "a", "day", "stone"}
 
 

@@ -15,23 +15,25 @@ import torch
 import tiny
 from plankwise.core.errors import CheckpointError, TrainingError
 from plankwise.data.encoding import Collator, encode
-from plankwise.data.reading import Reading
+from plankwise.data.truncation import Truncation
 from plankwise.training import trainer
 from plankwise.training.callbacks import WARM_UP_STEPS, Rehearsal
 from plankwise.training.checkpoints import newest, seal
-from plankwise.training.fit import Fitted, Training, fit, planned_steps
-from plankwise.training.losses import task_loss
-from plankwise.training.trainer import LengthGrouped, Material, Order
+from plankwise.training.fit import Training, TrainingResult, fit, planned_steps
+from plankwise.training.objectives.losses import task_loss
+from plankwise.training.trainer import LengthGrouped, Order, TrainingData
 
 TRAINING = Training(epochs=2, batch_size=16, learning_rate=1e-3, precision="fp32", evaluations_per_epoch=2)
-EXAMPLES = encode(tiny.task().splits["train"], tiny.tokenizer(), Reading(max_length=32))
+EXAMPLES = encode(tiny.task().splits["train"], tiny.tokenizer(), Truncation(max_length=32))
 
 
-def train(folder: Path, training: Training = TRAINING, scores: list[float] | None = None, **options: Any) -> Fitted:
+def train(
+    folder: Path, training: Training = TRAINING, scores: list[float] | None = None, **options: Any
+) -> TrainingResult:
     given = iter(scores or [])
     evaluate = (lambda _: next(given)) if scores else None
     loss = options.pop("loss", task_loss("single_label"))
-    material = Material(EXAMPLES, Collator(tiny.tokenizer()), loss, evaluate)
+    material = TrainingData(EXAMPLES, Collator(tiny.tokenizer()), loss, evaluate)
     return fit(options.pop("model", None) or tiny.model(), material, training, seed=1, folder=folder, **options)
 
 
@@ -73,7 +75,7 @@ def test_the_best_evaluation_wins_and_the_last_if_asked(tmp_path: Path) -> None:
 
 
 def test_an_evaluation_before_judge_from_cannot_win(tmp_path: Path) -> None:
-    fitted = train(tmp_path, scores=[0.9, 0.8, 0.1, 0.5], judge_from=0.7)
+    fitted = train(tmp_path, scores=[0.9, 0.8, 0.1, 0.5], select_from=0.7)
     assert fitted.best_step == 12
     assert [entry["score"] for entry in fitted.history] == [0.9, 0.8, 0.1, 0.5]
 
@@ -81,7 +83,7 @@ def test_an_evaluation_before_judge_from_cannot_win(tmp_path: Path) -> None:
 def test_patience_stops_early_and_waits_for_judge_from(tmp_path: Path) -> None:
     patient = dataclasses.replace(TRAINING, early_stopping_patience=1)
     assert train(tmp_path / "a", patient, scores=[0.9, 0.8, 0.7, 0.6]).steps == 6
-    assert train(tmp_path / "b", patient, scores=[0.9, 0.8, 0.7, 0.6], judge_from=0.7).steps == 12
+    assert train(tmp_path / "b", patient, scores=[0.9, 0.8, 0.7, 0.6], select_from=0.7).steps == 12
 
 
 def test_the_last_step_is_evaluated_wherever_the_interval_falls(tmp_path: Path) -> None:

@@ -17,17 +17,17 @@ from torch.utils.data import BatchSampler, SequentialSampler
 
 import tiny
 from plankwise.data.encoding import Collator, encode, lengths_of, pool
-from plankwise.data.reading import Reading, Windows
 from plankwise.data.task import Row, Task, build_task
+from plankwise.data.truncation import Truncation, Windows
 from plankwise.methods.method import Job, train_on_task
-from plankwise.training import evaluate
-from plankwise.training.evaluate import predict, predict_logits
+from plankwise.training import prediction as evaluate
 from plankwise.training.fit import Training
-from plankwise.training.losses import over_windows, task_loss
+from plankwise.training.objectives.losses import over_windows, task_loss
+from plankwise.training.prediction import predict, predict_logits
 
 TRAINING = Training(epochs=2, batch_size=16, learning_rate=2e-3, precision="fp32")
 POOLINGS = pytest.mark.parametrize("pooling", ["mean", "max"])
-SHORT = Reading(max_length=8, windows=Windows(stride=2, most=50))
+SHORT = Truncation(max_length=8, windows=Windows(stride=2, most=50))
 
 
 def long_rows(count: int, seed: int) -> list[Row]:
@@ -47,10 +47,10 @@ def long_task() -> Task:
     return build_task("long", {part: long_rows(count, count) for part, count in sizes.items()}, ("accuracy",))
 
 
-def train(folder: Path, task: Task, reading: Reading, training: Training = TRAINING, **changes: Any) -> Any:
+def train(folder: Path, task: Task, truncation: Truncation, training: Training = TRAINING, **changes: Any) -> Any:
     torch.manual_seed(0)
     model = tiny.model(layers=2, **changes)
-    job = Job(task.without_test(), tiny.tokenizer(), reading, task_loss("single_label"), 1, folder)
+    job = Job(task.without_test(), tiny.tokenizer(), truncation, task_loss("single_label"), 1, folder)
     return model, train_on_task(model, job, training, "windows")
 
 
@@ -111,9 +111,9 @@ class TestPredictions:
     @POOLINGS
     def test_are_the_pooled_logits_of_windows_run_one_at_a_time(self, pooling):
         model, tokenizer, rows = tiny.model(), tiny.tokenizer(), long_task().splits["test"]
-        reading = dataclasses.replace(SHORT, windows=Windows(stride=2, pooling=pooling, most=50))
-        found = predict(model, tokenizer, long_task(), "test", reading)
-        for example, logits in zip(encode(rows, tokenizer, reading), found.logits, strict=True):
+        truncation = dataclasses.replace(SHORT, windows=Windows(stride=2, pooling=pooling, most=50))
+        found = predict(model, tokenizer, long_task(), "test", truncation)
+        for example, logits in zip(encode(rows, tokenizer, truncation), found.logits, strict=True):
             with torch.inference_mode():
                 alone = [model(input_ids=torch.tensor([w["input_ids"]])).logits[0].numpy() for w in example["windows"]]
             expected = np.mean(alone, axis=0) if pooling == "mean" else np.max(alone, axis=0)
@@ -136,8 +136,8 @@ class TestPredictions:
         )
         texts = [f"{word} day" for word in tiny.GOOD] + ["the day " * 500]
         split = Dataset.from_dict({"text": texts, "label": [0] * len(texts)})
-        reading = Reading(max_length=8, windows=Windows(most=999))
-        predict_logits(model, tiny.tokenizer(), encode(split, tiny.tokenizer(), reading), "mean")
+        truncation = Truncation(max_length=8, windows=Windows(most=999))
+        predict_logits(model, tiny.tokenizer(), encode(split, tiny.tokenizer(), truncation), "mean")
         assert len(sizes) > 20
         assert max(sizes) <= 64
 
@@ -151,8 +151,8 @@ class TestTraining:
     @POOLINGS
     def test_on_texts_that_fit_windows_give_the_same_weights(self, pooling, tmp_path):
         task = tiny.task()
-        windows = Reading(max_length=32, windows=Windows(stride=4, pooling=pooling))
-        plain, fitted = train(tmp_path / "plain", task, Reading(max_length=32))
+        windows = Truncation(max_length=32, windows=Windows(stride=4, pooling=pooling))
+        plain, fitted = train(tmp_path / "plain", task, Truncation(max_length=32))
         other, again = train(tmp_path / "windows", task, windows)
         assert equal(plain, other)
         assert not equal(plain, tiny.model(layers=2))
@@ -193,15 +193,15 @@ class TestTraining:
         task = long_task()
         settings = Training(epochs=8, batch_size=16, learning_rate=5e-3, precision="fp32")
         readings = {
-            "head": Reading(max_length=20),
-            "tail": Reading(max_length=20, truncation="tail"),
-            "head_tail": Reading(max_length=20, truncation="head_tail"),
-            "mean": Reading(max_length=20, windows=Windows(stride=2)),
-            "max": Reading(max_length=20, windows=Windows(stride=2, pooling="max")),
+            "head": Truncation(max_length=20),
+            "tail": Truncation(max_length=20, truncation="tail"),
+            "head_tail": Truncation(max_length=20, truncation="head_tail"),
+            "mean": Truncation(max_length=20, windows=Windows(stride=2)),
+            "max": Truncation(max_length=20, windows=Windows(stride=2, pooling="max")),
         }
         scores = {}
-        for name, reading in readings.items():
-            model, _ = train(tmp_path / name, task, reading, settings)
-            scores[name] = predict(model, tiny.tokenizer(), task, "test", reading).scores(["accuracy"])["accuracy"]
+        for name, truncation in readings.items():
+            model, _ = train(tmp_path / name, task, truncation, settings)
+            scores[name] = predict(model, tiny.tokenizer(), task, "test", truncation).scores(["accuracy"])["accuracy"]
         assert scores.pop("head") < 0.7
         assert min(scores.values()) > 0.8, scores

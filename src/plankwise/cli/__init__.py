@@ -11,12 +11,12 @@ from contextlib import contextmanager
 
 import typer
 
-from plankwise.cli import data, deploying, experiments, looks  # importing them is what registers their verbs
+from plankwise.cli import data, deploying, experiments, inspect  # importing them is what registers their verbs
 from plankwise.cli.options import VERBOSE, app
 from plankwise.core.errors import OutputError, PlankwiseError, RecipeError
 from plankwise.core.progress import set_verbose
 
-__all__ = ["app", "data", "deploying", "experiments", "looks", "main"]
+__all__ = ["app", "data", "deploying", "experiments", "inspect", "main"]
 _QUIET = {  # read by libraries when they are imported; what the user has set stays
     "TRANSFORMERS_VERBOSITY": "error",
     "DATASETS_VERBOSITY": "error",

@@ -35,8 +35,8 @@ def mimic(
     as_json: AsJson = False,
 ) -> None:
     """Make in-hospital mortality out of MIMIC-III's notes: train.jsonl, dev.jsonl, test.jsonl and counts.json."""
-    from plankwise.data.mimic import extract
-    from plankwise.study.show import counts_table, print_table
+    from plankwise.cli.tables import counts_table, print_table
+    from plankwise.data.mimic.extraction import extract
 
     counts = extract(mimic_dir, out, definition, seed, memory, progress=not as_json, leak_filter=leak_filter)
     if as_json:
@@ -54,7 +54,7 @@ def synthetic_mimic(
     as_json: AsJson = False,
 ) -> None:
     """Write tables of MIMIC-III's schema with made-up patients, to try things out without access to real ones."""
-    from plankwise.data.synthetic_mimic import write_synthetic
+    from plankwise.data.mimic.synthetic import write_synthetic
 
     rows = write_synthetic(out, admissions, seed, marker, progress=not as_json)
     print_document(rows, as_json, [f"{out / table}.csv: {count} rows" for table, count in rows.items()])

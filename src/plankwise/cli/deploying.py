@@ -39,9 +39,9 @@ def predict(
 ) -> None:
     """Predict every row of a table: labels and probabilities, in the order of the input."""
     from plankwise.data.text_files import TextFormat
-    from plankwise.deploy.prediction_tables import check_places, predict_table
     from plankwise.deploy.predictor import Predictor
-    from plankwise.deploy.screening import Columns, Policy
+    from plankwise.deploy.tables.prediction import check_places, predict_table
+    from plankwise.deploy.tables.screening import Columns, Policy
 
     columns, policy = Columns(text, text_pair, id_column, tuple(keep or ())), Policy(on_error, truncate)
     form = TextFormat(encoding, delimiter)
@@ -95,7 +95,7 @@ def export(
 ) -> None:
     """Make a folder that predicts without torch and plankwise, proven against the model it was made of."""
     from plankwise.core.errors import ModelError
-    from plankwise.study.artefacts import export_model
+    from plankwise.run.artefacts import export_model
 
     if not timing and processor is None and "auto" in (to, precision):
         raise ModelError("--no-timing leaves nothing to choose by; give --to and --precision, or --for")

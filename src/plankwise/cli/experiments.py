@@ -86,9 +86,9 @@ def domain(
     as_json: AsJson = False,
 ) -> None:
     """Compress a language model once, fine-tune the large and the small for every task, and compare."""
-    from plankwise.core.places import check_folder
-    from plankwise.study.domain import check_domain, estimate_domain, read_domain, run_domain
-    from plankwise.study.domain_table import markdown
+    from plankwise.core.paths import check_folder
+    from plankwise.report.domain_table import markdown
+    from plankwise.run.domain import check_domain, estimate_domain, read_domain, run_domain
 
     if not dry_run:
         check_folder(out)
@@ -114,8 +114,8 @@ def compress(
     as_json: AsJson = False,
 ) -> None:
     """Compress a baseline that was trained already, and prove what was kept."""
-    from plankwise.core.places import check_folder
-    from plankwise.study.run_folder import read_entry
+    from plankwise.core.paths import check_folder
+    from plankwise.run.folder import read_entry
 
     check_folder(out)
     read_entry(baseline)  # whether it is one is known before anything is loaded
@@ -141,24 +141,24 @@ def study(
 ) -> None:
     """Vary hyperparameters of a recipe, one trial for each setting and seed, and say what they do to the score."""
     require("a study", "optuna", "matplotlib", error=RecipeError)
-    from plankwise.core.places import check_folder
-    from plankwise.study.hyperparameters import read_study
+    from plankwise.core.paths import check_folder
+    from plankwise.search.settings import read_study
 
     if not dry_run:
         check_folder(out)
     plan = read_study(recipe, overrides or [])
     if dry_run:
-        from plankwise.study.study_cost import cost_lines, estimate_study
+        from plankwise.search.dry_run import cost_lines, estimate_study
 
         cost = estimate_study(plan)
         print_document(cost, as_json, cost_lines(cost))
         return
-    from plankwise.study.search import search
-    from plankwise.study.show import print_table
-    from plankwise.study.study_report import findings_table, write_study
+    from plankwise.cli.tables import print_table
+    from plankwise.search.study_report import study_table, write_study
+    from plankwise.search.worker import search
 
     document = write_study(plan, search(plan, out, resume or report_only, train=not report_only), out)
     if as_json:
         typer.echo(json.dumps(document))
     else:
-        print_table(findings_table(document, out))
+        print_table(study_table(document, out))

@@ -10,7 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from plankwise.core.records import Record
-    from plankwise.study.pipeline import Checked
+    from plankwise.run.pipeline import Checked
 
 app = typer.Typer(
     add_completion=False,
@@ -48,7 +48,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on
 def recipe_of(path: Path, overrides: list[str] | None, seed: int | None) -> Any:
     """Read a recipe."""
     from plankwise.core.recipe import read_recipe
-    from plankwise.study.plan import Recipe
+    from plankwise.run.recipe import Recipe
 
     return read_recipe(path, Recipe, [*(overrides or []), *([] if seed is None else [f"seed={seed}"])])
 
@@ -62,11 +62,11 @@ def checked_recipe(
     deduplicate: bool = False,
 ) -> Checked:
     """Read a recipe and check it against its data and model, after the folder that the run is to be written to."""
-    from plankwise.core.places import check_folder
+    from plankwise.core.distributed import is_main_process
+    from plankwise.core.paths import check_folder
     from plankwise.core.recipe import to_plain
-    from plankwise.core.runtime import is_main_process
-    from plankwise.study.pipeline import check
-    from plankwise.study.run_folder import RunFolder
+    from plankwise.run.folder import RunFolder
+    from plankwise.run.pipeline import check
 
     if out is not None:
         check_folder(out)
@@ -79,7 +79,7 @@ def checked_recipe(
 
 def run_checked(checked: Checked, out: Path, resume: bool, as_json: bool, **how: Any) -> None:
     """Do the chain of a checked recipe, or the part of it that `how` says, and show the run."""
-    from plankwise.study.pipeline import run
+    from plankwise.run.pipeline import run
 
     print_record(run(checked, out, resume=resume, progress=not as_json, **how), out, as_json)
 
@@ -87,7 +87,7 @@ def run_checked(checked: Checked, out: Path, resume: bool, as_json: bool, **how:
 def run_or_plan(checked: Checked, out: Path, resume: bool, dry_run: bool, as_json: bool) -> None:
     """Do the whole chain of a checked recipe, or only plan it."""
     if dry_run:
-        from plankwise.study.estimate import estimate
+        from plankwise.run.dry_run import estimate
 
         print_plan(estimate(checked), as_json)
     else:
@@ -96,7 +96,7 @@ def run_or_plan(checked: Checked, out: Path, resume: bool, dry_run: bool, as_jso
 
 def print_plan(plan: list[dict[str, Any]], as_json: bool) -> None:
     """Print what would be done and roughly what it costs."""
-    from plankwise.study.show import plan_table, print_table
+    from plankwise.cli.tables import plan_table, print_table
 
     if as_json:
         typer.echo(json.dumps(plan))
@@ -106,8 +106,8 @@ def print_plan(plan: list[dict[str, Any]], as_json: bool) -> None:
 
 def print_record(record: Record, out: Path, as_json: bool) -> None:
     """Show a run, from the main process alone."""
-    from plankwise.core.runtime import is_main_process
-    from plankwise.study.show import print_table, record_table
+    from plankwise.cli.tables import print_table, record_table
+    from plankwise.core.distributed import is_main_process
 
     if not is_main_process():
         return

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from plankwise.core.errors import OutputError
-from plankwise.core.places import PARTIAL, alone_at, check_file, check_folder
+from plankwise.core.paths import PARTIAL, alone_at, check_file, check_folder
 
 
 def contents(folder: Path) -> set[str]:
@@ -60,7 +60,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def whole_folder(path: Path, private: bool = False) -> Iterator[Path]:
+def atomic_folder(path: Path, private: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `path` to fill; it takes the place of `path` only if nothing failed.
 
     What killed processes left beside `path` is removed first.

@@ -103,7 +103,7 @@ def set_verbose(verbose: bool) -> None:
 
 
 @contextmanager
-def hushed(*names: str | None) -> Iterator[None]:
+def quiet_loggers(*names: str | None) -> Iterator[None]:
     """Let these loggers, `None` being the root, say nothing below an error, unless the user wants it all."""
     loggers = [] if _verbose else [logging.getLogger(name) for name in names]
     levels = [each.level for each in loggers]
@@ -123,7 +123,7 @@ def muted(*names: str | None) -> Iterator[None]:
         if not _verbose:
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore")
-            stack.enter_context(hushed(*names))
+            stack.enter_context(quiet_loggers(*names))
             stack.enter_context(redirect_stdout(StringIO()))
             stack.enter_context(redirect_stderr(StringIO()))
         yield
@@ -137,7 +137,7 @@ def quiet_loading() -> Iterator[None]:
         from transformers.utils import logging as notices
 
         if not _verbose:
-            stack.enter_context(hushed(*_CHATTY))
+            stack.enter_context(quiet_loggers(*_CHATTY))
             if notices.is_progress_bar_enabled() and not are_progress_bars_disabled():
                 notices.disable_progress_bar()
                 stack.callback(notices.enable_progress_bar)

@@ -22,15 +22,15 @@ from plankwise.data.inputs import (
     padded_tensors,
     padding_of,
 )
-from plankwise.data.reading import Pooling, Reading, check_reading
 from plankwise.data.task import TRAIN, Task
+from plankwise.data.truncation import Pooling, Truncation, check_truncation
 
 Example = dict[str, Any]
 NOT_IN_A_WINDOW = frozenset({"labels", "window_of", "example"})
 TEXTS_AT_ONCE = 1000
 
 
-def check_fits(reading: Reading, task: Task, tokenizer: PreTrainedTokenizerBase | None) -> None:
+def check_fits(truncation: Truncation, task: Task, tokenizer: PreTrainedTokenizerBase | None) -> None:
     """Refuse a reading that the tokenizer, or one yet to be trained, or a task with labels does not allow.
 
     Raises:
@@ -40,18 +40,18 @@ def check_fits(reading: Reading, task: Task, tokenizer: PreTrainedTokenizerBase 
         return
     pairs = "text_pair" in task.splits[TRAIN].column_names
     own = 3 if pairs else 2  # special tokens of the tokenizers that are trained here
-    check_reading(reading, own if tokenizer is None else tokenizer.num_special_tokens_to_add(pair=pairs), pairs)
+    check_truncation(truncation, own if tokenizer is None else tokenizer.num_special_tokens_to_add(pair=pairs), pairs)
 
 
-def encode(split: Dataset, tokenizer: PreTrainedTokenizerBase, reading: Reading) -> list[Example]:
+def encode(split: Dataset, tokenizer: PreTrainedTokenizerBase, truncation: Truncation) -> list[Example]:
     """Do what `encode_and_count` does without counting."""
-    return encode_and_count(split, tokenizer, reading)[0]
+    return encode_and_count(split, tokenizer, truncation)[0]
 
 
 def encode_and_count(
-    split: Dataset, tokenizer: PreTrainedTokenizerBase, reading: Reading
+    split: Dataset, tokenizer: PreTrainedTokenizerBase, truncation: Truncation
 ) -> tuple[list[Example], TextsRead]:
-    """Tokenize one split and keep of each text what `reading` says; padding waits until a batch is known.
+    """Tokenize one split and keep of each text what `truncation` says; padding waits until a batch is known.
 
     Returns:
         One dict per row with the tokenizer's inputs as lists of ints and `labels`. With windows these inputs are in a
@@ -62,16 +62,16 @@ def encode_and_count(
     """
     pairs = "text_pair" in split.column_names
     bare, names = bare_tokenizer(tokenizer), made_by(tokenizer)
-    check_reading(reading, bare.num_special_tokens_to_add(pairs), pairs)
+    check_truncation(truncation, bare.num_special_tokens_to_add(pairs), pairs)
     examples: list[Example] = []
     read = TextsRead()
     for start in range(0, len(split), TEXTS_AT_ONCE):
         rows = split[start : start + TEXTS_AT_ONCE]
         texts: list[Text] = list(zip(rows["text"], rows["text_pair"], strict=True)) if pairs else rows["text"]
-        encoded = encode_texts(texts, bare, names, reading)
+        encoded = encode_texts(texts, bare, names, truncation)
         read += encoded.read
         for inputs, label in zip(_inputs(encoded, names), rows["label"], strict=True):
-            parts = inputs[0] if reading.windows is None else {"windows": inputs}
+            parts = inputs[0] if truncation.windows is None else {"windows": inputs}
             examples.append({**parts, "labels": label})
     return examples, read
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -25,8 +26,9 @@ from transformers import PreTrainedTokenizerBase
 
 from plankwise.core.errors import ModelError
 from plankwise.core.records import TextsRead
-from plankwise.data.reading import Reading, is_thinned, positions_read
+from plankwise.data.truncation import Truncation, is_thinned, positions_read
 
+logger = logging.getLogger(__name__)
 Text = str | tuple[str, str]  # or a pair of texts
 Numbers = npt.NDArray[np.int64]
 Batch = dict[str, Tensor]
@@ -135,15 +137,15 @@ def padded_tensors(inputs: Sequence[Mapping[str, Sequence[int]]], padding: Mappi
 
 
 def encode_texts(
-    texts: Sequence[Text], tokenizer: Tokenizer, names: Sequence[str], reading: Reading, truncate: bool = True
+    texts: Sequence[Text], tokenizer: Tokenizer, names: Sequence[str], truncation: Truncation, truncate: bool = True
 ) -> Encoded:
-    """Tokenize texts and keep of each what `reading` says.
+    """Tokenize texts and keep of each what `truncation` says.
 
     Args:
         texts: single ones or pairs.
         tokenizer: that neither cuts nor pads.
         names: of the model's inputs.
-        reading: settings that passed `check_reading`.
+        truncation: settings that passed `check_reading`.
         truncate: cut texts that are too long; otherwise they get no input.
     """
     parts = {name: PARTS[name] for name in names if name != MASK}
@@ -156,16 +158,16 @@ def encode_texts(
     for start in range(0, len(texts), TEXTS_AT_ONCE):
         seen: dict[str, list[Sequence[int]]] = {name: [] for name in parts}
         for number, each in enumerate(tokenizer.encode_batch_fast(list(texts[start : start + TEXTS_AT_ONCE])), start):
-            if len(each) <= reading.max_length:
+            if len(each) <= truncation.max_length:
                 for name, part in parts.items():
                     seen[name].append(getattr(each, part))
                 short.append(len(each))
                 continue
-            if reading.windows is None:
+            if truncation.windows is None:
                 over_long[number] = len(each)
             inputs_of[number] = 0
-            if truncate or reading.windows is not None:
-                inputs_of[number], counted = _cut(each, reading, parts, seen)
+            if truncate or truncation.windows is not None:
+                inputs_of[number], counted = _cut(each, truncation, parts, seen)
                 read += counted
         lengths += map(len, seen["input_ids"])
         for name, rows in seen.items():
@@ -176,18 +178,24 @@ def encode_texts(
 
 
 def _cut(
-    encoding: Encoding, reading: Reading, parts: Mapping[str, str], seen: dict[str, list[Sequence[int]]]
+    encoding: Encoding, truncation: Truncation, parts: Mapping[str, str], seen: dict[str, list[Sequence[int]]]
 ) -> tuple[int, TextsRead]:
     """Add the inputs of a text that is longer than one of them, and count them and what they hold of it."""
     special = encoding.special_tokens_mask
-    chosen = positions_read(special, reading)
+    chosen = positions_read(special, truncation)
     for name, part in parts.items():
         values = getattr(encoding, part)
         seen[name] += [itemgetter(*positions)(values) for positions in chosen]
     return len(chosen), TextsRead(
         texts=1,
         tokens=len(encoding),
-        truncated=int(reading.windows is None),
-        thinned=int(is_thinned(special, reading)),
+        truncated=int(truncation.windows is None),
+        thinned=int(is_thinned(special, truncation)),
         unread_tokens=len(encoding) - len(set(chain.from_iterable(chosen))),
     )
+
+
+def log_texts_read(what: str, read: TextsRead) -> None:
+    """Log in one line how many texts of `what` are cut or thinned, if any are."""
+    if read.truncated or read.thinned:
+        logger.info("%s: %s", what, read)

@@ -7,7 +7,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Mapping
 
-from plankwise.data.cutting import Row, labels_of
+from plankwise.data.splitting import Row, labels_of
 
 logger = logging.getLogger(__name__)
 PAIRS = (("development", "test"), ("train", "test"), ("train", "development"))

@@ -13,9 +13,9 @@ from datasets import Dataset, DatasetDict, Features, Value
 from datasets import Sequence as ListOf
 
 from plankwise.core.errors import DataError, suggest
-from plankwise.data.cutting import Row as Row
-from plankwise.data.cutting import cut, labels_of
 from plankwise.data.overlap import without_overlap
+from plankwise.data.splitting import Row as Row
+from plankwise.data.splitting import cut, labels_of
 
 Kind = Literal["single_label", "multi_label", "masked_lm"]
 Access = Literal["open", "credentialed"]

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pydantic
 
 from plankwise.core.errors import DataError
-from plankwise.core.places import check_file
+from plankwise.core.paths import check_file
 
 COMPRESSED: dict[str, Callable[[Path], Any]] = {
     ".gz": gzip.open,

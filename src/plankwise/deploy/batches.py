@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from plankwise.core.errors import ModelError
 from plankwise.data.inputs import MASK, PARTS, Encoded, Numbers, pad_right
-from plankwise.data.reading import Pooling
+from plankwise.data.truncation import Pooling
 from plankwise.deploy.runtimes import Inputs
 
 Floats = npt.NDArray[np.float64]

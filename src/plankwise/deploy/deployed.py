@@ -12,15 +12,15 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
 from plankwise.core.errors import ModelError
+from plankwise.core.hardware import cpu_flags
 from plankwise.core.packages import require
-from plankwise.core.runtime import cpu_flags
 from plankwise.data.inputs import bare_tokenizer, inputs_of
-from plankwise.data.reading import Reading
+from plankwise.data.truncation import Truncation
 from plankwise.deploy.manifest import TOKENIZER, Manifest, describe, geometry_of, is_artefact, read_manifest
 from plankwise.deploy.runtimes import Mode, OnnxRuntime, OpenVino, Runtime, Torch, TorchProgram, probabilities
 from plankwise.encoder.checkpoint import load_config, load_trained
 from plankwise.encoder.configuration import usable_positions
-from plankwise.encoder.stored_reading import stored_reading
+from plankwise.encoder.stored_truncation import stored_truncation
 from plankwise.encoder.tokenizer import load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -40,11 +40,11 @@ class Deployed:
     manifest: Manifest
     tokenizer: Tokenizer
     runtime: Runtime
-    own: Reading | None = None
+    own: Truncation | None = None
 
 
 def open_model(
-    folder: Path | str, mode: Mode = "throughput", threads: int | None = None, reading: Reading | None = None
+    folder: Path | str, mode: Mode = "throughput", threads: int | None = None, truncation: Truncation | None = None
 ) -> Deployed:
     """Open a model for prediction, with the runtime that it was exported for; torch fp32 where it was not exported.
 
@@ -52,7 +52,7 @@ def open_model(
         folder: an artefact, or a local folder or Hub id of a fine-tuned model.
         mode: many texts at once, or one as soon as possible.
         threads: cores to use; by default all, or as many as torch is set to where torch runs it.
-        reading: how much of a text the model sees; by default as it was exported or trained, and where that is not
+        truncation: how much of a text the model sees; by default as it was exported or trained, and where that is not
             known as many tokens as the model has positions, up to 512.
 
     Raises:
@@ -60,18 +60,18 @@ def open_model(
     """
     if not is_artefact(Path(folder)):
         model, tokenizer = load_trained(str(folder)), load_tokenizer(str(folder))
-        manifest = describe(model.config, tokenizer, inputs_of(model, tokenizer), reading or reading_of(model))
+        manifest = describe(model.config, tokenizer, inputs_of(model, tokenizer), truncation or reading_of(model))
         manifest = manifest.model_copy(update={"geometry": geometry_of(model)})
         runtime = Torch(model, threads=threads)
-        return Deployed(manifest, bare_tokenizer(tokenizer), runtime, stored_reading(model.config))
+        return Deployed(manifest, bare_tokenizer(tokenizer), runtime, stored_truncation(model.config))
     manifest = read_manifest(Path(folder))
-    own = manifest.reading
+    own = manifest.truncation
     if manifest.kind == "single_label" and len(manifest.labels) < 2:
         raise ModelError(
             f"{folder} answers with one number, not with labels; allowed: classifiers of two labels or more"
         )
-    if reading is not None:
-        manifest = manifest.model_copy(update={"reading": reading})
+    if truncation is not None:
+        manifest = manifest.model_copy(update={"truncation": truncation})
     deployed = Deployed(manifest, _read_tokenizer(Path(folder)), runtime_of(Path(folder), manifest, mode, threads), own)
     check_machine(deployed)
     return deployed
@@ -106,16 +106,16 @@ def check_machine(deployed: Deployed) -> None:
     )
 
 
-def reading_of(model: PreTrainedModel) -> Reading:
+def reading_of(model: PreTrainedModel) -> Truncation:
     """Return how a model was trained to read texts, else as many tokens as it has positions, up to 512."""
-    return stored_reading(model.config) or Reading(max_length=min(512, usable_positions(model.config)))
+    return stored_truncation(model.config) or Truncation(max_length=min(512, usable_positions(model.config)))
 
 
-def own_reading(folder: Path | str) -> Reading | None:
+def own_truncation(folder: Path | str) -> Truncation | None:
     """Return how the model in a folder, or an artefact, was trained or exported to read texts, if that is known."""
     if is_artefact(Path(folder)):
-        return read_manifest(Path(folder)).reading
-    return stored_reading(load_config(str(folder)))
+        return read_manifest(Path(folder)).truncation
+    return stored_truncation(load_config(str(folder)))
 
 
 def _read_tokenizer(folder: Path) -> Tokenizer:

@@ -15,10 +15,10 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from plankwise.core.errors import ModelError
 from plankwise.core.files import sha256, write_text
 from plankwise.data.inputs import padding_of
-from plankwise.data.reading import Reading
+from plankwise.data.truncation import Truncation
+from plankwise.encoder.classifier_head import check_classifier, labels_of
 from plankwise.encoder.configuration import usable_positions
 from plankwise.encoder.cost import attention_flops, linear_flops_per_token
-from plankwise.encoder.heads import check_classifier, labels_of
 
 FILE_NAME, TOKENIZER = "manifest.json", "tokenizer.json"
 FORMAT = 1
@@ -116,7 +116,7 @@ class Manifest(_Frozen):
         labels: in the order of the logits.
         inputs: names of the model's inputs, each int64 [texts, tokens].
         padding: the value that fills each input up to the longest of its batch, on the right.
-        reading: how much of a text the model sees, as in a recipe.
+        truncation: how much of a text the model sees, as in a recipe.
         positions: the longest input that the model can take, in tokens.
         geometry: what it has to compute; for benchmarks.
         needs: int8 instructions of which a processor has to have one, or its sums saturate; none where any will do.
@@ -137,7 +137,9 @@ class Manifest(_Frozen):
     labels: tuple[str, ...]
     inputs: tuple[str, ...]
     padding: dict[str, int]
-    reading: Reading
+    truncation: Truncation = pydantic.Field(
+        validation_alias=pydantic.AliasChoices("truncation", "reading"), serialization_alias="reading"
+    )
     positions: int | None = None
     geometry: Geometry | None = None
     needs: tuple[str, ...] = ()
@@ -151,7 +153,7 @@ class Manifest(_Frozen):
 
 
 def describe(
-    config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, inputs: tuple[str, ...], reading: Reading
+    config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, inputs: tuple[str, ...], truncation: Truncation
 ) -> Manifest:
     """Describe a classifier that torch runs in fp32.
 
@@ -167,7 +169,7 @@ def describe(
         labels=labels_of(config),
         inputs=inputs,
         padding=padding_of(tokenizer, inputs),
-        reading=reading,
+        truncation=truncation,
         positions=usable_positions(config),
     )
 
@@ -187,7 +189,7 @@ def is_artefact(folder: Path) -> bool:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest into an artefact's folder in one step."""
-    write_text(folder / FILE_NAME, manifest.model_dump_json(indent=1) + "\n")
+    write_text(folder / FILE_NAME, manifest.model_dump_json(indent=1, by_alias=True) + "\n")
 
 
 def read_manifest(folder: Path) -> Manifest:

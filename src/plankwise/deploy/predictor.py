@@ -15,9 +15,9 @@ import numpy as np
 from plankwise.core.errors import DataError, RecipeError, one_of
 from plankwise.core.records import TextsRead
 from plankwise.data.inputs import Encoded, Text, encode_texts
-from plankwise.data.reading import Reading, check_positions, check_reading, warn_if_other
-from plankwise.data.table_rows import is_text
-from plankwise.data.unknown import check_unknown
+from plankwise.data.table_io import is_text
+from plankwise.data.tokenizer.unknown_tokens import check_unknown
+from plankwise.data.truncation import Truncation, check_positions, check_truncation, warn_if_other
 from plankwise.deploy.batches import TOKENS_PER_BATCH, Floats, check_inputs, pooled, starts_of
 from plankwise.deploy.deployed import Deployed, open_model
 from plankwise.deploy.runtimes import MODES, Mode, probabilities
@@ -59,7 +59,7 @@ class Prediction:
 class Predictor:
     """A model with all that it needs for predicting; texts may be pairs.
 
-    A stream of any length takes bounded memory: `look_ahead` texts are tokenized at a time and sorted by length into
+    A stream of any length takes bounded memory: `buffer_size` texts are tokenized at a time and sorted by length into
     batches, while those before them run. Texts longer than the model reads are cut, or read in windows, as in training.
     """
 
@@ -69,10 +69,10 @@ class Predictor:
         *,
         mode: str = "throughput",
         threads: int | None = None,
-        reading: Reading | None = None,
+        truncation: Truncation | None = None,
         max_length: int | None = None,
         tokens_per_batch: int | None = None,
-        look_ahead: int | None = None,
+        buffer_size: int | None = None,
     ) -> None:
         """Open a model.
 
@@ -80,17 +80,17 @@ class Predictor:
             model: an artefact, a folder or Hub id of a fine-tuned model, or one that is open.
             mode: `throughput` sorts texts into batches; `latency` runs one at a time on all threads.
             threads: cores to use; all by default.
-            reading: how much of a text the model sees; as it was trained or exported by default.
+            truncation: how much of a text the model sees; as it was trained or exported by default.
             max_length: tokens of one input, where that alone is to differ.
             tokens_per_batch: padded tokens of a batch, 512 by default; latency mode has none.
-            look_ahead: texts that are sorted together, 4096 by default; in latency mode 1.
+            buffer_size: texts that are sorted together, 4096 by default; in latency mode 1.
 
         Raises:
             ModelError: if the model cannot be read or is no classifier.
             RecipeError: if the reading does not fit it.
             DataError: for another value that is not allowed.
         """
-        numbers = {"threads": threads, "tokens_per_batch": tokens_per_batch, "look_ahead": look_ahead}
+        numbers = {"threads": threads, "tokens_per_batch": tokens_per_batch, "look_ahead": buffer_size}
         for name, value in numbers.items():
             if value is not None and (isinstance(value, bool) or not 1 <= value <= MOST):
                 raise DataError(f"{name} is {value}; allowed: 1 or more, up to {MOST:,}")
@@ -101,10 +101,10 @@ class Predictor:
         self.deployed = model if isinstance(model, Deployed) else open_model(model, self.mode, threads)
         manifest = self.deployed.manifest
         self.labels, self.kind = manifest.labels, manifest.kind
-        self.reading = _shortened(reading or manifest.reading, max_length, manifest.positions)
-        warn_if_other(self.reading, self.deployed.own, self.source or "the model")
+        self.truncation = _shortened(truncation or manifest.truncation, max_length, manifest.positions)
+        warn_if_other(self.truncation, self.deployed.own, self.source or "the model")
         self.tokens_per_batch = None if mode == "latency" else tokens_per_batch or TOKENS_PER_BATCH
-        self.look_ahead = look_ahead or (1 if mode == "latency" else LOOK_AHEAD)
+        self.buffer_size = buffer_size or (1 if mode == "latency" else LOOK_AHEAD)
         check_inputs(manifest.inputs)
         self.check_texts(pairs=False)
         self._tokens_are_checked = False
@@ -116,7 +116,7 @@ class Predictor:
         Raises:
             RecipeError: naming the key and what is allowed.
         """
-        check_reading(self.reading, self.deployed.tokenizer.num_special_tokens_to_add(pairs), pairs)
+        check_truncation(self.truncation, self.deployed.tokenizer.num_special_tokens_to_add(pairs), pairs)
 
     def check_tokens(self, texts: list[Text], refuse: bool = True) -> None:
         """Check once, on the first texts, whether the tokenizer knows them.
@@ -149,14 +149,14 @@ class Predictor:
         """Tokenize texts; those that are too long get no input unless they may be cut."""
         self.check_tokens(texts, refuse=False)
         manifest = self.deployed.manifest
-        return encode_texts(texts, self.deployed.tokenizer, manifest.inputs, self.reading, truncate)
+        return encode_texts(texts, self.deployed.tokenizer, manifest.inputs, self.truncation, truncate)
 
     def run(
         self, blocks: Iterable[tuple[Encoded, Item]], watch: Watch = lambda texts: None
     ) -> Iterator[tuple[Item, Floats]]:
         """Compute, block by block, the probabilities of the texts that have an input, [texts, labels]."""
-        for encoded, carried, logits in run_blocks(self._streams, blocks, watch):
-            yield carried, probabilities(self._pooled(encoded, logits), self.kind)
+        for encoded, passthrough, logits in run_blocks(self._streams, blocks, watch):
+            yield passthrough, probabilities(self._pooled(encoded, logits), self.kind)
 
     def seconds_per_text(self, texts: list[Text]) -> float:
         """Measure roughly what a text costs, in about a second, on a few of them."""
@@ -186,7 +186,7 @@ class Predictor:
             read += encoded.read
             yield self._pooled(encoded, self._streams.all_logits(encoded))
         else:
-            blocks = blocks_of(self._sound(texts), self.look_ahead, characters)
+            blocks = blocks_of(self._sound(texts), self.buffer_size, characters)
             for encoded, _, logits in run_blocks(self._streams, ((self.encode(block), None) for block in blocks)):
                 read += encoded.read
                 yield self._pooled(encoded, logits)
@@ -194,7 +194,7 @@ class Predictor:
             logger.info("%s: %s", self.source or "the model", read)
 
     def _pooled(self, encoded: Encoded, logits: Floats) -> Floats:
-        windows = self.reading.windows
+        windows = self.truncation.windows
         return pooled(logits, encoded.inputs_of, None if windows is None else windows.pooling)
 
     def _sound(self, texts: Iterable[Text]) -> Iterator[Text]:
@@ -211,10 +211,10 @@ class Predictor:
             yield text
 
 
-def _shortened(reading: Reading, max_length: int | None, positions: int | None) -> Reading:
+def _shortened(truncation: Truncation, max_length: int | None, positions: int | None) -> Truncation:
     if max_length is not None and (isinstance(max_length, bool) or max_length < SHORTEST):
         raise RecipeError(f"max_length is {max_length}; allowed: {SHORTEST} or more")
-    changed = reading if max_length is None else replace(reading, max_length=max_length)
+    changed = truncation if max_length is None else replace(truncation, max_length=max_length)
     check_positions(changed, positions)
     return changed
 

@@ -70,8 +70,8 @@ class Streams:
 class _Pending(Generic[Carried]):
     """A block on the way, until its last batch is done or one has failed."""
 
-    def __init__(self, encoded: Encoded, carried: Carried, labels: int, batches: int) -> None:
-        self.encoded, self.carried = encoded, carried
+    def __init__(self, encoded: Encoded, passthrough: Carried, labels: int, batches: int) -> None:
+        self.encoded, self.passthrough = encoded, passthrough
         self.starts = starts_of(encoded.lengths)
         self.logits: Floats = np.zeros((len(encoded.lengths), labels))
         self.error: BaseException | None = None
@@ -124,9 +124,9 @@ class _Threads(Generic[Carried]):
             getattr(source, "close", lambda: None)()  # a generator may hold a file open
             self.ordered.put(ending)
 
-    def _put(self, encoded: Encoded, carried: Carried) -> None:
+    def _put(self, encoded: Encoded, passthrough: Carried) -> None:
         batches = self._streams.batches(encoded)
-        pending = _Pending(encoded, carried, self._streams.labels, len(batches))
+        pending = _Pending(encoded, passthrough, self._streams.labels, len(batches))
         self.ordered.put(pending)
         for chosen in batches:
             self._tasks.put((pending, chosen))
@@ -177,7 +177,7 @@ def run_blocks(
             pending.done.wait()
             if pending.error is not None:
                 raise pending.error
-            yield pending.encoded, pending.carried, pending.logits
+            yield pending.encoded, pending.passthrough, pending.logits
             threads.room.release()
     finally:
         threads.stop()

@@ -34,17 +34,17 @@ from transformers import (
 from transformers.utils import cached_file
 
 from plankwise.core.errors import ModelError
-from plankwise.core.files import whole_folder, write_json
+from plankwise.core.files import atomic_folder, write_json
 from plankwise.core.hub import looks_like_path, where_to_read
-from plankwise.core.places import check_files_of
+from plankwise.core.paths import check_files_of
 from plankwise.core.progress import quiet_loading
 from plankwise.encoder.anatomy import KIND, anatomy_of
+from plankwise.encoder.classifier_head import check_classifier, settle_head
 from plankwise.encoder.configuration import depth_key
-from plankwise.encoder.foreign import check_foreign, check_stored_types, settle_attention
-from plankwise.encoder.heads import check_classifier, settle_head
 from plankwise.encoder.quantized import quantized_of
 from plankwise.encoder.shapes import KEY, check_shapes, is_plain, new_model
-from plankwise.encoder.stored_reading import stored_reading
+from plankwise.encoder.stored_truncation import stored_truncation
+from plankwise.encoder.unsupported import check_foreign, check_stored_types, settle_attention
 
 logger = logging.getLogger(__name__)
 PROBLEM_TYPES = {"single_label": "single_label_classification", "multi_label": "multi_label_classification"}
@@ -80,7 +80,7 @@ def load_config(source: str) -> PreTrainedConfig:
     anatomy_of(config)
     check_shapes(config)
     quantized_of(config)  # it raises where it cannot be read, as does the next
-    stored_reading(config, source)
+    stored_truncation(config, source)
     return config
 
 
@@ -145,7 +145,7 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, fold
 
     It is a plain Transformers folder wherever a plain configuration can hold the model, else one for `load`.
     """
-    with whole_folder(Path(folder)) as temporary:
+    with atomic_folder(Path(folder)) as temporary:
         write_model(model, tokenizer, temporary)
 
 

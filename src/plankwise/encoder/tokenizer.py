@@ -28,10 +28,10 @@ from plankwise.core.errors import ModelError
 from plankwise.core.files import sha256
 from plankwise.core.hub import where_to_read
 from plankwise.core.progress import quiet_loading
-from plankwise.data.blocks import ids_of
+from plankwise.data.corpus.blocks import ids_of
 from plankwise.encoder.anatomy import KIND, anatomy_of
 from plankwise.encoder.checkpoint import first_line, load_config
-from plankwise.encoder.foreign import check_code
+from plankwise.encoder.unsupported import check_code
 
 WHOLE = "tokenizer.json"
 _VOCABULARIES = ("vocab.txt", "vocab.json")

@@ -14,14 +14,14 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from plankwise.core.errors import MethodError
 from plankwise.core.recipe import settings
-from plankwise.core.runtime import mix_seed
+from plankwise.core.seeds import mix_seed
 from plankwise.encoder.checkpoint import load_classifier, load_config
 from plankwise.encoder.embeddings import tokens_are_unknown
 from plankwise.encoder.quantized import refuse_quantized
 from plankwise.encoder.tokenizer import fitted, load_tokenizer
 from plankwise.methods.method import Job, train_on_task
+from plankwise.training.distillation.config import DistillationConfig
 from plankwise.training.fit import Training
-from plankwise.training.teacher import Teacher
 
 
 @settings
@@ -36,7 +36,7 @@ class Checkpoint:
 
     method: Literal["checkpoint"] = "checkpoint"
     source: str
-    teacher: Teacher | None = None
+    teacher: DistillationConfig | None = None
     training: Training = Training()
 
     def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:

@@ -18,14 +18,14 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from plankwise.core.numbers import Heads, Layer, Layers, Width
 from plankwise.core.recipe import settings
-from plankwise.core.runtime import mix_seed
+from plankwise.core.seeds import mix_seed
 from plankwise.encoder.quantized import refuse_quantized
 from plankwise.encoder.shapes import new_model
 from plankwise.encoder.surgery import Source, rebuild, resized, with_depth
+from plankwise.methods.layer_init import Initialization, contiguous_modules, sources_of
 from plankwise.methods.method import Job, train_on_task
-from plankwise.methods.successors import Initialization, contiguous_modules, sources_of
+from plankwise.training.distillation.config import DistillationConfig
 from plankwise.training.fit import Training
-from plankwise.training.teacher import Teacher
 
 
 @settings
@@ -93,7 +93,7 @@ class Distillation:
 
     method: Literal["distillation"] = "distillation"
     student: Student = Student()
-    teacher: Teacher = Teacher()
+    teacher: DistillationConfig = DistillationConfig()
     training: Training = Training()
 
     def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:

@@ -20,15 +20,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from plankwise.core.runtime import bf16_is_fast
+from plankwise.core.hardware import bf16_is_fast
 from plankwise.data.inputs import model_inputs
 from plankwise.data.task import Kind
 from plankwise.encoder.anatomy import head_inputs_of, layers_of, neuron_inputs_of, residual_outputs_of
 from plankwise.encoder.gates import LayerGates, gated
 from plankwise.encoder.shapes import shapes_of
-from plankwise.methods.sampling import Sample
-from plankwise.training.losses import Loss
-from plankwise.training.metrics import Floats
+from plankwise.evaluation.metrics import Floats
+from plankwise.methods.calibration import Sample
+from plankwise.training.objectives.losses import Loss
 
 Importance = tuple[list[Floats], list[Floats]]  # of heads and of neurons, one array for each layer
 

@@ -26,16 +26,18 @@ from sklearn.isotonic import isotonic_regression
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from plankwise.core.cache import built_once, cache_folder
+from plankwise.core.distributed import agree, is_main_process
 from plankwise.core.errors import MethodError
 from plankwise.core.files import write_json
+from plankwise.core.hardware import environment, fixed_threads
 from plankwise.core.progress import bar
-from plankwise.core.runtime import agree, environment, fixed_threads, is_main_process, mix_seed
-from plankwise.data.corpus import built_once, cache_folder
+from plankwise.core.seeds import mix_seed
 from plankwise.encoder.anatomy import layer_types, layers_of, set_layers
 from plankwise.encoder.configuration import depth_key, usable_positions
 from plankwise.encoder.shapes import cut_layer, shapes_of
 from plankwise.encoder.surgery import frozen_twin
-from plankwise.methods.costs import Costs, Floats
+from plankwise.methods.cost_table import CostTable, Floats
 
 logger = logging.getLogger(__name__)
 FORMAT = 1  # of the table; a higher one measures anew
@@ -63,7 +65,7 @@ def latency_costs(
     threads: int | None = None,
     cache: Path | None = None,
     progress: bool = False,
-) -> Costs:
+) -> CostTable:
     """Measure what heads and neurons cost in milliseconds of one call, torch eager, on this machine and device.
 
     A measurement is made once for an architecture, geometry, machine, device, number of threads and shape of the call,
@@ -94,7 +96,7 @@ def latency_costs(
     return _costs(model, table["types"])
 
 
-def _costs(model: PreTrainedModel, types: dict[str, Any]) -> Costs:
+def _costs(model: PreTrainedModel, types: dict[str, Any]) -> CostTable:
     own = layer_types(model.config)
     attention, feed_forward = [], []
     for kind, shape in zip(own, shapes_of(model.config), strict=True):
@@ -102,7 +104,7 @@ def _costs(model: PreTrainedModel, types: dict[str, Any]) -> Costs:
         feed_forward.append(_spread(types[kind]["feed_forward"], shape.neurons))
     around = statistics.mean(each["around_ms"] for each in types.values())
     fixed = max(0.0, around) + sum(types[kind]["between_ms"] for kind in own)
-    return Costs(attention, feed_forward, fixed, "ms")
+    return CostTable(attention, feed_forward, fixed, "ms")
 
 
 def _spread(measured: dict[str, list[float]], units: int) -> Floats:

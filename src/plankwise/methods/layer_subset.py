@@ -13,14 +13,14 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from plankwise.core.numbers import Layer, Layers
 from plankwise.core.recipe import settings
-from plankwise.core.runtime import mix_seed
+from plankwise.core.seeds import mix_seed
 from plankwise.encoder.anatomy import layers_of
 from plankwise.encoder.quantized import refuse_quantized
 from plankwise.encoder.surgery import Source, rebuild, with_depth
+from plankwise.methods.layer_init import Initialization, contiguous_modules, sources_of
 from plankwise.methods.method import Job, train_on_task
-from plankwise.methods.successors import Initialization, contiguous_modules, sources_of
+from plankwise.training.distillation.config import DistillationConfig
 from plankwise.training.fit import Training
-from plankwise.training.teacher import Teacher
 
 
 @settings
@@ -37,7 +37,7 @@ class LayerSubset:
     method: Literal["layer_subset"] = "layer_subset"
     layers: Layers = 6
     keep: Initialization | list[Layer] = "bottom"
-    teacher: Teacher | None = None
+    teacher: DistillationConfig | None = None
     training: Training = Training()
 
     def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:

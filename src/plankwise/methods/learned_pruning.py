@@ -19,18 +19,18 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from plankwise.core.errors import MethodError
 from plankwise.core.numbers import Bounds, Factor, LessThanAll, Share, Width
 from plankwise.core.recipe import settings
-from plankwise.core.runtime import mix_seed
+from plankwise.core.seeds import mix_seed
 from plankwise.encoder.cost import linear_flops_per_token
 from plankwise.encoder.gates import fold, gated_anew
 from plankwise.encoder.low_rank import has_low_rank
 from plankwise.encoder.quantized import refuse_quantized
 from plankwise.encoder.shapes import prune, shapes_of
-from plankwise.methods.costs import flops_costs
-from plankwise.methods.learned_gates import Kind, LearnedGates
+from plankwise.methods.cost_table import flops_costs
+from plankwise.methods.hard_concrete import Kind, LearnedGates
 from plankwise.methods.method import Job, train_on_task
 from plankwise.methods.selection import cut_evenly
-from plankwise.training.fit import Fitted, Training
-from plankwise.training.teacher import Teacher
+from plankwise.training.distillation.config import DistillationConfig
+from plankwise.training.fit import Training, TrainingResult
 
 GATES = "learned_gates"  # name of the gates' module in the network while it trains
 
@@ -57,7 +57,7 @@ class LearnedPruning:
     warmup: LessThanAll = 0.3
     gate_learning_rate: Annotated[float, Bounds(1e-12, 100.0, "the first step would decide")] = 0.05
     neuron_step: Width = 8
-    teacher: Teacher | None = None
+    teacher: DistillationConfig | None = None
     training: Training = Training()
 
     @pydantic.model_validator(mode="after")
@@ -102,7 +102,9 @@ class LearnedPruning:
         self._tune(smaller, searched, model, job)
         return smaller.eval()
 
-    def _search(self, network: PreTrainedModel, gates: LearnedGates, model: PreTrainedModel, job: Job) -> Fitted:
+    def _search(
+        self, network: PreTrainedModel, gates: LearnedGates, model: PreTrainedModel, job: Job
+    ) -> TrainingResult:
         """Train weights and gates; the last weights count, since earlier ones never cost as little."""
         part = dataclasses.replace(
             self.training, epochs=self.training.epochs * self.search, keep="last", early_stopping_patience=None
@@ -122,7 +124,7 @@ class LearnedPruning:
         risen = 1.0 if progress >= self.warmup else progress / self.warmup
         return first_share - risen * (first_share - 1.0 / self.target)
 
-    def _tune(self, smaller: PreTrainedModel, searched: Fitted, model: PreTrainedModel, job: Job) -> None:
+    def _tune(self, smaller: PreTrainedModel, searched: TrainingResult, model: PreTrainedModel, job: Job) -> None:
         part = dataclasses.replace(self.training, epochs=self.training.epochs * (1 - self.search))
         seed = mix_seed(job.seed, "learned_pruning", "tuning")
         notes: dict[str, Any] = {}
@@ -144,7 +146,7 @@ def _renamed(job: Job, name: str) -> Job:
     return dataclasses.replace(job, note=lambda key, value: job.note(name if key == "training" else key, value))
 
 
-def _both(searched: Fitted, tuning: dict[str, Any]) -> dict[str, Any]:
+def _both(searched: TrainingResult, tuning: dict[str, Any]) -> dict[str, Any]:
     """Add the search's steps and seconds to the note of the training that followed; scores are of the cut model."""
     return {
         **tuning,

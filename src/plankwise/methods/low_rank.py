@@ -19,7 +19,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from plankwise.core.errors import MethodError
 from plankwise.core.numbers import Rows, Share
 from plankwise.core.recipe import settings
-from plankwise.core.runtime import mix_seed
+from plankwise.core.seeds import mix_seed
 from plankwise.encoder.low_rank import (
     LowRankEmbedding,
     LowRankLinear,
@@ -34,11 +34,11 @@ from plankwise.encoder.low_rank import (
 )
 from plankwise.encoder.quantized import refuse_quantized
 from plankwise.encoder.shapes import new_model, shapes_of
+from plankwise.methods.calibration import sampled
 from plankwise.methods.method import Job, train_on_task
-from plankwise.methods.sampling import sampled
+from plankwise.methods.row_importance import row_importance
+from plankwise.training.distillation.config import DistillationConfig, check_taught
 from plankwise.training.fit import Training
-from plankwise.training.row_importance import row_importance
-from plankwise.training.teacher import Teacher, check_taught
 
 
 @settings
@@ -59,7 +59,7 @@ class LowRank:
     feed_forward: Share | None = None
     weighting: Literal["fisher", "none"] = "fisher"
     examples: Rows = 2000
-    teacher: Teacher | None = None
+    teacher: DistillationConfig | None = None
     training: Training | None = None
 
     @pydantic.model_validator(mode="after")

@@ -12,26 +12,27 @@ from typing import Any, Protocol
 from datasets import Dataset
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from plankwise.core.cache import cache_folder
 from plankwise.core.errors import MethodError
-from plankwise.data.blocks import blocks_of
-from plankwise.data.corpus import cache_folder
+from plankwise.data.corpus.blocks import blocks_of
 from plankwise.data.encoding import Collator, Example, encode, encode_and_count
-from plankwise.data.reading import Reading, warn_if_other
+from plankwise.data.inputs import log_texts_read
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
+from plankwise.data.truncation import Truncation, warn_if_other
 from plankwise.encoder.quantized import refuse_quantized
-from plankwise.encoder.stored_reading import stored_reading
+from plankwise.encoder.stored_truncation import stored_truncation
+from plankwise.evaluation.metrics import METRICS
 from plankwise.training.callbacks import Rehearsal
-from plankwise.training.distillation import Lesson, Subject, lesson
-from plankwise.training.evaluate import log_texts_read, predict_logits, warn_of_one_answer
-from plankwise.training.fit import Fitted, Training, fit, uses_bf16
-from plankwise.training.listening import Depth, depths_of
-from plankwise.training.losses import Loss, over_windows
-from plankwise.training.masking import Masking
-from plankwise.training.metrics import METRICS
-from plankwise.training.pretraining import masked_lm_material
-from plankwise.training.teacher import Teacher
-from plankwise.training.teacher_model import Expert, find_expert
-from plankwise.training.trainer import Material, OnStep
+from plankwise.training.distillation.activations import Depth, depths_of
+from plankwise.training.distillation.config import DistillationConfig
+from plankwise.training.distillation.objective import Lesson, Subject, lesson
+from plankwise.training.distillation.teacher import Teacher, find_teacher
+from plankwise.training.fit import Training, TrainingResult, fit, uses_bf16
+from plankwise.training.objectives.losses import Loss, over_windows
+from plankwise.training.objectives.masking import Masking
+from plankwise.training.prediction import predict_logits, warn_of_one_answer
+from plankwise.training.pretraining.pretrain import masked_lm_material
+from plankwise.training.trainer import OnStep, TrainingData
 
 TEXTS_READ = "texts_read"  # the note of how much of each split a training reads
 Teach = Callable[[Sequence[Example] | None], AbstractContextManager[Lesson]]
@@ -52,7 +53,7 @@ class Job:
     Attributes:
         task: without its test split.
         tokenizer: of the model.
-        reading: how much of a text the model sees; a corpus is cut into blocks of its `max_length`.
+        truncation: how much of a text the model sees; a corpus is cut into blocks of its `max_length`.
         loss: the objective that every training recovers against.
         masking: what is guessed, where the task is a corpus.
         seed: source of all randomness.
@@ -69,7 +70,7 @@ class Job:
 
     task: Task
     tokenizer: PreTrainedTokenizerBase
-    reading: Reading
+    truncation: Truncation
     loss: Loss
     seed: int
     folder: Path
@@ -114,12 +115,12 @@ def train_on_task(
     training: Training,
     title: str,
     on_step: OnStep | None = None,
-    judge_from: float = 0.0,
+    select_from: float = 0.0,
     *,
-    teacher: Teacher | None = None,
+    teacher: DistillationConfig | None = None,
     given: PreTrainedModel | None = None,
     depths: Sequence[Depth] | None = None,
-) -> Fitted:
+) -> TrainingResult:
     """Train `model` in place on the job's task and note what was done; the development split selects the weights.
 
     Args:
@@ -128,7 +129,7 @@ def train_on_task(
         training: settings.
         title: of the progress bar.
         on_step: as in `fit`.
-        judge_from: as in `fit`.
+        select_from: as in `fit`.
         teacher: what is learned beside the task's own loss; nothing without it.
         given: the model passed to the method, to learn from where the teacher is that one or there is no baseline.
         depths: where the layers of `model` are heard, if it is not a plain model.
@@ -149,7 +150,7 @@ def train_on_task(
             seed=job.seed,
             folder=job.folder,
             on_step=on_step,
-            judge_from=judge_from,
+            select_from=select_from,
             progress=title if job.progress else None,
             rehearsal=job.rehearsal,
         )
@@ -160,11 +161,11 @@ def train_on_task(
 def blocks_for(job: Job, split: str) -> Dataset:
     """Give a split of a corpus as full blocks of the job's length."""
     cache = cache_folder() / "blocks" if job.cache is None else job.cache
-    return blocks_of(job.task.splits[split], job.task.hashes[split], job.tokenizer, job.reading.max_length, cache)
+    return blocks_of(job.task.splits[split], job.task.hashes[split], job.tokenizer, job.truncation.max_length, cache)
 
 
 @contextmanager
-def _material(model: PreTrainedModel, job: Job, teach: Teach) -> Iterator[Material]:
+def _material(model: PreTrainedModel, job: Job, teach: Teach) -> Iterator[TrainingData]:
     """Make of the job's task what `fit` trains on."""
     if job.task.kind == "masked_lm":
         train, held_out = blocks_for(job, TRAIN), blocks_for(job, DEVELOPMENT)
@@ -173,15 +174,15 @@ def _material(model: PreTrainedModel, job: Job, teach: Teach) -> Iterator[Materi
             with masked_lm_material(model, job.tokenizer, train, held_out, job.masking, loss, asked) as material:
                 yield material
         return
-    examples, read = encode_and_count(job.task.splits[TRAIN], job.tokenizer, job.reading)
-    development, also_read = encode_and_count(job.task.splits[DEVELOPMENT], job.tokenizer, job.reading)
+    examples, read = encode_and_count(job.task.splits[TRAIN], job.tokenizer, job.truncation)
+    development, also_read = encode_and_count(job.task.splits[DEVELOPMENT], job.tokenizer, job.truncation)
     texts_read = {TRAIN: read, DEVELOPMENT: also_read}
     for split, each in texts_read.items():
         log_texts_read(f"{job.folder.name}, {split}", each)
     job.note(TEXTS_READ, {split: each.model_dump() for split, each in texts_read.items()})
     labels = job.task.splits[DEVELOPMENT].with_format("numpy")["label"][:]
     metric = METRICS[job.task.metrics[0]]
-    pooling = None if job.reading.windows is None else job.reading.windows.pooling
+    pooling = None if job.truncation.windows is None else job.truncation.windows.pooling
 
     def evaluate(current: PreTrainedModel) -> float:
         logits = predict_logits(current, job.tokenizer, development, pooling)
@@ -189,7 +190,7 @@ def _material(model: PreTrainedModel, job: Job, teach: Teach) -> Iterator[Materi
         return metric(labels, logits)
 
     with teach(examples) as taught:
-        yield Material(
+        yield TrainingData(
             [{**each, "example": at} for at, each in enumerate(examples)] if taught.numbered else examples,
             Collator(job.tokenizer),
             taught.loss if pooling is None else over_windows(taught.loss, pooling),
@@ -201,7 +202,7 @@ def _lesson(
     model: PreTrainedModel,
     job: Job,
     training: Training,
-    teacher: Teacher | None,
+    teacher: DistillationConfig | None,
     given: PreTrainedModel | None,
     depths: Sequence[Depth] | None,
     examples: Sequence[Example] | None,
@@ -211,13 +212,13 @@ def _lesson(
         return nullcontext(Lesson(job.loss))
     if job.task.kind == "masked_lm" and teacher.cache == "hidden":
         raise MethodError("teacher.cache 'hidden': on a corpus masks change, so nothing can be kept; allowed: none")
-    expert = find_expert(teacher, model, job.tokenizer, job.task.kind, given, job.baseline)
+    expert = find_teacher(teacher, model, job.tokenizer, job.task.kind, given, job.baseline)
     if job.task.kind != "masked_lm":
-        warn_if_other(job.reading, stored_reading(expert.model.config), f"the teacher {expert.name}")
+        warn_if_other(job.truncation, stored_truncation(expert.model.config), f"the teacher {expert.name}")
     subject = Subject(
         job.task.kind,
         job.loss,
-        None if job.reading.windows is None else job.reading.windows.pooling,
+        None if job.truncation.windows is None else job.truncation.windows.pooling,
         examples if expert.reads_alike else _as_read_by(expert, job),
         cache_folder() / "teachers" if job.cache is None else job.cache,
         job.seed,
@@ -226,8 +227,8 @@ def _lesson(
     return _noted(lesson(model, depths_of(model) if depths is None else depths, expert, teacher, subject), job)
 
 
-def _as_read_by(expert: Expert, job: Job) -> list[Example]:
-    return encode(job.task.splits[TRAIN], expert.tokenizer, job.reading)
+def _as_read_by(expert: Teacher, job: Job) -> list[Example]:
+    return encode(job.task.splits[TRAIN], expert.tokenizer, job.truncation)
 
 
 @contextmanager

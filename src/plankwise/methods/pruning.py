@@ -15,26 +15,27 @@ import pydantic
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from plankwise.core.distributed import agree
 from plankwise.core.errors import MethodError
 from plankwise.core.numbers import BatchSize, Bounds, Count, Factor, Rows, Width
 from plankwise.core.progress import bar
 from plankwise.core.recipe import settings
-from plankwise.core.runtime import agree, mix_seed
+from plankwise.core.seeds import mix_seed
 from plankwise.encoder.anatomy import layers_of
 from plankwise.encoder.cost import linear_flops_per_token
 from plankwise.encoder.low_rank import has_low_rank
 from plankwise.encoder.quantized import refuse_quantized
 from plankwise.encoder.shapes import prune, shapes_of
 from plankwise.encoder.surgery import frozen_twin
-from plankwise.methods.costs import Costs, flops_costs, parameter_costs
+from plankwise.methods.calibration import sampled
+from plankwise.methods.cost_table import CostTable, flops_costs, parameter_costs
 from plankwise.methods.importance import Importance, gate_importance, magnitude_importance, own_label_loss
 from plankwise.methods.latency import latency_costs
 from plankwise.methods.method import Job, train_on_task
-from plankwise.methods.repair import repair
-from plankwise.methods.sampling import sampled
-from plankwise.methods.selection import Kept, cut_evenly, select, select_uniform
+from plankwise.methods.reconstruction import repair
+from plankwise.methods.selection import Selection, cut_evenly, select, select_uniform
+from plankwise.training.distillation.config import DistillationConfig, check_taught
 from plankwise.training.fit import Training
-from plankwise.training.teacher import Teacher, check_taught
 
 REPAIR_TOKENS = 65_536  # hidden states of so many tokens are held at a time, of both models
 MEASURES = {"flops": flops_costs, "parameters": parameter_costs}
@@ -72,7 +73,7 @@ class Pruning:
     examples: Rows = 2000
     repair: bool = True
     ridge: Annotated[float, Bounds(0, 1_000_000, "nothing would be fitted", above=True)] = 1e-3
-    teacher: Teacher | None = None
+    teacher: DistillationConfig | None = None
     training: Training | None = None
 
     @pydantic.model_validator(mode="after")
@@ -105,7 +106,7 @@ class Pruning:
             train_on_task(smaller, job, self.training, "recovery", teacher=self.teacher, given=model)
         return smaller.eval()
 
-    def _choose(self, model: PreTrainedModel, job: Job, seconds: dict[str, float]) -> Kept:
+    def _choose(self, model: PreTrainedModel, job: Job, seconds: dict[str, float]) -> Selection:
         start = time.perf_counter()
         heads, neurons = self._importance(model, job)
         seconds["importance"] = time.perf_counter() - start
@@ -130,7 +131,7 @@ class Pruning:
             with bar("importance", sample.examples, job.progress) as shown:
                 return gate_importance(network, sample, self.importance, shown)
 
-    def _costs(self, model: PreTrainedModel, job: Job) -> Costs:
+    def _costs(self, model: PreTrainedModel, job: Job) -> CostTable:
         if self.measure == "latency":
             return latency_costs(model, *self.latency_shape, progress=job.progress)
         return MEASURES[self.measure](model)

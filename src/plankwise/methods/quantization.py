@@ -18,17 +18,17 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from plankwise.core.errors import MethodError
+from plankwise.core.hardware import INT8_FLAGS, saturates
 from plankwise.core.numbers import LessThanAll, Rows
 from plankwise.core.progress import bar
 from plankwise.core.recipe import settings
-from plankwise.core.runtime import INT8_FLAGS, saturates
 from plankwise.encoder.fake_quantized import EMBEDDINGS, FakeQuantized
 from plankwise.encoder.quantized import Quantized, refuse_quantized, with_quantized
+from plankwise.methods.calibration import sampled
 from plankwise.methods.method import Job, train_on_task
-from plankwise.methods.mixed_precision import fewest_kept, logits_of, sensitivities
-from plankwise.methods.sampling import sampled
+from plankwise.methods.sensitivity import fewest_kept, logits_of, sensitivities
+from plankwise.training.distillation.config import DistillationConfig, check_taught
 from plankwise.training.fit import Training
-from plankwise.training.teacher import Teacher, check_taught
 
 logger = logging.getLogger(__name__)
 CLASSIFIERS = "it is for tasks with labels, and a corpus has none; fine-tune what the corpus gave, and quantize that"
@@ -55,7 +55,7 @@ class Quantization:
     examples: Rows = 256
     margin: LessThanAll | None = None
     portable: bool = True
-    teacher: Teacher | None = None
+    teacher: DistillationConfig | None = None
     training: Training | None = None
 
     @pydantic.model_validator(mode="after")

@@ -18,13 +18,13 @@ from transformers import PreTrainedConfig
 
 from plankwise.core.errors import MethodError
 from plankwise.encoder.shapes import LayerShape, shapes_of, with_shapes
-from plankwise.methods.costs import Costs, Floats
+from plankwise.methods.cost_table import CostTable, Floats
 
 BUCKETS = 20_000  # whole units that a budget is cut into where its costs have no common unit of their own
 
 
 @dataclass(frozen=True)
-class Kept:
+class Selection:
     """What stays.
 
     Attributes:
@@ -35,7 +35,7 @@ class Kept:
     heads: list[list[int]]
     neurons: list[list[int]]
 
-    def cost(self, costs: Costs) -> float:
+    def cost(self, costs: CostTable) -> float:
         """Add up what a model of these heads and neurons costs."""
         return costs.of([len(each) for each in self.heads], [len(each) for each in self.neurons])
 
@@ -50,8 +50,8 @@ class _Part:
 
 
 def select(
-    heads: Sequence[Floats], neurons: Sequence[Floats], costs: Costs, budget: float, neuron_step: int = 1
-) -> Kept:
+    heads: Sequence[Floats], neurons: Sequence[Floats], costs: CostTable, budget: float, neuron_step: int = 1
+) -> Selection:
     """Choose what stays so that the importance of what goes is least while the cost is within `budget`.
 
     The choice is optimal where costs are whole multiples of a unit, as FLOPs are; elsewhere each cost is rounded up to
@@ -81,11 +81,11 @@ def select(
 def select_uniform(
     heads: Sequence[Floats],
     neurons: Sequence[Floats],
-    costs: Costs,
+    costs: CostTable,
     budget: float,
     neuron_step: int = 1,
     whole_heads: bool = False,
-) -> Kept:
+) -> Selection:
     """Choose as `select` does, but the same number of heads and of neurons in all layers; which ones may differ.
 
     Args:
@@ -200,8 +200,8 @@ def _add(best: Floats, spent: NDArray[np.int64], losses: Floats) -> tuple[Floats
     return found, choice
 
 
-def _kept(heads: Sequence[Floats], neurons: Sequence[Floats], of_heads: list[int], of_neurons: list[int]) -> Kept:
-    return Kept(
+def _kept(heads: Sequence[Floats], neurons: Sequence[Floats], of_heads: list[int], of_neurons: list[int]) -> Selection:
+    return Selection(
         [_most(importance, count) for importance, count in zip(heads, of_heads, strict=True)],
         [_most(importance, count) for importance, count in zip(neurons, of_neurons, strict=True)],
     )

@@ -22,11 +22,12 @@ from pydantic_core import ArgsKwargs
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from plankwise.core.distributed import agree
 from plankwise.core.errors import MethodError
 from plankwise.core.numbers import Layer, Layers, UpToAll
 from plankwise.core.recipe import settings
-from plankwise.core.runtime import agree, mix_seed
 from plankwise.core.schedules import SCHEDULES, Schedule
+from plankwise.core.seeds import mix_seed
 from plankwise.encoder.anatomy import (
     as_layer_output,
     embeddings_of,
@@ -38,11 +39,11 @@ from plankwise.encoder.anatomy import (
 )
 from plankwise.encoder.quantized import refuse_quantized
 from plankwise.encoder.surgery import copy_outside_layers, frozen_twin, rebuild, thaw, with_depth
+from plankwise.methods.layer_init import Initialization, contiguous_modules, sources_of, standing_at
 from plankwise.methods.method import Job, train_on_task
-from plankwise.methods.successors import Initialization, contiguous_modules, sources_of, standing_at
+from plankwise.training.distillation.activations import Depth
+from plankwise.training.distillation.config import DistillationConfig
 from plankwise.training.fit import Training
-from plankwise.training.listening import Depth
-from plankwise.training.teacher import Teacher
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
@@ -88,7 +89,7 @@ class Theseus:
     train_embeddings: bool = False
     train_head: bool = True
     predecessor_dropout: bool = False
-    teacher: Teacher | None = None
+    teacher: DistillationConfig | None = None
     training: Training = Training()
 
     @pydantic.model_validator(mode="before")
@@ -134,7 +135,7 @@ class Theseus:
             self.training,
             "theseus",
             replacing,
-            judge_from=self.full_at,
+            select_from=self.full_at,
             teacher=self.teacher,
             given=model,
             depths=_depths(network, successor),

@@ -22,8 +22,8 @@ from plankwise.encoder.anatomy import anatomy_of
 from plankwise.encoder.quantized import refuse_quantized
 from plankwise.encoder.sparsity import Masks, matrices_of, sparsity_of
 from plankwise.methods.method import Job, train_on_task
+from plankwise.training.distillation.config import DistillationConfig, check_taught
 from plankwise.training.fit import Training
-from plankwise.training.teacher import Teacher, check_taught
 
 
 @settings
@@ -50,7 +50,7 @@ class Unstructured:
     start: LessThanAll = 0.1
     end: UpToAll = 0.7
     embeddings: bool = False
-    teacher: Teacher | None = None
+    teacher: DistillationConfig | None = None
     training: Training | None = Training()
 
     @pydantic.model_validator(mode="after")

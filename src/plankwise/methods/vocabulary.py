@@ -21,22 +21,23 @@ import pydantic
 from datasets import Dataset
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from plankwise.core.cache import built_once, cache_folder
 from plankwise.core.errors import DataError, MethodError
 from plankwise.core.numbers import Rows, VocabularySize
 from plankwise.core.recipe import settings
-from plankwise.data.blocks import ids_of, serialized, tokenized
-from plankwise.data.corpus import built_once, cache_folder, identity_of
-from plankwise.data.streams import documents_of, find_files, texts_of
+from plankwise.data.corpus.blocks import ids_of, serialized, tokenized
+from plankwise.data.corpus.corpus import identity_of
+from plankwise.data.corpus.streams import documents_of, find_files, texts_of
 from plankwise.data.task import DEVELOPMENT, TRAIN
-from plankwise.data.trimming import Counts, always_kept, choose_tokens, count_tokens, trim
-from plankwise.data.unknown import check_unknown
+from plankwise.data.tokenizer.trimming import Counts, always_kept, choose_tokens, count_tokens, trim
+from plankwise.data.tokenizer.unknown_tokens import check_unknown
 from plankwise.encoder.embeddings import fixed_rows, keep_tokens, plan_fewer_tokens, tokens_are_unknown, with_tokens
 from plankwise.encoder.low_rank import has_low_rank
 from plankwise.encoder.quantized import refuse_quantized
 from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.methods.method import Job, blocks_for, train_on_task
+from plankwise.training.distillation.config import DistillationConfig, check_taught
 from plankwise.training.fit import Training
-from plankwise.training.teacher import Teacher, check_taught
 
 TASK = "task"
 COMPARED_TEXTS = 2000
@@ -61,7 +62,7 @@ class TrimmedVocabulary:
     source: str | Annotated[tuple[str, ...], pydantic.Field(min_length=1)] = TASK
     text: str = "text"
     most: VocabularySize | None = None
-    teacher: Teacher | None = None
+    teacher: DistillationConfig | None = None
     training: Training | None = None
 
     @pydantic.model_validator(mode="after")

@@ -15,7 +15,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from plankwise.core.errors import TrainingError
-from plankwise.core.runtime import mix_seed
+from plankwise.core.seeds import mix_seed
 
 logger = logging.getLogger(__name__)
 WARM_UP_STEPS = 2
@@ -82,7 +82,7 @@ class Stopwatch(TrainerCallback, ExportableState):  # type: ignore[misc]
         return {"args": {}, "attributes": {"seconds": self.seconds}}
 
 
-class Watch(TrainerCallback):  # type: ignore[misc]
+class LossMonitor(TrainerCallback):  # type: ignore[misc]
     """Logs evaluations and stops a training whose loss is no longer a number."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
@@ -138,7 +138,7 @@ def curves_callback(folder: Path) -> TrainerCallback:
     return TensorBoardCallback(SummaryWriter(log_dir=str(folder)))
 
 
-class Patience(EarlyStoppingCallback):  # type: ignore[misc]
+class EarlyStopping(EarlyStoppingCallback):  # type: ignore[misc]
     """Early stopping that looks away until `first_step`."""
 
     def __init__(self, early_stopping_patience: int, first_step: int = 0) -> None:

@@ -12,9 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from plankwise.core.distributed import is_main_process
 from plankwise.core.errors import CheckpointError
 from plankwise.core.files import sha256, write_json
-from plankwise.core.runtime import is_main_process
 
 WEIGHTS = "trained.safetensors"
 SEAL = "whole.json"

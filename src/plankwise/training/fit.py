@@ -18,16 +18,25 @@ from typing import Annotated, Any, Literal
 
 from transformers import PreTrainedModel, PrinterCallback, TrainingArguments
 
+from plankwise.core.distributed import process_count, wait_for_everyone
 from plankwise.core.errors import CheckpointError, RecipeError
+from plankwise.core.hardware import bf16_is_fast, default_device
 from plankwise.core.numbers import BatchSize, Bounds, Count, LearningRate, LessThanAll, Passes
 from plankwise.core.packages import require
 from plankwise.core.recipe import settings, to_plain
-from plankwise.core.runtime import bf16_is_fast, default_device, process_count, wait_for_everyone
 from plankwise.data.encoding import lengths_of
 from plankwise.training import checkpoints
-from plankwise.training.callbacks import Epochs, Patience, Rehearsal, Steps, Stopwatch, Watch, curves_callback
+from plankwise.training.callbacks import (
+    EarlyStopping,
+    Epochs,
+    LossMonitor,
+    Rehearsal,
+    Steps,
+    Stopwatch,
+    curves_callback,
+)
 from plankwise.training.progress import ProgressBar
-from plankwise.training.trainer import ExactTrainer, LengthGrouped, Material, OnStep, Order
+from plankwise.training.trainer import DeterministicTrainer, LengthGrouped, OnStep, Order, TrainingData
 
 logger = logging.getLogger(__name__)
 CURVES = "curves"
@@ -72,7 +81,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class TrainingResult:
     """What a training did.
 
     Attributes:
@@ -99,16 +108,16 @@ def planned_steps(examples: int, training: Training) -> int:
 
 def fit(
     model: PreTrainedModel,
-    material: Material,
+    material: TrainingData,
     training: Training,
     *,
     seed: int,
     folder: Path,
     on_step: OnStep | None = None,
-    judge_from: float = 0.0,
+    select_from: float = 0.0,
     progress: str | None = None,
     rehearsal: Rehearsal | None = None,
-) -> Fitted:
+) -> TrainingResult:
     """Train `model` in place; go on from the newest whole checkpoint in `folder` if there is one.
 
     Only parameters with `requires_grad` are optimized and saved in checkpoints.
@@ -120,7 +129,7 @@ def fit(
         seed: of batch order, dropout and whatever `material.prepare` draws.
         folder: for checkpoints; one training a folder.
         on_step: called as `(step, planned_steps)` before each step.
-        judge_from: share of the steps before which an evaluation is recorded, but can neither be the best nor count
+        select_from: share of the steps before which an evaluation is recorded, but can neither be the best nor count
             towards early stopping. The last step is always evaluated.
         progress: title of the progress bar; without it none is drawn, and lines of the log name the folder.
         rehearsal: times steps that are only tried out; nothing is scored or saved then.
@@ -136,9 +145,9 @@ def fit(
     stopwatch, bar = Stopwatch(), ProgressBar(title, shown=progress is not None)
     if rehearsal is not None:
         material = dataclasses.replace(material, evaluate=None)
-    trainer = _trainer(model, material, training, total, seed, folder, judge_from, saved=rehearsal is None)
+    trainer = _trainer(model, material, training, total, seed, folder, select_from, saved=rehearsal is None)
     hooks = [hook for hook in (material.at_step, on_step) if hook is not None]
-    for callback in (Steps(seed, total, hooks), stopwatch, Watch(), bar, rehearsal):
+    for callback in (Steps(seed, total, hooks), stopwatch, LossMonitor(), bar, rehearsal):
         if callback is not None:
             trainer.add_callback(callback)
     checkpoint = checkpoints.newest(folder, _fingerprint(material, training, seed))
@@ -162,21 +171,21 @@ def fit(
 
 def _trainer(
     model: PreTrainedModel,
-    material: Material,
+    material: TrainingData,
     training: Training,
     total: int,
     seed: int,
     folder: Path,
-    judge_from: float,
+    select_from: float,
     saved: bool,
-) -> ExactTrainer:
+) -> DeterministicTrainer:
     scored = material.evaluate is not None
     per_epoch = math.ceil(len(material.examples) / training.batch_size)
     order = _order(material, training, seed)
-    trainer = ExactTrainer(
+    trainer = DeterministicTrainer(
         material,
         order,
-        judge_from * total,
+        select_from * total,
         _fingerprint(material, training, seed),
         model=model,
         args=_arguments(training, per_epoch, total, seed, folder, scored, saved),
@@ -185,30 +194,30 @@ def _trainer(
     )
     trainer.remove_callback(PrinterCallback)
     if training.early_stopping_patience is not None and scored:
-        trainer.add_callback(Patience(training.early_stopping_patience, first_step=math.ceil(judge_from * total)))
+        trainer.add_callback(EarlyStopping(training.early_stopping_patience, first_step=math.ceil(select_from * total)))
     if training.log_to == "tensorboard":
         trainer.add_callback(curves_callback(folder / CURVES))
     return trainer
 
 
-def _order(material: Material, training: Training, seed: int) -> Order:
+def _order(material: TrainingData, training: Training, seed: int) -> Order:
     if material.equal_lengths:
         return Order(len(material.examples), seed)
     return LengthGrouped(lengths_of(material.examples), training.batch_size, seed)
 
 
-def _fingerprint(material: Material, training: Training, seed: int) -> dict[str, Any]:
+def _fingerprint(material: TrainingData, training: Training, seed: int) -> dict[str, Any]:
     return {"training": to_plain(training), "seed": seed, "examples": len(material.examples)}
 
 
-def _summary(trainer: ExactTrainer, total: int) -> Fitted:
+def _summary(trainer: DeterministicTrainer, total: int) -> TrainingResult:
     """Collect what the training did, over all resumed parts."""
     state = trainer.state
     scores = [entry for entry in state.log_history if "eval_score" in entry]
     best = state.best_global_step if trainer.args.load_best_model_at_end else None
     # The Trainer replaces callbacks whose state it restores, so the stopwatch that ran is looked up.
     stopwatch = next(each for each in trainer.callback_handler.callbacks if isinstance(each, Stopwatch))
-    return Fitted(
+    return TrainingResult(
         steps=state.global_step,
         planned_steps=total,
         train_seconds=stopwatch.seconds,

@@ -15,10 +15,11 @@ from transformers import PreTrainedModel, Trainer, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from plankwise.core.runtime import mix_seed, wait_for_everyone
+from plankwise.core.distributed import wait_for_everyone
+from plankwise.core.seeds import mix_seed
 from plankwise.data.inputs import Batch, model_inputs
 from plankwise.training import checkpoints
-from plankwise.training.losses import Loss
+from plankwise.training.objectives.losses import Loss
 
 OnStep = Callable[[int, int], None]
 INDICES_AT_ONCE = 10_000
@@ -26,7 +27,7 @@ NOT_JUDGED = -1e9  # below every score, and still a number that JSON can hold
 
 
 @dataclass(frozen=True)
-class Material:
+class TrainingData:
     """What a training learns from.
 
     Attributes:
@@ -48,13 +49,13 @@ class Material:
     equal_lengths: bool = False
 
 
-class ExactTrainer(Trainer):  # type: ignore[misc]
+class DeterministicTrainer(Trainer):  # type: ignore[misc]
     """The Trainer with the house's loss, batch order, scoring and checkpoints."""
 
     control: Any
 
     def __init__(
-        self, material: Material, order: Order, first_judged_step: float, fingerprint: Any, **options: Any
+        self, material: TrainingData, order: Order, first_judged_step: float, fingerprint: Any, **options: Any
     ) -> None:
         self._material, self._order = material, order
         self._first_judged_step, self._fingerprint = first_judged_step, fingerprint

@@ -1,0 +1,193 @@
+"""Which of the findings on Theseus' hyperparameters hold in a study: a contrast each, and the interval that decides.
+
+The findings are those of S. Jäger, "Compressing BERT – An Evaluation and Combination of Methods": start replacing at a
+rate of 0.1 to 0.3, replace during about 85 % of the steps, both phases matter, the learning rate matters little.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plankwise.evaluation.effects import LEVEL, Estimate, Table, contrast, main_effects, spreads, table_of
+
+Verdict = Literal["holds", "does not hold", "undecided", "not tested"]
+_NAMES = {"start": "start", "full_at": "full_at", "schedule": "schedule", "rate": r"training\.learning_rate"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One contrast: what is compared, and what came out; nothing where the study holds no such trials."""
+
+    contrast: str
+    estimate: Estimate | None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One claim, the contrasts that decide it, and the verdict."""
+
+    claim: str
+    parts: tuple[Part, ...]
+    verdict: Verdict
+    note: str = ""
+
+
+def findings(table: Table) -> list[Finding]:
+    """Judge the four findings by the finished trials of a study."""
+    names = {name: _key(table, pattern) for name, pattern in _NAMES.items()}
+    made = [_best_start(table, names), _share_of_steps(table, names), *_both_phases(table, names)]
+    return [*made, _learning_rate(table, names)]
+
+
+def verdict_of(parts: Sequence[Part]) -> Verdict:
+    """Decide a claim: it holds if every interval lies above 0 and does not if one lies below."""
+    estimates = [part.estimate for part in parts]
+    if any(each is None for each in estimates):
+        return "not tested"
+    lows = [-np.inf if each is None or each.low is None else each.low for each in estimates]
+    highs = [np.inf if each is None or each.high is None else each.high for each in estimates]
+    if all(low > 0 for low in lows):
+        return "holds"
+    return "does not hold" if any(high < 0 for high in highs) else "undecided"
+
+
+def _key(table: Table, ending: str) -> str | None:
+    """Find the parameter of the first step of that name, if it is varied."""
+    return next((key for key in table.keys if re.fullmatch(rf"steps\.\d+\.{ending}", key)), None)
+
+
+def _column(table: Table, key: str) -> NDArray[np.float64]:
+    values: NDArray[np.float64] = table.rows[key].to_numpy(dtype=np.float64)
+    return values
+
+
+def _between(values: NDArray[np.float64], low: float, high: float) -> NDArray[np.bool_]:
+    return (values >= low - 1e-9) & (values <= high + 1e-9)
+
+
+def _best_start(table: Table, names: dict[str, str | None]) -> Finding:
+    what = "starting rate 0.1 to 0.3 − other rates below 1, the other parameters and the seed equal"
+    key, estimate, note = names["start"], None, ""
+    if key is not None and len(table.rows):
+        start = _column(table, key)
+        low, replacing = _between(start, 0.1, 0.3), start < 1
+        estimate = contrast(table, low & replacing, ~low & replacing, {key})
+        note = _best(table, key)
+    parts = (Part(what, estimate),)
+    return Finding("A starting rate of 0.1 to 0.3 is best", parts, verdict_of(parts), note)
+
+
+def _share_of_steps(table: Table, names: dict[str, str | None]) -> Finding:
+    what = "replacing during 0.8 to 0.9 of the steps − other shares, the other parameters and the seed equal"
+    key, estimate, note = names["full_at"], None, ""
+    if key is not None and len(table.rows):
+        near = _between(_column(table, key), 0.8, 0.9)
+        replacing = _replacing(table, names)
+        estimate = contrast(table, near & replacing, ~near & replacing, {key})
+        note = _best(table, key)
+    parts = (Part(what, estimate),)
+    return Finding("Replacing during about 85 % of the steps is best", parts, verdict_of(parts), note)
+
+
+def _replacing(table: Table, names: dict[str, str | None]) -> NDArray[np.bool_]:
+    key = names["start"]
+    return np.ones(len(table.rows), dtype=bool) if key is None else _column(table, key) < 1
+
+
+def _both_phases(table: Table, names: dict[str, str | None]) -> list[Finding]:
+    start, full_at = names["start"], names["full_at"]
+    tuned = replaced = None
+    if full_at is not None and len(table.rows):
+        ends, replacing = _column(table, full_at), _replacing(table, names)
+        tuned = contrast(table, (ends < 1) & replacing, (ends >= 1) & replacing, {full_at})
+    if start is not None and len(table.rows):
+        replacing = _replacing(table, names)
+        both = replacing & (np.ones_like(replacing) if full_at is None else _column(table, full_at) < 1)
+        # Without replacing it means nothing when that ends or how it rises, so these may differ as well.
+        free = {key for key in (start, full_at, names["schedule"]) if key is not None}
+        replaced = contrast(table, both, ~replacing, free)
+    parts = (
+        Part("both phases − no successor fine-tuning (full_at 1), the other parameters and the seed equal", tuned),
+        Part(
+            "both phases − no replacing (start 1), the parameters that still mean something and the seed equal",
+            replaced,
+        ),
+    )
+    return [Finding("Both phases matter: replacing, then fine-tuning the successors", parts, verdict_of(parts))]
+
+
+def _learning_rate(table: Table, names: dict[str, str | None]) -> Finding:
+    what = (
+        "largest variance between levels among start, full_at and schedule − that of the learning rate, noise taken "
+        "off each, start < 1 only; shown as its signed root, in units of the score"
+    )
+    rate, others = names["rate"], [names[name] for name in ("start", "full_at", "schedule")]
+    estimate, note = None, ""
+    if rate is not None and any(others) and len(table.rows):
+        part = Table(table.keys, table.rows[_replacing(table, names)].reset_index(drop=True))
+        keys = [key for key in (rate, *others) if key is not None]
+        estimate, note = _more_than(part, rate, keys)
+    parts = (Part(what, estimate),)
+    return Finding("The learning rate matters little", parts, verdict_of(parts), note)
+
+
+def _more_than(table: Table, rate: str, keys: Sequence[str]) -> tuple[Estimate | None, str]:
+    """Compare the largest variance component of the other parameters with that of the learning rate.
+
+    Which one is the largest is chosen anew in each resample. Noise widens variances, in a resample once more than in
+    the trials themselves, so the interval is the basic one, 2·estimate − percentiles, which takes that bias back.
+    """
+    components, resampled = spreads(table, keys)
+    if rate not in components or len(components) < 2:
+        return None, ""
+    order = list(components)
+    rest = [order.index(key) for key in order if key != rate]
+    values = np.array(list(components.values()))
+    value = float(values[rest].max() - values[order.index(rate)])
+    draws = resampled[:, rest].max(axis=1) - resampled[:, order.index(rate)]
+    seeds, low, high = table.rows["seed"].nunique(), None, None
+    if seeds > 1 and np.isfinite(value):
+        ends = 2 * value - np.nanpercentile(draws, LEVEL[::-1])
+        low, high = (_signed_root(float(end)) for end in ends)
+    shown = ", ".join(f"{_short(key)} {_signed_root(components[key]):.4f}" for key in order)
+    counts = ", ".join(f"{table.rows[key].nunique()} of {_short(key)}" for key in order)
+    note = f"standard deviation between levels: {shown}; levels: {counts}"
+    return Estimate(_signed_root(value), low, high, len(table.rows), seeds, True), note
+
+
+def _signed_root(value: float) -> float:
+    return float(np.sign(value) * np.sqrt(abs(value)))
+
+
+def _short(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def _best(table: Table, key: str) -> str:
+    levels = main_effects(table, key)
+    if len(levels) < 2:
+        return ""
+    best: Any = max(levels, key=lambda level: level.effect.value)
+    effect = best.effect
+    interval = "" if effect.low is None else f" [{effect.low:+.4f}, {effect.high:+.4f}]"
+    return f"best {_short(key)}: {best.value}, {effect.value:+.4f}{interval} against the mean of all levels"
+
+
+def main() -> None:
+    """Print a study's document, as `study.json` holds it, with the findings added, as one JSON line."""
+    document = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    table = table_of(document["trials"], document["parameters"])
+    print(json.dumps({**document, "findings": [asdict(finding) for finding in findings(table)]}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Verbs that look at what is there: score, time, report, describe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from plankwise.cli.options import (
+    MOST_ROUNDS,
+    MOST_THREADS,
+    MOST_TOKENS,
+    AsJson,
+    Delimiter,
+    Encoding,
+    Set,
+    app,
+    print_document,
+    recipe_of,
+)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="Folder of a fine-tuned model.")],
+    recipe: Annotated[Path, typer.Option(help="The recipe whose task to score on.")],
+    split: Annotated[str, typer.Option(help="development, test or train.")] = "development",
+    overrides: Set = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a model on one split of a task, with bootstrap intervals."""
+    from plankwise.run.evaluate import evaluate as score
+
+    scores = score(model, recipe_of(recipe, overrides, None), split)
+    print_document(
+        scores,
+        as_json,
+        [
+            f"{name}: {each['value']:.4f} [{each['low']:.4f}, {each['high']:.4f}]"
+            for name, each in scores["scores"].items()
+        ],
+    )
+
+
+@app.command()
+def bench(
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL...", help="Folders of models, or exported ones; the first is the baseline."),
+    ],
+    recipe: Annotated[Path | None, typer.Option(help="The recipe whose test texts to time on.")] = None,
+    texts: Annotated[Path | None, typer.Option(help="Or a file: .txt has one text a line, else a table.")] = None,
+    column: Annotated[str, typer.Option(help="The column of that table.")] = "text",
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
+    rounds: Annotated[int, typer.Option(min=3, max=MOST_ROUNDS, help="Interleaved rounds.")] = 9,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=MOST_THREADS, help="Threads of each model; all cores by default.")
+    ] = None,
+    budget: Annotated[int, typer.Option(min=1, max=100 * MOST_TOKENS, help="Padded tokens of a batch.")] = 512,
+    baselines: Annotated[bool, typer.Option(help="Time the first also in ONNX Runtime and OpenVINO.")] = True,
+    memory: Annotated[bool, typer.Option(help="Measure peak memory, in a process for each model.")] = True,
+    overrides: Set = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time models on the CPU against the first of them, taking turns."""
+    from plankwise.cli.tables import print_table, timing_table
+    from plankwise.data.text_files import TextFormat
+    from plankwise.run.evaluate import bench as time_all
+
+    read = None if recipe is None else recipe_of(recipe, overrides, None)
+    form = TextFormat(encoding, delimiter)
+    how = {"rounds": rounds, "budget": budget, "baselines": baselines, "memory": memory}
+    timing = time_all(models, read, texts, column, threads, form, **how)
+    if as_json:
+        print_document(timing, as_json, [])
+    else:
+        print_table(timing_table(timing))
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs; seeds are pooled.")],
+    out: Annotated[Path | None, typer.Option(help="Write an HTML page here.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make the table over finished runs, pooling seeds, as Markdown or as an HTML page."""
+    from dataclasses import asdict
+
+    from plankwise.report.run_report import check_page, markdown, table, write_report
+
+    if out is not None:
+        check_page(runs, out)
+    rows = table(runs)
+    if out is not None:
+        write_report(runs, out)
+    document = [
+        {name: value.model_dump() if hasattr(value, "model_dump") else value for name, value in asdict(row).items()}
+        for row in rows
+    ]
+    print_document(document, as_json, [markdown(rows)])
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of recipes, for editors."""
+    from plankwise.run.recipe import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=1))

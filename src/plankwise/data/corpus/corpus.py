@@ -1,0 +1,211 @@
+"""Running text as a task: files of any number and size, read as a stream, kept on disk, never whole in memory.
+
+The text is written once into an Arrow file that is memory-mapped from then on. It lies in a cache under the hash of
+what was read and how; a second run, or a second process, finds it there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from itertools import compress
+from pathlib import Path
+from typing import Annotated, Literal
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pydantic
+from datasets import Dataset, DatasetDict
+
+from plankwise.core.cache import built_once, cache_folder
+from plankwise.core.errors import DataError, suggest
+from plankwise.core.files import sha256, write_json
+from plankwise.core.numbers import Bounds, Seed
+from plankwise.core.recipe import settings
+from plankwise.data.corpus.duplicates import LineHashes, hash_line
+from plankwise.data.corpus.streams import Document, cut_row, documents_of, find_files, texts_of
+from plankwise.data.task import DEVELOPMENT, TRAIN, Access, Task
+from plankwise.data.text_files import COMPRESSED, EncodingName, TextFormat, kind_of
+
+logger = logging.getLogger(__name__)
+FORMAT = 2  # of what lies in the cache; a change makes older entries unknown
+ROWS_PER_WRITE = 1000
+CHARACTERS_PER_WRITE = 4_000_000
+FEATURES = datasets.Features({"id": datasets.Value("string"), "text": datasets.Value("large_string")})
+
+
+@settings
+class Corpus:
+    """Running text to train a language model on.
+
+    Attributes:
+        files: files, folders or globs of .txt, .jsonl, .parquet, .csv and .tsv, each plain or as .gz, .xz or .zst. In
+            .txt a blank line ends a document; elsewhere each row is one.
+        dataset: a `datasets` id or local dataset folder instead of files.
+        configuration: of that dataset.
+        split: of that dataset.
+        text: key or column that holds the text.
+        encoding: of text files, such as cp1252 or utf-16; UTF-8 by default.
+        title: what reports call the corpus.
+        deduplicate: keep the first of lines that are equal, in the whole corpus, and drop the others.
+        held_out: share of the documents to measure perplexity on; chosen by their content, so that equal documents
+            fall on the same side.
+        access: `credentialed` keeps all text out of records, reports, logs and messages.
+        split_seed: seed of what is held out.
+    """
+
+    name: Literal["corpus"] = "corpus"
+    files: Annotated[tuple[str, ...], pydantic.Field(min_length=1)] | None = None
+    dataset: str | None = None
+    configuration: str | None = None
+    split: str = "train"
+    text: str = "text"
+    encoding: EncodingName | None = None
+    title: str | None = None
+    deduplicate: bool = False
+    held_out: Annotated[float, Bounds(0, 0.5, "most of the corpus is for training", above=True, below=True)] = 0.01
+    access: Access = "open"
+    split_seed: Seed = 0
+
+    @pydantic.model_validator(mode="after")
+    def _one_of_both(self) -> Corpus:
+        if (self.files is None) == (self.dataset is None):
+            raise ValueError("give either files or dataset")
+        if self.encoding is not None and self.dataset is not None:
+            raise ValueError("encoding is for files, not a dataset")
+        return self
+
+    def load(self) -> Task:
+        """Read the text into the cache, unless it is there, and open it from there.
+
+        Raises:
+            DataError: if nothing is found, a file cannot be read, or a split would be empty.
+        """
+        key, read = self._source()
+        folder = cache_folder() / "corpora" / key
+        built_once(folder, lambda target: self._build(read, target))
+        counts = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
+        logger.info("corpus: %s", ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in counts.items()))
+        splits = DatasetDict({part: Dataset.from_file(str(folder / f"{part}.arrow")) for part in (TRAIN, DEVELOPMENT)})
+        title = self.title or (Path(self.files[0]).name.split(".")[0] if self.files else str(self.dataset))
+        hashes = {part: f"{key}/{part}" for part in splits}
+        return Task(title, splits, (), "masked_lm", ("masked_accuracy",), self.access, hashes)
+
+    def _source(self) -> tuple[str, Callable[[], Iterable[Document]]]:
+        """Give the key of the content and a function that begins to read it from the start."""
+        how = [FORMAT, self.text, self.deduplicate, self.held_out, self.split_seed]
+        if self.files is not None:
+            files = find_files(self.files)
+            if self.encoding is not None:
+                how.append(self.encoding)  # without one, what lies in caches from before is found
+            for fault in filter(None, (TextFormat(self.encoding).fault(path) for path in files)):
+                raise DataError(fault)
+            return _key(how, [identity_of(path) for path in files]), lambda: documents_of(
+                files, self.text, self.encoding
+            )
+        data = _load_dataset(self)
+        return _key(how, [data._fingerprint]), lambda: _rows(data, self.text)
+
+    def _build(self, read: Callable[[], Iterable[Document]], folder: Path) -> None:
+        logger.info("reading the corpus into %s", folder.parent)
+        repeated = _find_repeated(read(), folder) if self.deduplicate else None
+        counts = {"documents": 0, "lines": 0, "repeated_lines_dropped": 0, "characters": 0}
+        with _Writer(folder / f"{TRAIN}.arrow") as train, _Writer(folder / f"{DEVELOPMENT}.arrow") as held_out:
+            line = 0
+            for document in read():
+                known = None if repeated is None else repeated[line : line + len(document)]
+                kept = document if known is None else list(compress(document, ~known))
+                line += len(document)
+                counts["repeated_lines_dropped"] += len(document) - len(kept)
+                if kept:
+                    text = "\n".join(kept)
+                    counts["documents"] += 1
+                    counts["lines"] += len(kept)
+                    counts["characters"] += len(text)
+                    out = _share_of(text, self.split_seed) < self.held_out
+                    (held_out if out else train).add(str(counts["documents"]), text)
+        if repeated is not None and line != len(repeated):
+            raise DataError("the corpus changed while it was read")
+        for part, rows in ((TRAIN, train.rows), (DEVELOPMENT, held_out.rows)):
+            if not rows:
+                raise DataError(f"the corpus has {counts['documents']} documents; its {part} part would be empty")
+        write_json(folder / "counts.json", counts)
+
+
+class _Writer:
+    """Writes texts to an Arrow stream, many at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.rows = 0
+        self._schema = FEATURES.arrow_schema
+        self._stream = pa.ipc.new_stream(str(path), self._schema)
+        self._waiting: list[tuple[str, str]] = []
+        self._characters = 0
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, fault: type[BaseException] | None, *_: object) -> None:
+        if fault is None:
+            self._flush()
+        self._stream.close()
+
+    def add(self, number: str, text: str) -> None:
+        self.rows += 1
+        self._characters += len(text)
+        self._waiting.append((number, text))
+        if len(self._waiting) >= ROWS_PER_WRITE or self._characters >= CHARACTERS_PER_WRITE:
+            self._flush()
+
+    def _flush(self) -> None:
+        columns = [list(column) for column in zip(*self._waiting, strict=True)] or [[], []]
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, self._schema, strict=True)]
+        self._stream.write_batch(pa.record_batch(arrays, schema=self._schema))
+        self._waiting, self._characters = [], 0
+
+
+def _find_repeated(documents: Iterable[Document], folder: Path) -> np.ndarray:
+    with LineHashes(folder / "lines.hashes") as hashes:
+        for document in documents:
+            hashes.add(document)
+        return hashes.repeated()
+
+
+def _share_of(text: str, seed: int) -> float:
+    """Map a text to a number in [0, 1), always the same."""
+    return hash_line(f"{seed}/{text}") / 2.0**64
+
+
+def identity_of(path: Path) -> str:
+    """Tell a file by what is in it and how it is packed."""
+    packed = path.suffix.lower() if path.suffix.lower() in COMPRESSED else ""
+    try:
+        return f"{kind_of(path)}{packed} {sha256(path)}"
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _key(how: list[object], what: list[str]) -> str:
+    return hashlib.sha256(json.dumps([how, what]).encode()).hexdigest()[:32]
+
+
+def _load_dataset(corpus: Corpus) -> Dataset:
+    try:
+        data = datasets.load_dataset(str(corpus.dataset), corpus.configuration, split=corpus.split)
+    except Exception as error:  # the library raises many kinds, most of them its own
+        said = "" if corpus.access == "credentialed" else str(error).partition("\n")[0]  # it may quote a row
+        raise DataError(f"cannot load the dataset {corpus.dataset}: {said or type(error).__name__}") from None
+    if corpus.text not in data.column_names:
+        raise DataError(f"{corpus.dataset}: no column '{corpus.text}'; {suggest(corpus.text, data.column_names)}")
+    kind = getattr(data.features[corpus.text], "dtype", "list")
+    if kind not in ("string", "large_string"):
+        raise DataError(f"{corpus.dataset}: the column '{corpus.text}' holds {kind}, not strings")
+    return data
+
+
+def _rows(data: Dataset, column: str) -> Iterator[Document]:
+    for text in texts_of(data, column):
+        yield from cut_row(text)

@@ -1,0 +1,136 @@
+"""Cutting a split off another one: seeded, stratified, and such that no label is left without a row to learn it from.
+
+Rows of one label each are cut by scikit-learn; rows of several by iterative stratification (Sechidis, Tsoumakas,
+Vlahavas 2011, "On the Stratification of Multi-Label Data").
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import train_test_split
+
+from plankwise.core.errors import DataError
+from plankwise.data.tasks.labels import shown_counts
+
+Row = dict[str, Any]  # id, text, text_pair (or None), label: a name, or a list of names for multi-label
+logger = logging.getLogger(__name__)
+
+
+def labels_of(row: Row) -> list[str]:
+    """Return the labels of a row as a list."""
+    label = row["label"]
+    return list(label) if isinstance(label, list) else [label]
+
+
+def cut(rows: Sequence[Row], share: float, seed: int, what: str, secret: bool = False) -> tuple[list[Row], list[Row]]:
+    """Cut a seeded `share` off `rows`, stratified by label; every label of the rows taken occurs in those kept.
+
+    Rows with a label that no other row has are kept, which is logged; the share is that of the other rows.
+
+    Args:
+        rows: to cut.
+        share: of them to take.
+        seed: of the choice.
+        what: the split that is cut off, for messages.
+        secret: leave labels out of messages.
+
+    Returns:
+        The rows kept and those taken.
+
+    Raises:
+        DataError: if there are too few rows.
+    """
+    counts = Counter(label for row in rows for label in set(labels_of(row)))
+    single = {label for label, count in counts.items() if count == 1}
+    rare = [row for row in rows if single.intersection(labels_of(row))]
+    common = [row for row in rows if not single.intersection(labels_of(row))]
+    try:
+        kept, taken = _divide(common, share, seed)
+    except ValueError:
+        why = f", {len(rare)} of which have a label of their own" if rare and len(rows) > 1 else ""
+        raise DataError(
+            f"{what}: cannot cut {share:.0%} off {len(rows)} rows{why}; give this split as a file"
+        ) from None
+    back, taken = _unlearnable([*kept, *rare], taken)
+    for held, why in ((rare, "stay in train, being the only ones"), (back, "go back to train, which has no other")):
+        if held:
+            some = Counter(chain.from_iterable(map(labels_of, held)))
+            few = [(label, count) for label, count in some.items() if held is back or label in single]
+            shown = "" if secret else f": {shown_counts(few)}"
+            logger.warning("%s: %d rows %s of their labels%s", what, len(held), why, shown)
+    return [*kept, *rare, *back], taken
+
+
+def _divide(rows: list[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
+    if rows and isinstance(rows[0]["label"], list):
+        taken = iteratively_stratified([labels_of(row) for row in rows], share, seed)
+        if taken.all() or not taken.any():
+            raise ValueError("nothing on one side")
+        return [rows[at] for at in np.flatnonzero(~taken)], [rows[at] for at in np.flatnonzero(taken)]
+    keys = [row["label"] for row in rows]
+    counts = Counter(keys)
+    smaller = min(round(share * len(rows)), len(rows) - round(share * len(rows)))
+    stratify = keys if len(counts) > 1 and smaller >= len(counts) else None
+    kept, taken = train_test_split(rows, test_size=share, random_state=seed, shuffle=True, stratify=stratify)
+    return kept, taken
+
+
+def _unlearnable(kept: list[Row], taken: list[Row]) -> tuple[list[Row], list[Row]]:
+    """Split off what has to be kept, so that all labels are: large shares and many labels leave some out."""
+    seen = set(chain.from_iterable(map(labels_of, kept)))
+    back: list[Row] = []
+    rest: list[Row] = []
+    for row in taken:
+        missing = set(labels_of(row)) - seen
+        (back if missing else rest).append(row)
+        seen |= missing
+    return back, rest
+
+
+def iteratively_stratified(labels: Sequence[Sequence[str]], share: float, seed: int) -> NDArray[np.bool_]:
+    """Choose rows of several labels such that each label gives its share, the rarest first, until a side is full.
+
+    Args:
+        labels: of each row.
+        share: of the rows to take.
+        seed: of the order of the rows and of ties.
+
+    Returns:
+        Whether each row is taken.
+    """
+    draw = np.random.default_rng(seed)
+    names = sorted(set(chain.from_iterable(labels)))
+    flags = np.array([[name in row for name in names] for row in map(set, labels)], bool).reshape(
+        len(labels), len(names)
+    )
+    order = draw.permutation(len(labels))
+    taken = math.ceil(share * len(labels) - 1e-9)  # as scikit-learn rounds
+    room = np.array([len(labels) - taken, taken])
+    wanted = room[:, None] / len(labels) * flags.sum(axis=0)  # of each label, [sides, labels]
+    left, side = flags.sum(axis=0), np.full(len(labels), -1)
+    while True:
+        here = int(np.argmin(np.where(left > 0, left, len(labels) + 1))) if left.any() else None
+        for row in order[(side[order] < 0) & (flags[order, here] if here is not None else True)]:
+            side[row] = _neediest(wanted[:, here] if here is not None else room, room, draw)
+            wanted[side[row]] -= flags[row]
+            room[side[row]] -= 1
+            left -= flags[row]
+        if here is None:
+            chosen: NDArray[np.bool_] = side == 1
+            return chosen
+
+
+def _neediest(wanted: NDArray[Any], room: NDArray[Any], draw: np.random.Generator) -> int:
+    """Choose, of the sides with room, the one that wants a label most; then the one with more room; then by chance."""
+    open_ = np.flatnonzero(room > 0)
+    for need in (wanted, room):
+        open_ = open_[need[open_] > need[open_].max() - 1e-9]
+    return int(open_[0] if len(open_) == 1 else draw.choice(open_))

@@ -1,0 +1,181 @@
+"""Any table, or any dataset of the `datasets` library, as a task: one text, or a pair; one label, or several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import datasets
+import pydantic
+
+from plankwise.core.errors import DataError
+from plankwise.core.hub import absent, datasets_offline
+from plankwise.core.numbers import Seed, Share
+from plankwise.core.recipe import settings
+from plankwise.data.table_io import check_columns as check_columns_there
+from plankwise.data.table_io import read_table
+from plankwise.data.task import DEVELOPMENT, TEST, TRAIN, Access, Row, Task, build_task
+from plankwise.data.tasks.labels import LabelNames, check_columns, is_missing, plain
+from plankwise.data.tasks.rows import rows_of
+from plankwise.data.text_files import EncodingName, TextFormat, unpacked
+
+Delimiter = Literal[",", ";", "|", "\t"]
+MetricName = Literal["accuracy", "macro_f1", "micro_f1", "official_f", "auroc", "average_precision"]
+
+
+@settings
+class Table:
+    """A task in table files: CSV, TSV, JSON lines or Parquet, plain or packed, told apart by their endings.
+
+    Attributes:
+        train: file to train on.
+        development: file to select on; cut from train if not given.
+        test: file to report on; cut from train if not given.
+        text: column of the text.
+        text_pair: column of a second text, for pair tasks.
+        label: column of the label; a list of columns holding 0 and 1 makes a multi-label task.
+        label_separator: splits the one label column into several labels and makes a multi-label task.
+        labels: names of the raw labels, `{1: hate, 0: none}`; several may share a name, and null drops the rows that
+            carry the label. With a list of columns it renames these. A raw label without a name is refused.
+        delimiter: between the cells of CSV files.
+        encoding: of text files, such as cp1252 or utf-16; UTF-8 by default.
+        id: column of an identifier; row numbers otherwise.
+        title: what reports call the task; the name of the train file otherwise.
+        metrics: the first selects checkpoints.
+        access: `credentialed` keeps all text out of records, reports, logs and messages.
+        development_share: share cut from train if no development file is given.
+        test_share: share cut from train if no test file is given.
+        split_seed: seed of these cuts.
+        deduplicate: drop rows of train whose text is in development or test too, and rows of development whose text
+            is in test; case and spaces do not count.
+    """
+
+    name: Literal["table"] = "table"
+    train: Path
+    development: Path | None = None
+    test: Path | None = None
+    text: str = "text"
+    text_pair: str | None = None
+    label: str | list[str] = "label"
+    label_separator: Annotated[str, pydantic.Field(min_length=1)] | None = None
+    labels: LabelNames | None = None
+    delimiter: Delimiter | None = None
+    encoding: EncodingName | None = None
+    id: str | None = None
+    title: str | None = None
+    metrics: Annotated[tuple[MetricName, ...], pydantic.Field(min_length=1)] = ("macro_f1", "accuracy")
+    access: Access = "open"
+    development_share: Share = 0.1
+    test_share: Share = 0.2
+    split_seed: Seed = 0
+    deduplicate: bool = False
+
+    @pydantic.model_validator(mode="after")
+    def _agrees(self) -> Table:
+        form = TextFormat(self.encoding, self.delimiter)
+        files = [path for path in (self.train, self.development, self.test) if path is not None]
+        for fault in filter(None, map(form.fault, files)):
+            raise ValueError(fault)
+        check_columns(self.label, self.labels, {"text": self.text, "text_pair": self.text_pair, "id": self.id})
+        return self
+
+    def load(self) -> Task:
+        """Read the files and check them."""
+        given = {TRAIN: self.train, DEVELOPMENT: self.development, TEST: self.test}
+        form, columns = TextFormat(self.encoding, self.delimiter), _columns_of(self)
+        splits = {
+            part: rows_of(read_table(path, columns, form), self, str(path), identifier=self.id)
+            for part, path in given.items()
+            if path is not None
+        }
+        return _build(self, splits, self.title or unpacked(self.train).stem)
+
+
+@settings
+class HubDataset:
+    """A task from the `datasets` library: a Hub id or a local dataset folder. Other attributes as for a table.
+
+    Attributes:
+        id: Hub id or folder.
+        configuration: the dataset's configuration, such as `sst2` of `glue`.
+        train: name of the split to train on.
+        development: name of the split to select on; cut from train if not given.
+        test: name of the split to report on; cut from train if not given.
+    """
+
+    name: Literal["dataset"] = "dataset"
+    id: str
+    configuration: str | None = None
+    train: str = "train"
+    development: str | None = None
+    test: str | None = None
+    text: str = "text"
+    text_pair: str | None = None
+    label: str | list[str] = "label"
+    label_separator: Annotated[str, pydantic.Field(min_length=1)] | None = None
+    labels: LabelNames | None = None
+    title: str | None = None
+    metrics: Annotated[tuple[MetricName, ...], pydantic.Field(min_length=1)] = ("macro_f1", "accuracy")
+    access: Access = "open"
+    development_share: Share = 0.1
+    test_share: Share = 0.2
+    split_seed: Seed = 0
+    deduplicate: bool = False
+
+    @pydantic.model_validator(mode="after")
+    def _agrees(self) -> HubDataset:
+        check_columns(self.label, self.labels, {"text": self.text, "text_pair": self.text_pair})
+        return self
+
+    def load(self) -> Task:
+        """Load the splits and check them."""
+        given = {TRAIN: self.train, DEVELOPMENT: self.development, TEST: self.test}
+        splits = {part: self._rows(split) for part, split in given.items() if split is not None}
+        return _build(self, splits, self.title or self.id)
+
+    def _rows(self, split: str) -> list[Row]:
+        where = f"{self.id}[{split}]"
+        try:
+            with datasets_offline():
+                data = datasets.load_dataset(self.id, self.configuration, split=split)
+        except Exception as error:  # the library raises many kinds, most of them its own
+            if isinstance(error, (ConnectionError, FileNotFoundError)) and not Path(self.id).exists():
+                raise DataError(f"cannot load the dataset {where}: {absent(self.id)}") from None
+            lines = str(error).splitlines()
+            raise DataError(f"cannot load the dataset {where}: {lines[0] if lines else error!r}") from None
+        columns = _columns_of(self)
+        check_columns_there(where, columns, data.column_names)
+        table = {column: data[column][:] for column in columns}
+        declared: set[str] = set()
+        for column in columns:
+            feature = data.features[column]
+            if isinstance(feature, datasets.ClassLabel):
+                table[column] = [_class_name(feature, value) for value in table[column]]
+                declared.update(map(plain, feature.names))
+        return rows_of(table, self, where, declared=declared)
+
+
+def _class_name(feature: Any, value: Any) -> str | None:
+    return None if is_missing(value) or value < 0 else feature.int2str(int(value))
+
+
+def _build(source: Table | HubDataset, splits: Mapping[str, list[Row]], title: str) -> Task:
+    several = source.label_separator is not None or isinstance(source.label, list)
+    return build_task(
+        title,
+        splits,
+        tuple(source.metrics),
+        kind="multi_label" if several else "single_label",
+        access=source.access,
+        development_share=source.development_share,
+        test_share=source.test_share,
+        split_seed=source.split_seed,
+        deduplicate=source.deduplicate,
+    )
+
+
+def _columns_of(source: Table | HubDataset) -> list[str]:
+    labels = source.label if isinstance(source.label, list) else [source.label]
+    identifier = source.id if isinstance(source, Table) else None
+    return [source.text, *labels, *filter(None, (source.text_pair, identifier))]

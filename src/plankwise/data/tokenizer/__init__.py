@@ -1,0 +1,1 @@
+"""Tokenizers of our own: trained on given texts, or trimmed to them."""

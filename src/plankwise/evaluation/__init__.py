@@ -1,0 +1,1 @@
+"""Metrics, intervals, comparisons and benchmarks of models."""

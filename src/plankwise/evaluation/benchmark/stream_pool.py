@@ -1,0 +1,48 @@
+"""The threads that call a runtime: as many as it is made for, as in prediction."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from plankwise.deploy.runtimes import Inputs, Runtime
+
+
+class StreamPool:
+    """Runs batches, `runtime.streams` at once; a context that ends the threads."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._pool = ThreadPoolExecutor(runtime.streams) if runtime.streams > 1 else None
+
+    def __enter__(self) -> StreamPool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def run(self, batches: Sequence[Inputs]) -> None:
+        """Run all batches once; whichever thread is free takes the next."""
+        if self._pool is None:
+            for batch in batches:
+                self._runtime(batch)
+        else:
+            list(self._pool.map(self._runtime, batches))
+
+    def warm_up(self, batches: Sequence[Inputs]) -> None:
+        """Run each shape once in every thread: runtimes prepare a new shape, and each stream does so by itself."""
+        new = list({batch["input_ids"].shape: batch for batch in batches}.values())
+        if self._pool is None:
+            self.run(new)
+            return
+        meeting = threading.Barrier(self._runtime.streams)
+
+        def each_shape() -> None:
+            meeting.wait()  # no thread can take two of these
+            for batch in new:
+                self._runtime(batch)
+
+        for done in [self._pool.submit(each_shape) for _ in range(self._runtime.streams)]:
+            done.result()

@@ -1,0 +1,276 @@
+"""What each hyperparameter does to the score: effects, contrasts and spreads with intervals, from the table of trials.
+
+Everything rests on one model, fitted by least squares: score = block + level. A block holds the trials that agree in
+every other parameter and in the seed, so that levels are compared within blocks only; a block that lacks some levels
+biases nothing. Where the design is not crossed enough for that, as with samplers, all trials are one block and levels
+are compared by their means.
+
+Intervals are 95 % and come from a bootstrap over both kinds of things that could have been others: the seeds, and the
+combinations of the other parameters (whole settings, where there are no blocks). Both are drawn with replacement,
+independently of each other, and a trial counts as often as its seed times as often as its combination was drawn: the
+pigeonhole bootstrap for crossed random factors (Owen 2007, arXiv 0712.1111), which errs on the wide side where the
+noise of single trials dominates. With few seeds no bootstrap knows how much seeds differ; with one there is no
+interval.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+RESAMPLES = 2000
+LEVELS, BINS = 8, 4  # a numeric parameter with more values than LEVELS is cut into BINS of equal count
+LEVEL = (2.5, 97.5)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The finished trials: columns of the parameters, `seed` and `score`, whatever else the trials recorded beside."""
+
+    keys: tuple[str, ...]
+    rows: Any  # pandas.DataFrame
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % interval (none with a single seed), and what it rests on.
+
+    Attributes:
+        value: in units of the score.
+        low, high: ends of the interval.
+        trials: how many were compared.
+        seeds: how many of the trials' seeds took part.
+        paired: whether levels were compared within blocks.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    trials: int
+    seeds: int
+    paired: bool
+
+
+def shown_estimate(estimate: dict[str, Any] | None) -> str:
+    """Write an estimate, as a document holds it, with its interval."""
+    if estimate is None:
+        return "–"
+    if estimate["low"] is None:
+        return f"{estimate['value']:+.4f}"
+    return f"{estimate['value']:+.4f} [{estimate['low']:+.4f}, {estimate['high']:+.4f}]"
+
+
+@dataclass(frozen=True)
+class Level:
+    """One value, or bin of values, of a parameter: mean score of its trials, and effect against all levels' mean."""
+
+    value: str
+    mean: float
+    effect: Estimate
+
+
+def table_of(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> Table:
+    """Take the trials that have a score, each setting and seed once."""
+    done = [{key: _hashable(value) for key, value in row.items()} for row in rows if row["score"] is not None]
+    frame = pd.DataFrame(done, columns=list(rows[0]) if rows else [*keys, "seed", "score"])
+    return Table(tuple(keys), frame.drop_duplicates([*keys, "seed"]).reset_index(drop=True))
+
+
+def _hashable(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, (list, dict)) else value
+
+
+def levels_of(table: Table, key: str) -> tuple[list[str], Ints]:
+    """Name a parameter's levels in order and give each trial's; many numbers are cut into bins of equal count."""
+    values = table.rows[key].tolist()
+    distinct = list(dict.fromkeys(values))
+    numeric = all(isinstance(each, (int, float)) and not isinstance(each, bool) for each in distinct)
+    if not numeric:
+        return [str(each) for each in distinct], np.array([distinct.index(each) for each in values], dtype=np.int64)
+    if len(distinct) <= LEVELS:
+        distinct = sorted(distinct)
+        return [f"{each:g}" for each in distinct], np.array([distinct.index(each) for each in values], dtype=np.int64)
+    edges = np.quantile(values, np.linspace(0, 1, BINS + 1))
+    names = [f"{low:.3g} to {high:.3g}" for low, high in itertools.pairwise(edges)]
+    return names, np.clip(np.searchsorted(edges, values, side="right") - 1, 0, BINS - 1).astype(np.int64)
+
+
+def main_effects(table: Table, key: str, resamples: int = RESAMPLES) -> list[Level]:
+    """Give each level's mean score and its effect: how much better than the mean of all levels, all else equal."""
+    names, levels = levels_of(table, key)
+    scores = table.rows["score"].to_numpy(dtype=np.float64)
+    design = _design(table, levels, len(names), {key})
+    fit = _Fit(design, scores, resamples)
+    return [
+        Level(name, float(scores[levels == index].mean()), fit.estimate(_column(index), levels == index))
+        for index, name in enumerate(names)
+    ]
+
+
+def _column(index: int) -> Callable[[Floats], Floats]:
+    return lambda effects: effects[:, index]
+
+
+def contrast(
+    table: Table, one: NDArray[np.bool_], other: NDArray[np.bool_], free: set[str], resamples: int = RESAMPLES
+) -> Estimate | None:
+    """Compare two groups of trials: mean score of `one` − that of `other`, all but the `free` parameters equal.
+
+    `None` if a group is empty.
+    """
+    if not one.any() or not other.any():
+        return None
+    part = Table(table.keys, table.rows[one | other].reset_index(drop=True))
+    levels = np.where(one[one | other], 0, 1).astype(np.int64)
+    fit = _Fit(_design(part, levels, 2, free), part.rows["score"].to_numpy(dtype=np.float64), resamples)
+    return fit.estimate(lambda effects: effects[:, 0] - effects[:, 1])
+
+
+def spreads(table: Table, keys: Sequence[str], resamples: int = RESAMPLES) -> tuple[dict[str, float], Floats]:
+    """Estimate how much of the scores' variance each parameter makes: variance between its levels, noise taken off.
+
+    The variance of the fitted effects is too large by what noise alone makes them differ, the more the more levels
+    there are; that part, from the residuals, is subtracted, so that parameters with different numbers of levels can be
+    compared. A component may come out below zero. A parameter with one level has none.
+
+    Returns:
+        Component by key, in squared score units, and the same for each resample, [resamples, keys].
+    """
+    components, resampled = {}, []
+    for key in keys:
+        names, levels = levels_of(table, key)
+        if len(names) < 2:
+            continue
+        design = _design(table, levels, len(names), {key})
+        fit = _Fit(design, table.rows["score"].to_numpy(dtype=np.float64), resamples)
+        components[key] = float(fit.component)
+        resampled.append(fit.resampled_components)
+    return components, np.stack(resampled, axis=1) if resampled else np.zeros((resamples, 0))
+
+
+@dataclass(frozen=True)
+class _Design:
+    """Each trial's level, block, seed and combination of the other parameters, as indices."""
+
+    levels: Ints
+    blocks: Ints
+    seeds: Ints
+    contexts: Ints
+    level_count: int
+    paired: bool
+
+
+def _design(table: Table, levels: Ints, level_count: int, free: set[str]) -> _Design:
+    others = [key for key in table.keys if key not in free]
+    seeds, contexts = _codes(table, ["seed"]), _codes(table, others)
+    blocks = _codes(table, [*others, "seed"])
+    if _is_crossed(levels, blocks, level_count):
+        return _Design(levels, blocks, seeds, contexts, level_count, True)
+    return _Design(levels, np.zeros_like(blocks), seeds, _codes(table, list(table.keys)), level_count, False)
+
+
+def _codes(table: Table, columns: list[str]) -> Ints:
+    if not columns:
+        return np.zeros(len(table.rows), dtype=np.int64)
+    codes: Ints = table.rows.groupby(columns, dropna=False, sort=False).ngroup().to_numpy(dtype=np.int64)
+    return codes
+
+
+def _is_crossed(levels: Ints, blocks: Ints, level_count: int) -> bool:
+    """Tell whether blocks link all levels to each other, and at least half of the trials take part in that."""
+    seen = np.zeros((blocks.max() + 1, level_count))
+    seen[blocks, levels] = 1
+    telling = seen.sum(axis=1) > 1
+    reach = seen[telling].T @ seen[telling] > 0
+    linked = np.linalg.matrix_power((reach | np.eye(level_count, dtype=bool)).astype(float), level_count) > 0
+    return bool(linked.all() and telling[blocks].mean() >= 0.5)
+
+
+class _Fit:
+    """Least squares of score = block + level, on the trials and on all resamples at once."""
+
+    def __init__(self, design: _Design, scores: Floats, resamples: int) -> None:
+        self._design = design
+        ones = np.ones((1, len(scores)))
+        effects, component = _solve(design, scores, ones)
+        self._effects, self.component = effects, component[0]
+        self._resampled, self.resampled_components = _solve(design, scores, _weights(design, resamples))
+
+    def estimate(self, of: Callable[[Floats], Floats], where: NDArray[np.bool_] | None = None) -> Estimate:
+        """Compute something of the effects, [resamples, levels] → [resamples], with its percentile interval."""
+        seeds, trials = self._design.seeds, len(self._design.levels) if where is None else int(where.sum())
+        low = high = None
+        if len(np.unique(seeds)) > 1:
+            low, high = (float(end) for end in np.nanpercentile(of(self._resampled), LEVEL))
+        return Estimate(float(of(self._effects)[0]), low, high, trials, len(np.unique(seeds)), self._design.paired)
+
+
+def _weights(design: _Design, resamples: int) -> Floats:
+    """Draw how often each trial counts, [resamples, trials]: draws of its seed times draws of its combination."""
+    generator = np.random.default_rng(0)
+    factors = []
+    for codes in (design.seeds, design.contexts):
+        count = int(codes.max()) + 1
+        factors.append(generator.multinomial(count, np.full(count, 1 / count), size=resamples)[:, codes])
+    weights: Floats = (factors[0] * factors[1]).astype(np.float64)
+    return weights
+
+
+def _solve(design: _Design, scores: Floats, weights: Floats) -> tuple[Floats, Floats]:
+    """Solve the normal equations for the effects (they sum to 0), blocks eliminated.
+
+    Args:
+        design: of the trials.
+        scores: [trials].
+        weights: [resamples, trials].
+
+    Returns:
+        Effects, [resamples, levels], not a number where a level was not drawn; and the variance components,
+        [resamples].
+    """
+    count, blocks = design.level_count, int(design.blocks.max()) + 1
+    cells = np.zeros((len(scores), blocks * count))
+    cells[np.arange(len(scores)), design.blocks * count + design.levels] = 1
+    centred = scores - scores.mean()
+    number = (weights @ cells).reshape(-1, blocks, count)
+    total = ((weights * centred) @ cells).reshape(-1, blocks, count)
+    size, sums = number.sum(axis=2), total.sum(axis=2)
+    inverse = np.divide(1.0, size, out=np.zeros_like(size), where=size > 0)
+    shared = number * inverse[:, :, None]
+    normal = -np.einsum("bkl,bkm->blm", shared, number)
+    drawn = number.sum(axis=1)
+    normal[:, range(count), range(count)] += drawn
+    right = total.sum(axis=1) - np.einsum("bkl,bk->bl", shared, sums)
+    pseudo = np.linalg.pinv(normal, hermitian=True)
+    effects = np.einsum("blm,bm->bl", pseudo, right)
+    squares = (weights * centred**2).sum(axis=1) - (sums**2 * inverse).sum(axis=1) - (effects * right).sum(axis=1)
+    freedom = size.sum(axis=1) - (size > 0).sum(axis=1) - (count - 1)
+    noise = np.divide(squares, freedom, out=np.full_like(squares, np.nan), where=freedom > 0)
+    spread = (effects**2).sum(axis=1) / max(1, count - 1)
+    component = spread - noise * np.trace(pseudo, axis1=1, axis2=2) / max(1, count - 1)
+    lost = (drawn == 0).any(axis=1)
+    return np.where(drawn == 0, np.nan, effects), np.where(lost, np.nan, component)
+
+
+def short_names(keys: list[str]) -> dict[str, str]:
+    """Shorten key paths to their last parts, as many as it takes to tell them apart.
+
+    Example:
+        >>> short_names(["steps.0.start", "steps.0.training.epochs", "baseline.epochs"])
+        {'steps.0.start': 'start', 'steps.0.training.epochs': 'training.epochs', 'baseline.epochs': 'baseline.epochs'}
+    """
+    named = {}
+    for key in keys:
+        parts = key.split(".")
+        ends = [".".join(parts[-count:]) for count in range(1, len(parts) + 1)]
+        named[key] = next(end for end in ends if sum(f".{other}".endswith(f".{end}") for other in keys) == 1)
+    return named

@@ -1,0 +1,132 @@
+"""Scores, all of them up-is-better, as functions of counts per example, so that a bootstrap costs one matrix product.
+
+`count(labels, logits)` gives what each example adds, [examples, counts]; `reduce(totals)` turns summed counts into the
+score, over any leading dimensions. Rank metrics have no such counts; they give `direct` instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit, softmax
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+Floats = NDArray[np.float64]
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric: either additive (`reduce`), or computed from all examples at once (`direct`)."""
+
+    reduce: Callable[[Floats], Floats] | None = None
+    direct: Callable[[Array, Array], float] | None = None
+
+    def __call__(self, labels: Array, logits: Array) -> float:
+        """Score `logits`, [examples, classes], against `labels`, [examples] or [examples, classes]."""
+        if self.direct is not None:
+            return self.direct(labels, logits)
+        assert self.reduce is not None
+        return float(self.reduce(count(labels, logits).sum(axis=0)))
+
+
+def decide(logits: Array) -> NDArray[np.int64]:
+    """Choose the class of each example, [examples]."""
+    chosen: NDArray[np.int64] = np.argmax(logits, axis=-1)
+    return chosen
+
+
+def decide_flags(logits: Array) -> NDArray[np.int64]:
+    """Choose the labels of each example in a multi-label task, [examples, classes]: probability above one half."""
+    return (logits > 0).astype(np.int64)
+
+
+def probabilities(logits: Array, multi_label: bool) -> Floats:
+    """Turn logits into probabilities: softmax over classes, or a sigmoid for each label."""
+    found: Floats = expit(logits) if multi_label else softmax(logits, axis=-1)
+    return found
+
+
+def count(labels: Array, logits: Array) -> Floats:
+    """Count for each example and class (true positive, predicted, actual), and whether the example is all right.
+
+    Returns:
+        [examples, 3 · classes + 2]; the last two columns are "right" and 1.
+    """
+    classes = logits.shape[1]
+    if labels.ndim == 1:
+        actual, predicted = np.eye(classes)[labels], np.eye(classes)[decide(logits)]
+    else:
+        actual, predicted = labels.astype(float), decide_flags(logits).astype(float)
+    right = (actual == predicted).all(axis=1, keepdims=True).astype(float)
+    return np.hstack([actual * predicted, predicted, actual, right, np.ones_like(right)])
+
+
+def _parts(totals: Floats) -> tuple[Floats, Floats, Floats]:
+    classes = (totals.shape[-1] - 2) // 3
+    return totals[..., :classes], totals[..., classes : 2 * classes], totals[..., 2 * classes : 3 * classes]
+
+
+def _ratio(above: Floats, below: Floats) -> Floats:
+    return np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+
+
+def _accuracy(totals: Floats) -> Floats:
+    return totals[..., -2] / totals[..., -1]
+
+
+def _macro_f1(totals: Floats) -> Floats:
+    right, predicted, actual = _parts(totals)
+    mean: Floats = _ratio(2 * right, predicted + actual).mean(axis=-1)
+    return mean
+
+
+def _micro_f1(totals: Floats) -> Floats:
+    right, predicted, actual = (part.sum(axis=-1) for part in _parts(totals))
+    return _ratio(np.asarray(2 * right), np.asarray(predicted + actual))
+
+
+def _germeval_f1(totals: Floats) -> Floats:
+    """GermEval's F: the harmonic mean of macro-precision and macro-recall, which is not the mean of the F1 scores."""
+    right, predicted, actual = _parts(totals)
+    precision, recall = _ratio(right, predicted).mean(axis=-1), _ratio(right, actual).mean(axis=-1)
+    return _ratio(np.asarray(2 * precision * recall), np.asarray(precision + recall))
+
+
+def _ranked(score: Callable[..., float]) -> Callable[[Array, Array], float]:
+    def direct(labels: Array, logits: Array) -> float:
+        if labels.ndim == 1 and len(np.unique(labels)) < 2:
+            return float("nan")  # undefined; a bootstrap leaves such a resample out
+        if labels.ndim == 1 and logits.shape[1] == 2:
+            return float(score(labels, logits[:, 1] - logits[:, 0]))
+        flags = labels if labels.ndim == 2 else np.eye(logits.shape[1], dtype=int)[labels]
+        usable = [k for k in range(logits.shape[1]) if 0 < flags[:, k].sum() < len(flags)]
+        if not usable:
+            return float("nan")
+        scores = probabilities(logits, labels.ndim == 2)
+        return float(np.mean([score(flags[:, k], scores[:, k]) for k in usable]))
+
+    return direct
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric(_accuracy),
+    "macro_f1": Metric(_macro_f1),
+    "micro_f1": Metric(_micro_f1),
+    "official_f": Metric(_germeval_f1),
+    "auroc": Metric(direct=_ranked(roc_auc_score)),
+    "average_precision": Metric(direct=_ranked(average_precision_score)),
+}
+
+
+def majority_logits(labels: Array, train_labels: Array) -> Floats:
+    """Make logits that always choose the class most frequent in train; for several labels, those above one half."""
+    if labels.ndim == 1:
+        classes = int(max(labels.max(), train_labels.max())) + 1
+        chosen = np.bincount(train_labels, minlength=classes).argmax()
+        return np.tile(np.eye(classes)[chosen], (len(labels), 1))
+    return np.tile(np.where(train_labels.mean(axis=0) > 0.5, 1.0, -1.0), (len(labels), 1))

@@ -1,0 +1,1 @@
+"""Reports: HTML pages, tables and plots, from records alone."""

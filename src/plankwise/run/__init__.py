@@ -1,0 +1,1 @@
+"""Runs: recipe, task, baseline, methods, evaluation, record."""

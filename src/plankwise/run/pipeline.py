@@ -1,0 +1,213 @@
+"""The chain: recipe → task → baseline → methods → evaluation → record → report. Every arrow is one function here."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+from plankwise.core.distributed import is_main_process, wait_for_everyone
+from plankwise.core.errors import MethodError, ModelError, OutputError, RecipeError
+from plankwise.core.hardware import environment
+from plankwise.core.recipe import to_plain
+from plankwise.core.records import Record
+from plankwise.data.corpus.corpus import Corpus
+from plankwise.data.encoding import check_fits
+from plankwise.data.task import TRAIN, Task
+from plankwise.data.tokenizer.unknown_tokens import SAMPLED, check_unknown
+from plankwise.data.truncation import KEYS, truncation_for, warn_if_other
+from plankwise.encoder.checkpoint import load_config
+from plankwise.encoder.classifier_head import check_classifier
+from plankwise.encoder.configuration import usable_positions
+from plankwise.encoder.quantized import LAST, is_quantized
+from plankwise.encoder.stored_truncation import stored_truncation
+from plankwise.encoder.tokenizer import load_tokenizer
+from plankwise.evaluation.benchmark.workload import texts_of_split
+from plankwise.evaluation.saved_predictions import PREDICTIONS
+from plankwise.methods.vocabulary import TrimmedVocabulary
+from plankwise.report.run_report import write_report
+from plankwise.run.final_evaluation import measure_final
+from plankwise.run.folder import RunFolder
+from plankwise.run.recipe import Recipe
+from plankwise.run.stages import BASELINE, Stages
+from plankwise.training.distillation.config import DistillationConfig
+from plankwise.training.distillation.teacher import OF_THE_RUN, check_teacher
+from plankwise.training.fit import check_training
+from plankwise.training.pretraining.config import pretraining_model_config
+
+logger = logging.getLogger(__name__)
+MODEL = "model"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A recipe whose data and models have been looked at, before anything is written or trained.
+
+    Attributes:
+        recipe: as given, with the reading of its model's source where it does not say how texts are read.
+        task: loaded, test split included; only the last stage reads that.
+        configs: of the baseline and of the model after each step.
+    """
+
+    recipe: Recipe
+    task: Task
+    configs: list[PreTrainedConfig]
+
+
+def check(recipe: Recipe, task: Task | None = None) -> Checked:
+    """Load the data, read the model's configuration and plan every step; any fault shows here.
+
+    Args:
+        recipe: to check.
+        task: the recipe's task, where it is loaded already.
+
+    Raises:
+        PlankwiseError: of the kind that fits.
+    """
+    source, scratch = recipe.model.source, recipe.model.scratch
+    config = load_config(source or "") if scratch is None else pretraining_model_config(scratch)
+    if is_quantized(config):
+        raise ModelError(f"model.source {source}: {LAST}; allowed: a model whose weights are floating-point")
+    recipe = _with_own_reading(recipe, config)
+    longest = usable_positions(config)
+    if recipe.model.max_length > longest:
+        raise ModelError(f"model.max_length {recipe.model.max_length} is more than the model's {longest} positions")
+    tokenizer = None if source is None else load_tokenizer(source)
+    if tokenizer is not None:
+        _check_tokenizer(recipe, tokenizer)
+    if recipe.baseline is not None:
+        check_training(recipe.baseline)
+    configs = [config]
+    for number, step in enumerate(recipe.steps):
+        try:
+            configs.append(step.plan(configs[-1]))
+            if step.training is not None:
+                check_training(step.training)
+            teacher: DistillationConfig | None = getattr(step, "teacher", None)
+            if teacher is not None:
+                check_teacher(teacher, int(configs[-1].num_hidden_layers))
+        except (MethodError, RecipeError, ModelError) as error:
+            raise type(error)(f"steps.{number} ({step.method}): {error}") from None
+    task = task or recipe.task.load()
+    check_fits(recipe.model.plain_truncation, task, tokenizer)
+    _check_texts(recipe, task)
+    if task.access == "credentialed" and scratch is not None:
+        logger.warning("the new tokenizer will hold words of the credentialed text, in every model folder of the run")
+    if task.access == "credentialed" and any(isinstance(step, TrimmedVocabulary) for step in recipe.steps):
+        logger.warning("the trimmed tokenizer will tell which words occur in the text that is counted")
+    return Checked(recipe, task, configs)
+
+
+def _with_own_reading(recipe: Recipe, config: PreTrainedConfig) -> Recipe:
+    """Read texts as the source was trained to, where the recipe does not say how; blocks of a corpus are no texts."""
+    own = None if isinstance(recipe.task, Corpus) else stored_truncation(config)
+    if own is None:
+        return recipe
+    truncation = truncation_for(recipe.model, own)
+    warn_if_other(truncation, own, str(recipe.model.source))
+    keys = {name: getattr(truncation, name) for name in KEYS}
+    return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, **keys))
+
+
+def _check_tokenizer(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
+    source, corpus = recipe.model.source, isinstance(recipe.task, Corpus)
+    wanted = ("mask_token_id", "cls_token_id", "sep_token_id") if corpus else ("pad_token_id",)
+    for name in wanted:
+        if getattr(tokenizer, name) is None:
+            needs = "a masked LM needs one" if corpus else "texts of different lengths cannot share a batch"
+            raise ModelError(f"the tokenizer of {source} has no {name.removesuffix('_id')}; {needs}")
+
+
+def _check_texts(recipe: Recipe, task: Task) -> None:
+    """Look whether the model's tokenizer, and that of each teacher of its own, knows the task's texts."""
+    teachers = [getattr(step, "teacher", None) for step in recipe.steps]
+    others = [each.source for each in teachers if each is not None and each.source not in OF_THE_RUN]
+    for source in others if task.kind != "masked_lm" else ():
+        check_classifier(load_config(source), source)
+    for source in dict.fromkeys([*([] if recipe.model.source is None else [recipe.model.source]), *others]):
+        check_unknown(texts_of_split(task.splits[TRAIN], SAMPLED), load_tokenizer(source), source)
+
+
+def run(
+    checked: Checked,
+    out: Path,
+    *,
+    resume: bool = False,
+    progress: bool = False,
+    until: Literal["baseline", "steps", "report"] = "report",
+    baseline: Path | None = None,
+) -> Record:
+    """Run a checked recipe into the folder `out`, or go on with it.
+
+    Args:
+        checked: by `check`.
+        out: the run's folder.
+        resume: whether `out` may hold an unfinished run of this very recipe.
+        progress: whether to show progress bars.
+        until: where to stop; only `report` reads the test split.
+        baseline: folder of a finished baseline of the same data, model and settings, to take instead of training one.
+    """
+    recipe, task = checked.recipe, checked.task
+    folder = RunFolder(out, to_plain(recipe))
+    with folder.claimed(resume):
+        known = folder.known()
+        if known is not None and known.data_hashes != dict(task.hashes):
+            raise OutputError(f"the data changed since the run in {out} began; choose another folder")
+        if known is not None and known.final is not None:
+            return _close(known, folder)
+        record = _new_record(checked)
+        chain = Stages(recipe, task, folder, progress)
+        if baseline is not None:
+            chain.adopt_baseline(baseline)
+        record.baseline = chain.baseline()
+        _write(record, out)
+        if until != "baseline":
+            for number, step in enumerate(recipe.steps, 1):
+                record.steps.append(chain.step(number, step))
+                _write(record, out)
+        if until == "report":
+            folder.copy_model(chain.last, MODEL)
+            if is_main_process() and task.kind != "masked_lm":
+                record = measure_final(record, task, recipe, out / BASELINE, out / MODEL, out / PREDICTIONS)
+                record.write(out)
+            _close(record, folder)
+        wait_for_everyone()
+    return record
+
+
+def _close(record: Record, folder: RunFolder) -> Record:
+    """Write the report of a record that is whole, and remove what only an unfinished run needs."""
+    if is_main_process():
+        if record.final is not None:
+            write_report([folder.path], folder.path / "report.html")
+        folder.tidy()
+    return record
+
+
+def _new_record(checked: Checked) -> Record:
+    task = checked.task
+    described = {
+        "name": task.name,
+        "kind": task.kind,
+        "labels": list(task.labels),
+        "metrics": list(task.metrics),
+        "access": task.access,
+        "rows": dict(task.splits.num_rows),
+    }
+    return Record(
+        name=checked.recipe.name,
+        task=described,
+        environment=environment(),
+        data_hashes=dict(task.hashes),
+        seed=checked.recipe.seed,
+        recipe=to_plain(checked.recipe),
+    )
+
+
+def _write(record: Record, out: Path) -> None:
+    if is_main_process():
+        record.write(out)

@@ -1,0 +1,1 @@
+"""Hyperparameter studies: spaces, trials, storage, workers."""

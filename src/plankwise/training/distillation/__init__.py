@@ -1,0 +1,1 @@
+"""Distillation: teachers, what they are compared on, and the loss against them."""

@@ -1,0 +1,86 @@
+"""An export takes from a run what it may, and refuses wrong input in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import plankwise
+import tiny
+from plankwise.core.recipe import read_recipe
+from plankwise.data.truncation import Truncation
+from plankwise.encoder.checkpoint import load_classifier, load_trained, save
+from plankwise.encoder.tokenizer import load_tokenizer
+from plankwise.run import artefacts
+from plankwise.run.recipe import Recipe
+from plankwise.training.prediction import predict
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like a run's, with a model that was not trained: exporting does not mind."""
+    folder = tmp_path_factory.mktemp("run")
+    source = tiny.save_source(folder / "source", layers=2)
+    save(load_classifier(str(source), ("bad", "good")), tiny.tokenizer(), folder / "model")
+    recipe = {
+        "name": "run",
+        "task": {"name": "table", "train": str(tiny.write_table(folder, 200))},
+        "model": {"source": str(source), "max_length": 12, "truncation": "tail"},
+    }
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    return folder
+
+
+def test_texts_come_from_train_and_development_only(run, tmp_path, monkeypatch):
+    taken = {}
+    monkeypatch.setattr(artefacts, "export", lambda model, out, **how: taken.update(how))
+    artefacts.export_model(str(run / "model"), tmp_path / "out", "openvino", "int8")
+    task = read_recipe(run / "recipe.yaml", Recipe).task.load()
+    assert set(taken["calibration"]) <= set(task.splits["train"]["text"])
+    assert set(taken["texts"]) <= set(task.splits["development"]["text"])
+    only_test = set(task.splits["test"]["text"]) - set(task.splits["train"]["text"])
+    assert only_test
+    assert not only_test & {*taken["calibration"], *taken["texts"]} - set(task.splits["development"]["text"])
+    assert taken["reading"] == Truncation(max_length=12, truncation="tail")
+    artefacts.export_model(str(run / "model"), tmp_path / "out", "openvino", "int8", max_length=8)
+    assert taken["reading"] == Truncation(max_length=8, truncation="tail")
+
+
+def test_an_artefact_scores_as_evaluate_does(run, tmp_path):
+    artefacts.export_model(str(run / "model"), tmp_path / "out", "openvino", "fp32")
+    recipe = read_recipe(run / "recipe.yaml", Recipe)
+    task = recipe.task.load()
+    model, tokenizer = load_trained(str(run / "model")), load_tokenizer(str(run / "model"))
+    expected = predict(model, tokenizer, task, "test", recipe.model.plain_truncation).logits
+    found = plankwise.Predictor(tmp_path / "out").logits(list(task.splits["test"]["text"]))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--to", "tensorrt"), "no runtime 'tensorrt'; Allowed: openvino, onnx, torch"),
+        (("--to", "onnx", "--precision", "bf16"), "no precision 'bf16' for onnx"),
+        (("--texts", "nowhere.txt"), "cannot read nowhere.txt: No such file or directory"),
+        (("--recipe", "nowhere.yaml"), "cannot read the recipe nowhere.yaml"),
+        (("--recipe", "{run}/recipe.yaml", "--texts", "nowhere.txt"), "give either a recipe or a file of texts"),
+        (("--precision", "fp32", "--max-length", "600"), "max_length 600 is more than the model's 72 positions"),
+        (("--recipe", "{run}/other.yaml"), "knows the labels ('bad', 'good'), the recipe's task has ('a', 'b')"),
+    ],
+)
+def test_wrong_input_ends_in_one_line(run, tmp_path, monkeypatch, capsys, options, said):
+    table = "".join(f"word {number},{'ab'[number % 2]}\n" for number in range(60))
+    (run / "other.csv").write_text("text,label\n" + table)
+    other = yaml.safe_load((run / "recipe.yaml").read_text())
+    other["task"]["train"] = str(run / "other.csv")
+    (run / "other.yaml").write_text(yaml.safe_dump(other))
+    monkeypatch.chdir(tmp_path)
+    given = [each.format(run=run) for each in options]
+    assert tiny.call(monkeypatch, "export", run / "model", "--out", tmp_path / "out", *given) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("plankwise: ")
+    assert said in last
+    assert not list(tmp_path.iterdir())
