@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, BertConfig, PreTrainedModel
 
-from plankwise.data.inputs import Encoded
+from plankwise.data.batching.inputs import Encoded
 from plankwise.encoder.shapes import prune
 
 MODELS = {"bert12": (12, False), "bert6": (6, False), "bert12-pruned": (12, True), "bert6-pruned": (6, True)}

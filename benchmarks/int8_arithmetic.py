@@ -29,13 +29,13 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from plankwise.core.hardware import environment, saturates
-from plankwise.data.inputs import Text
+from plankwise.data.batching.inputs import Inputs, Text
 from plankwise.data.truncation import Truncation
 from plankwise.deploy.export.calibrated import calibrated
 from plankwise.deploy.export.export import export
 from plankwise.deploy.export.parity import neighbour_change, reference
 from plankwise.deploy.predictor import Predictor
-from plankwise.deploy.runtimes import Inputs, probabilities
+from plankwise.deploy.runtimes import probabilities
 from plankwise.encoder.checkpoint import load_classifier, save
 from plankwise.encoder.tokenizer import load_tokenizer
 

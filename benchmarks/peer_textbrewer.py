@@ -39,8 +39,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_linear_sc
 from plankwise.core.files import write_json
 from plankwise.core.hardware import environment, fixed_threads
 from plankwise.core.seeds import mix_seed
-from plankwise.data.encoding import Collator, encode, lengths_of
-from plankwise.data.inputs import Batch
+from plankwise.data.batching.examples import Collator, encode, lengths_of
+from plankwise.data.batching.inputs import Batch
 from plankwise.data.task import TEST, TRAIN, Task
 from plankwise.data.tasks.germeval import GermEval2018
 from plankwise.data.truncation import Truncation

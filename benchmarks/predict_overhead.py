@@ -37,9 +37,8 @@ from tokenizers import Tokenizer
 from base_models import random_texts
 from plankwise.core.hardware import environment, fixed_threads
 from plankwise.core.timing import ratio, ratios_of
-from plankwise.data.inputs import Text
+from plankwise.data.batching.inputs import Inputs, Text
 from plankwise.deploy.deployed import Deployed, open_model
-from plankwise.deploy.runtimes import Inputs
 from plankwise.evaluation.benchmark.stream_pool import StreamPool
 from plankwise.evaluation.benchmark.system_load import LoadMonitor, load_warnings, unsteady_warnings
 from plankwise.evaluation.benchmark.workload import texts_of_file, workload

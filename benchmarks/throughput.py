@@ -34,9 +34,9 @@ import numpy as np
 
 from base_models import MODELS, TOKENIZER, base_model, random_texts, random_tweets
 from plankwise.core.hardware import environment, fixed_threads
-from plankwise.data.inputs import Encoded
+from plankwise.data.batching.inputs import Encoded
+from plankwise.data.batching.token_budget import cut_batches, padded_batch, starts_of
 from plankwise.data.truncation import Truncation
-from plankwise.deploy.batches import cut_batches, padded_batch, starts_of
 from plankwise.deploy.deployed import Deployed, open_model
 from plankwise.deploy.export.export import export
 from plankwise.deploy.manifest import is_artefact

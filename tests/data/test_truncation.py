@@ -14,7 +14,7 @@ from transformers import BertJapaneseTokenizer, PreTrainedTokenizerBase
 import tiny
 from plankwise.core.errors import ModelError, RecipeError
 from plankwise.core.recipe import to_plain, validate
-from plankwise.data.encoding import encode
+from plankwise.data.batching.examples import encode
 from plankwise.data.truncation import (
     Truncation,
     Windows,
@@ -184,7 +184,7 @@ class TestSlowTokenizer:
 
 class TestRefused:
     @pytest.mark.parametrize(
-        ("reading", "special", "pairs", "message"),
+        ("truncation", "special", "pairs", "message"),
         [
             (
                 Truncation(max_length=8, windows=Windows(stride=6)),
@@ -240,7 +240,7 @@ class TestReadingFor:
     def test_what_is_said_holds_and_for_the_rest_the_models_own(self, given, expected):
         said = validate({"source": "m", **given}, Model)
         assert truncation_for(said, self.OWN) == expected
-        assert truncation_for(said, None) == said.truncation
+        assert truncation_for(said, None) == said.plain_truncation
         assert validate(to_plain(said), Model) == said
 
     def test_the_difference_is_one_line(self, caplog):

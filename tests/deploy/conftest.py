@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import tiny
-from plankwise.data.inputs import bare_tokenizer
+from plankwise.data.batching.inputs import bare_tokenizer
 from plankwise.data.truncation import Truncation
 from plankwise.deploy.deployed import Deployed
 from plankwise.deploy.manifest import Manifest

@@ -13,7 +13,7 @@ from tokenizers import processors
 from transformers import PreTrainedModel
 
 import tiny
-from plankwise.data.inputs import Text, bare_tokenizer, encode_texts, inputs_of
+from plankwise.data.batching.inputs import Text, bare_tokenizer, encode_texts, inputs_of
 from plankwise.data.task import Task
 from plankwise.data.truncation import Truncation, Windows
 from plankwise.deploy.predictor import Predictor

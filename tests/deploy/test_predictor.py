@@ -17,7 +17,7 @@ from datasets import Dataset
 import plankwise
 import tiny
 from plankwise.core.errors import DataError, ModelError, RecipeError
-from plankwise.data.encoding import encode
+from plankwise.data.batching.examples import encode
 from plankwise.data.truncation import Truncation, Windows
 from plankwise.deploy.predictor import Predictor
 from plankwise.encoder.checkpoint import load_trained

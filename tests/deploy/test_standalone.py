@@ -89,7 +89,9 @@ def test_every_reading_is_that_of_training(bare, tmp_path):
     out = tmp_path / "out"
     manifest = export(source(tmp_path / "model"), out, to="openvino", precision="fp32", truncation=READINGS["head"])
     for name, truncation in READINGS.items():
-        (out / FILE_NAME).write_text(manifest.model_copy(update={"reading": truncation}).model_dump_json())
+        (out / FILE_NAME).write_text(
+            manifest.model_copy(update={"truncation": truncation}).model_dump_json(by_alias=True)
+        )
         texts = TEXTS if truncation.windows else [*TEXTS, *PAIRS]
         code = f"import sys, json; sys.path.insert(0, {str(out)!r}); from predict import Model\n"
         code += f"texts = [each if isinstance(each, str) else tuple(each) for each in {texts!r}]\n"

@@ -21,7 +21,7 @@ TAIL = Truncation(max_length=20, truncation="tail")
 WINDOWS = Truncation(max_length=16, windows=Windows(stride=3, pooling="max", most=5))
 
 
-@pytest.mark.parametrize("reading", [TAIL, WINDOWS], ids=["tail", "windows"])
+@pytest.mark.parametrize("truncation", [TAIL, WINDOWS], ids=["tail", "windows"])
 @pytest.mark.parametrize("pruned", [False, True], ids=["plain", "pruned"])
 def test_it_survives_saving_loading_and_compressing(tmp_path: Path, truncation: Truncation, pruned: bool) -> None:
     model = tiny.model(layers=2)

@@ -14,7 +14,7 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel
 import tiny
 from plankwise.core.errors import MethodError, RecipeError
 from plankwise.core.recipe import validate
-from plankwise.data.encoding import encode
+from plankwise.data.batching.examples import encode
 from plankwise.data.task import Task, build_task
 from plankwise.data.truncation import Truncation, Windows
 from plankwise.encoder.anatomy import layers_of
@@ -39,7 +39,7 @@ def job(folder: Path, notes: dict[str, Any] | None = None, **changes: Any) -> Jo
     made: dict[str, Any] = {
         "task": tiny.task().without_test(),
         "tokenizer": tiny.tokenizer(),
-        "reading": Truncation(max_length=32),
+        "truncation": Truncation(max_length=32),
         "loss": task_loss("single_label"),
         "seed": 1,
         "folder": folder / "work",
@@ -75,7 +75,7 @@ def close(one: PreTrainedModel, other: PreTrainedModel, tolerance: float) -> boo
     return all(torch.allclose(a, b, atol=tolerance, rtol=0) for a, b in pairs)
 
 
-@pytest.mark.parametrize("reading", [Truncation(max_length=32), WINDOWS], ids=["whole", "windows"])
+@pytest.mark.parametrize("truncation", [Truncation(max_length=32), WINDOWS], ids=["whole", "windows"])
 @pytest.mark.parametrize(("kept", "tolerance"), [("logits", 1e-5), ("hidden", 2e-3)])
 def test_cached_answers_train_the_same_weights(
     kept: Any, tolerance: float, truncation: Truncation, tmp_path: Path

@@ -298,7 +298,7 @@ def test_several_labels_windows_and_a_corpus(tmp_path: Path) -> None:
     language_model = new_model(AutoModelForMaskedLM._model_mapping[type(config)], config)
     changes: list[tuple[PreTrainedModel, dict[str, Any]]] = [
         (tiny.model(), {"task": several.without_test(), "loss": task_loss("multi_label")}),
-        (tiny.model(), {"reading": Truncation(max_length=6, windows=Windows(stride=2))}),
+        (tiny.model(), {"truncation": Truncation(max_length=6, windows=Windows(stride=2))}),
         (language_model, {"task": corpus, "loss": masked_lm_loss, "cache": tmp_path / "blocks"}),
     ]
     for number, (model, change) in enumerate(changes):

@@ -120,8 +120,8 @@ def test_several_labels_windows_and_a_corpus(tmp_path: Path) -> None:
     language_model = AutoModelForMaskedLM.from_config(model().config)
     for given, task, changes in (
         (model(), several, {}),
-        (model(), tiny.task(), {"reading": windows}),
-        (language_model, corpus, {"cache": tmp_path / "blocks", "reading": Truncation(max_length=16)}),
+        (model(), tiny.task(), {"truncation": windows}),
+        (language_model, corpus, {"cache": tmp_path / "blocks", "truncation": Truncation(max_length=16)}),
     ):
         notes: dict[str, Any] = {}
         smaller = settings.compress(given, job(tmp_path, task, notes, **changes))

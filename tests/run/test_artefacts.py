@@ -44,9 +44,9 @@ def test_texts_come_from_train_and_development_only(run, tmp_path, monkeypatch):
     only_test = set(task.splits["test"]["text"]) - set(task.splits["train"]["text"])
     assert only_test
     assert not only_test & {*taken["calibration"], *taken["texts"]} - set(task.splits["development"]["text"])
-    assert taken["reading"] == Truncation(max_length=12, truncation="tail")
+    assert taken["truncation"] == Truncation(max_length=12, truncation="tail")
     artefacts.export_model(str(run / "model"), tmp_path / "out", "openvino", "int8", max_length=8)
-    assert taken["reading"] == Truncation(max_length=8, truncation="tail")
+    assert taken["truncation"] == Truncation(max_length=8, truncation="tail")
 
 
 def test_an_artefact_scores_as_evaluate_does(run, tmp_path):

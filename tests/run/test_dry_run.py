@@ -10,7 +10,7 @@ import pytest
 
 import tiny
 from plankwise.core.recipe import read_recipe
-from plankwise.data.encoding import encode, lengths_of
+from plankwise.data.batching.examples import encode, lengths_of
 from plankwise.data.truncation import Truncation
 from plankwise.methods.method import Job
 from plankwise.run import dry_run as estimating

@@ -66,7 +66,7 @@ def lengths(place: Path, split: str) -> list[int]:
     return [len(text.split()) + 2 for text in texts]
 
 
-@pytest.mark.parametrize(("name", "reading"), [("tail", TAIL), ("windows", WINDOWS)])
+@pytest.mark.parametrize(("name", "truncation"), [("tail", TAIL), ("windows", WINDOWS)])
 def test_every_model_of_a_run_knows_it(place, name, truncation):
     for folder in ("baseline", "steps/01-pruning", "model"):
         assert stored_truncation(load_config(str(place / "runs" / name / folder))) == truncation

@@ -14,7 +14,7 @@ import torch
 
 import tiny
 from plankwise.core.errors import CheckpointError, TrainingError
-from plankwise.data.encoding import Collator, encode
+from plankwise.data.batching.examples import Collator, encode
 from plankwise.data.truncation import Truncation
 from plankwise.training import trainer
 from plankwise.training.callbacks import WARM_UP_STEPS, Rehearsal

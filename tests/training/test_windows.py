@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.utils.data import BatchSampler, SequentialSampler
 
 import tiny
-from plankwise.data.encoding import Collator, encode, lengths_of, pool
+from plankwise.data.batching.examples import Collator, encode, lengths_of, pool
 from plankwise.data.task import Row, Task, build_task
 from plankwise.data.truncation import Truncation, Windows
 from plankwise.methods.method import Job, train_on_task

@@ -16,7 +16,7 @@ def is_main_process() -> bool:
 
 def process_count() -> int:
     """Count the processes of this run."""
-    return int(processes().numprocesses)
+    return int(processes().num_processes)
 
 
 def wait_for_everyone() -> None:

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from plankwise.core.errors import ModelError
 from plankwise.core.hardware import cpu_flags
 from plankwise.core.packages import require
-from plankwise.data.inputs import bare_tokenizer, inputs_of
+from plankwise.data.batching.inputs import bare_tokenizer, inputs_of
 from plankwise.data.truncation import Truncation
 from plankwise.deploy.manifest import TOKENIZER, Manifest, describe, geometry_of, is_artefact, read_manifest
 from plankwise.deploy.runtimes import Mode, OnnxRuntime, OpenVino, Runtime, Torch, TorchProgram, probabilities

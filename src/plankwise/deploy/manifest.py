@@ -14,7 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from plankwise.core.errors import ModelError
 from plankwise.core.files import sha256, write_text
-from plankwise.data.inputs import padding_of
+from plankwise.data.batching.inputs import padding_of
 from plankwise.data.truncation import Truncation
 from plankwise.encoder.classifier_head import check_classifier, labels_of
 from plankwise.encoder.configuration import usable_positions

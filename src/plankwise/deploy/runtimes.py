@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle  # only for its error: nothing here unpickles
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -18,8 +18,8 @@ import torch
 from transformers import PreTrainedModel
 
 from plankwise.core.errors import ModelError
+from plankwise.data.batching.inputs import Inputs
 
-Inputs = Mapping[str, npt.NDArray[np.int64]]
 Logits = npt.NDArray[np.float32]
 Probabilities = npt.NDArray[np.float64]
 Mode = Literal["latency", "throughput"]

@@ -15,8 +15,8 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from plankwise.core.errors import ModelError
-from plankwise.data.inputs import Encoded, Numbers
-from plankwise.deploy.batches import Floats, cut_batches, padded_batch, starts_of
+from plankwise.data.batching.inputs import Encoded, Numbers
+from plankwise.data.batching.token_budget import Floats, cut_batches, padded_batch, starts_of
 from plankwise.deploy.runtimes import Runtime
 
 Carried = TypeVar("Carried")

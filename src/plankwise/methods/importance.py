@@ -21,7 +21,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from plankwise.core.hardware import bf16_is_fast
-from plankwise.data.inputs import model_inputs
+from plankwise.data.batching.inputs import model_inputs
 from plankwise.data.task import Kind
 from plankwise.encoder.anatomy import head_inputs_of, layers_of, neuron_inputs_of, residual_outputs_of
 from plankwise.encoder.gates import LayerGates, gated

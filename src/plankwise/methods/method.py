@@ -14,9 +14,9 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from plankwise.core.cache import cache_folder
 from plankwise.core.errors import MethodError
+from plankwise.data.batching.examples import Collator, Example, encode, encode_and_count
+from plankwise.data.batching.inputs import log_texts_read
 from plankwise.data.corpus.blocks import blocks_of
-from plankwise.data.encoding import Collator, Example, encode, encode_and_count
-from plankwise.data.inputs import log_texts_read
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
 from plankwise.data.truncation import Truncation, warn_if_other
 from plankwise.encoder.quantized import refuse_quantized

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from plankwise.data.inputs import Batch, model_inputs
+from plankwise.data.batching.inputs import Batch, model_inputs
 from plankwise.encoder.anatomy import (
     anatomy_of,
     as_layer_output,

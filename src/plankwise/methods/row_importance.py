@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from plankwise.data.inputs import Batch, model_inputs
+from plankwise.data.batching.inputs import Batch, model_inputs
 from plankwise.training.objectives.losses import Loss
 
 

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from plankwise.core.distributed import agree
 from plankwise.core.progress import bar
-from plankwise.data.inputs import Batch, model_inputs
+from plankwise.data.batching.inputs import Batch, model_inputs
 from plankwise.data.task import DEVELOPMENT
 from plankwise.encoder.fake_quantized import FakeQuantized
 from plankwise.methods.calibration import sampled

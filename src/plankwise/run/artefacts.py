@@ -11,7 +11,7 @@ from datasets import Dataset
 
 from plankwise.core.errors import DataError, ModelError
 from plankwise.core.recipe import read_recipe
-from plankwise.data.inputs import Text
+from plankwise.data.batching.inputs import Text
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
 from plankwise.data.text_files import TextFormat, read_lines
 from plankwise.data.truncation import Truncation, truncation_for, warn_if_other
@@ -76,7 +76,7 @@ def export_model(
     compared = material.compared
     wanted = _possible(model, wanted, unmeasured=processor is None and compared is None)
     options: dict[str, Any] = {
-        "reading": _reading(model, material, max_length),
+        "truncation": _reading(model, material, max_length),
         "calibration": material.calibration,
         "texts": compared,
         "tolerance": tolerance,

@@ -15,7 +15,7 @@ from typing import Any
 
 from plankwise.core.errors import ModelError, one_of, suggest
 from plankwise.core.files import atomic_folder
-from plankwise.data.inputs import Text
+from plankwise.data.batching.inputs import Text
 from plankwise.deploy.export.export import INTEGERS, PRECISIONS, export, missing_packages
 from plankwise.deploy.manifest import RUNTIMES, Manifest, RuntimeName, Timing, write_manifest
 from plankwise.encoder.checkpoint import load_config, load_trained, save

@@ -18,8 +18,8 @@ from plankwise.core.errors import ModelError, RecipeError
 from plankwise.core.files import write_json, write_text
 from plankwise.core.numbers import Seeds
 from plankwise.core.recipe import Name, read_recipe, settings
+from plankwise.data.batching.examples import check_fits
 from plankwise.data.corpus.corpus import Corpus
-from plankwise.data.encoding import check_fits
 from plankwise.data.task import TRAIN, Task
 from plankwise.data.tokenizer.unknown_tokens import SAMPLED, check_unknown
 from plankwise.data.truncation import Truncation

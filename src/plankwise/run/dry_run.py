@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from plankwise.core.hardware import default_device
-from plankwise.data.encoding import encode, lengths_of
+from plankwise.data.batching.examples import encode, lengths_of
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
 from plankwise.data.truncation import Truncation
 from plankwise.encoder.cost import count_parameters

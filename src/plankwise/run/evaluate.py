@@ -10,7 +10,7 @@ from typing import Any
 from plankwise.core.errors import DataError, suggest
 from plankwise.core.hardware import default_device
 from plankwise.core.recipe import to_plain
-from plankwise.data.inputs import log_texts_read
+from plankwise.data.batching.inputs import log_texts_read
 from plankwise.data.task import TEST
 from plankwise.data.text_files import TextFormat
 from plankwise.data.tokenizer.unknown_tokens import SAMPLED, check_unknown

@@ -9,8 +9,8 @@ import numpy as np
 
 from plankwise.core.hardware import default_device
 from plankwise.core.records import Cost, Entry, Final, Record, Runtimes
-from plankwise.data.encoding import encode
-from plankwise.data.inputs import log_texts_read
+from plankwise.data.batching.examples import encode
+from plankwise.data.batching.inputs import log_texts_read
 from plankwise.data.task import TEST, TRAIN, Task
 from plankwise.data.truncation import Truncation
 from plankwise.encoder.checkpoint import load_trained

@@ -15,8 +15,8 @@ from plankwise.core.errors import MethodError, ModelError, OutputError, RecipeEr
 from plankwise.core.hardware import environment
 from plankwise.core.recipe import to_plain
 from plankwise.core.records import Record
+from plankwise.data.batching.examples import check_fits
 from plankwise.data.corpus.corpus import Corpus
-from plankwise.data.encoding import check_fits
 from plankwise.data.task import TRAIN, Task
 from plankwise.data.tokenizer.unknown_tokens import SAMPLED, check_unknown
 from plankwise.data.truncation import KEYS, truncation_for, warn_if_other

@@ -16,7 +16,7 @@ from plankwise.core.hardware import default_device
 from plankwise.core.recipe import to_plain
 from plankwise.core.records import Cost, Entry, TextsRead
 from plankwise.core.seeds import mix_seed
-from plankwise.data.inputs import log_texts_read
+from plankwise.data.batching.inputs import log_texts_read
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
 from plankwise.data.tokenizer.unknown_tokens import SAMPLED, check_unknown
 from plankwise.encoder.checkpoint import load_classifier, load_masked_lm, load_trained

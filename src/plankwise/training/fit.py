@@ -24,7 +24,7 @@ from plankwise.core.hardware import bf16_is_fast, default_device
 from plankwise.core.numbers import BatchSize, Bounds, Count, LearningRate, LessThanAll, Passes
 from plankwise.core.packages import require
 from plankwise.core.recipe import settings, to_plain
-from plankwise.data.encoding import lengths_of
+from plankwise.data.batching.examples import lengths_of
 from plankwise.training import checkpoints
 from plankwise.training.callbacks import (
     EarlyStopping,

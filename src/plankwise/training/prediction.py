@@ -11,8 +11,16 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plankwise.core.records import TextsRead
-from plankwise.data.encoding import Collator, Example, encode_and_count, flatten, lengths_of, pool, token_budget_batches
-from plankwise.data.inputs import Batch, model_inputs
+from plankwise.data.batching.examples import (
+    Collator,
+    Example,
+    encode_and_count,
+    flatten,
+    lengths_of,
+    pool,
+    token_budget_batches,
+)
+from plankwise.data.batching.inputs import Batch, model_inputs
 from plankwise.data.task import Task
 from plankwise.data.truncation import Pooling, Truncation
 from plankwise.evaluation.metrics import METRICS, Array, Floats, decide, decide_flags

@@ -17,7 +17,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from plankwise.core.distributed import wait_for_everyone
 from plankwise.core.seeds import mix_seed
-from plankwise.data.inputs import Batch, model_inputs
+from plankwise.data.batching.inputs import Batch, model_inputs
 from plankwise.training import checkpoints
 from plankwise.training.objectives.losses import Loss
 

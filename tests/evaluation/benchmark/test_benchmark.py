@@ -15,7 +15,7 @@ import pytest
 
 import tiny
 from plankwise.core.errors import DataError, ModelError
-from plankwise.data.inputs import bare_tokenizer
+from plankwise.data.batching.inputs import bare_tokenizer
 from plankwise.data.text_files import TextFormat
 from plankwise.data.truncation import Truncation, Windows
 from plankwise.deploy.deployed import Deployed
@@ -105,7 +105,7 @@ class TestFigures:
 
     def test_lengths_are_those_that_all_can_take(self):
         long = MANIFEST.model_copy(update={"positions": 512})
-        unknown = MANIFEST.model_copy(update={"positions": None, "reading": Truncation(max_length=128)})
+        unknown = MANIFEST.model_copy(update={"positions": None, "truncation": Truncation(max_length=128)})
         assert latency_lengths([long]) == [32, 128, 512]
         assert latency_lengths([long, unknown]) == [32, 128]
         assert latency_lengths([long, MANIFEST, unknown]) == [32]
@@ -267,7 +267,7 @@ class TestWorkload:
     def test_windows_of_a_text_are_one_text(self):
         truncation = Truncation(max_length=6, windows=Windows())
         work = workload(
-            MANIFEST.model_copy(update={"reading": truncation}), bare_tokenizer(tiny.tokenizer()), ["tree " * 9], 400
+            MANIFEST.model_copy(update={"truncation": truncation}), bare_tokenizer(tiny.tokenizer()), ["tree " * 9], 400
         )
         assert work.texts == 1
         assert work.shapes == [(3, 6)]

@@ -5,7 +5,7 @@ import torch
 
 import tiny
 from plankwise.core.hardware import fixed_threads
-from plankwise.data.encoding import encode
+from plankwise.data.batching.examples import encode
 from plankwise.data.truncation import Truncation
 from plankwise.evaluation.benchmark.torch_pair import Variant, benchmark
 

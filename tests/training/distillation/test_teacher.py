@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 import tiny
 from plankwise.core.errors import MethodError, RecipeError
 from plankwise.core.recipe import validate
-from plankwise.data.encoding import Collator, encode
+from plankwise.data.batching.examples import Collator, encode
 from plankwise.data.truncation import Truncation, Windows
 from plankwise.encoder.anatomy import layers_of, query_key_value_of
 from plankwise.encoder.surgery import rebuild
@@ -131,7 +131,7 @@ class TestListening:
 
 
 class TestCache:
-    @pytest.mark.parametrize("reading", [READING, Truncation(max_length=6, windows=Windows(stride=1))])
+    @pytest.mark.parametrize("truncation", [READING, Truncation(max_length=6, windows=Windows(stride=1))])
     def test_keeps_logits_and_hidden_states(self, truncation: Truncation, tmp_path: Path) -> None:
         pooling = None if truncation.windows is None else "mean"
         teacher, rows = expert(), examples(truncation)

@@ -19,8 +19,8 @@ from transformers import PreTrainedTokenizerBase
 
 from plankwise.core.cache import built_once
 from plankwise.core.errors import DataError
+from plankwise.data.batching.inputs import bare_tokenizer
 from plankwise.data.corpus.streams import texts_of
-from plankwise.data.inputs import bare_tokenizer
 from plankwise.data.tokenizer.learning import CONTINUES, SPACE
 
 logger = logging.getLogger(__name__)

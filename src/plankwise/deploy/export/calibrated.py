@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedModel
 
+from plankwise.data.batching.inputs import Inputs
 from plankwise.deploy.export.parity import reference
-from plankwise.deploy.runtimes import Inputs
 from plankwise.encoder.fake_quantized import FakeQuantized
 
 

@@ -18,11 +18,11 @@ from plankwise.core.files import atomic_folder, contents, make_writable_folder, 
 from plankwise.core.hardware import INT8_FLAGS, environment, saturates, version_of
 from plankwise.core.packages import missing, require
 from plankwise.core.paths import check_folder, tidy
-from plankwise.data.inputs import Text, bare_tokenizer, encode_texts, inputs_of
+from plankwise.data.batching.inputs import Inputs, Text, bare_tokenizer, encode_texts, inputs_of
+from plankwise.data.batching.token_budget import cut_batches, padded_batch, starts_of
 from plankwise.data.tokenizer.unknown_tokens import check_unknown
 from plankwise.data.truncation import Truncation, check_truncation
 from plankwise.deploy import standalone
-from plankwise.deploy.batches import cut_batches, padded_batch, starts_of
 from plankwise.deploy.deployed import reading_of, runtime_of
 from plankwise.deploy.export.calibrated import calibrated
 from plankwise.deploy.export.onnx import to_onnx
@@ -30,7 +30,6 @@ from plankwise.deploy.export.openvino import to_openvino
 from plankwise.deploy.export.parity import OWN_NUMBERS, TOKENS_PER_BATCH, TOLERANCES, check_of, measure, random_inputs
 from plankwise.deploy.export.torch_program import to_torch
 from plankwise.deploy.manifest import RUNTIMES, TOKENIZER, Manifest, RuntimeName, describe, geometry_of, write_manifest
-from plankwise.deploy.runtimes import Inputs
 from plankwise.encoder.checkpoint import load_trained
 from plankwise.encoder.configuration import usable_positions
 from plankwise.encoder.quantized import quantized_of

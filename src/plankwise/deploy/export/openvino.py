@@ -17,8 +17,8 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from plankwise.core.progress import muted
+from plankwise.data.batching.inputs import Inputs
 from plankwise.deploy.export.tracing import example, traceable
-from plankwise.deploy.runtimes import Inputs
 
 MODEL = "model.xml"
 HALF = ("bf16", "fp16")

@@ -9,8 +9,9 @@ import torch
 from transformers import PreTrainedModel
 
 from plankwise.core.errors import ModelError
+from plankwise.data.batching.inputs import Inputs
 from plankwise.deploy.manifest import Check, Manifest, Parity
-from plankwise.deploy.runtimes import Inputs, Logits, Probabilities, Runtime, probabilities
+from plankwise.deploy.runtimes import Logits, Probabilities, Runtime, probabilities
 
 TOKENS_PER_BATCH = 1024
 CHECK_TEXTS, CHECK_TOKENS = 4, 12

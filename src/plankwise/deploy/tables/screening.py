@@ -9,7 +9,7 @@ from typing import Any
 
 from plankwise.core.errors import DataError, suggest
 from plankwise.core.records import TextsRead
-from plankwise.data.inputs import Encoded, Text
+from plankwise.data.batching.inputs import Encoded, Text
 from plankwise.data.table_io import Cells, Malformed, is_text
 from plankwise.deploy.tables.resumable import Fault
 

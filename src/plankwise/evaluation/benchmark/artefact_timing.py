@@ -6,8 +6,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from plankwise.data.inputs import Text
-from plankwise.deploy.batches import TOKENS_PER_BATCH
+from plankwise.data.batching.inputs import Text
+from plankwise.data.batching.token_budget import TOKENS_PER_BATCH
 from plankwise.deploy.deployed import open_model
 from plankwise.deploy.manifest import Timing
 from plankwise.evaluation.benchmark.measurements import Measurements

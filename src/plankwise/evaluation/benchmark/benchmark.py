@@ -17,10 +17,10 @@ import numpy as np
 
 from plankwise.core.hardware import environment, fixed_threads
 from plankwise.core.timing import FEWEST_ROUNDS
-from plankwise.data.inputs import Text, log_texts_read
+from plankwise.data.batching.inputs import Text, log_texts_read
+from plankwise.data.batching.token_budget import TOKENS_PER_BATCH
 from plankwise.data.tokenizer.unknown_tokens import check_unknown
 from plankwise.data.truncation import Truncation, check_positions, warn_if_other
-from plankwise.deploy.batches import TOKENS_PER_BATCH
 from plankwise.deploy.deployed import Deployed, open_model
 from plankwise.deploy.runtimes import Mode
 from plankwise.evaluation.benchmark.fp32_baselines import REFERENCES, Subject, fp32_baselines, given_models

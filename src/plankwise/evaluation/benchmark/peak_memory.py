@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 from plankwise.core.errors import ModelError
 from plankwise.core.files import write_json
-from plankwise.data.inputs import Text
+from plankwise.data.batching.inputs import Text
 from plankwise.data.truncation import Truncation
 from plankwise.deploy.deployed import open_model
 from plankwise.evaluation.benchmark.stream_pool import StreamPool

@@ -6,7 +6,8 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from plankwise.deploy.runtimes import Inputs, Runtime
+from plankwise.data.batching.inputs import Inputs
+from plankwise.deploy.runtimes import Runtime
 
 
 class StreamPool:

@@ -14,14 +14,13 @@ from tokenizers import Tokenizer
 
 from plankwise.core.errors import DataError
 from plankwise.core.records import TextsRead
-from plankwise.data.inputs import MASK, Encoded, Numbers, Text, encode_texts
+from plankwise.data.batching.inputs import MASK, Encoded, Inputs, Numbers, Text, encode_texts
+from plankwise.data.batching.token_budget import TOKENS_PER_BATCH, check_inputs, cut_batches, padded_batch, starts_of
 from plankwise.data.table_io import read_table
 from plankwise.data.text_files import TextFormat, kind_of, read_lines
 from plankwise.data.truncation import check_truncation
-from plankwise.deploy.batches import TOKENS_PER_BATCH, check_inputs, cut_batches, padded_batch, starts_of
 from plankwise.deploy.deployed import Deployed
 from plankwise.deploy.manifest import Manifest
-from plankwise.deploy.runtimes import Inputs
 
 ARRIVAL_BATCH = 8
 _PAIR = "text_pair"

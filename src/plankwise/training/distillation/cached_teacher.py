@@ -24,8 +24,8 @@ from torch import Tensor
 from plankwise.core.cache import built_once
 from plankwise.core.distributed import is_main_process
 from plankwise.core.files import sha256, write_json
-from plankwise.data.encoding import Example, flatten, lengths_of
-from plankwise.data.inputs import Batch
+from plankwise.data.batching.examples import Example, flatten, lengths_of
+from plankwise.data.batching.inputs import Batch
 from plankwise.data.truncation import Pooling
 from plankwise.training.distillation.activations import ActivationRecorder, depths_of
 from plankwise.training.distillation.teacher import Teacher

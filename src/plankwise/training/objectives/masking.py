@@ -14,8 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plankwise.core.numbers import Share
 from plankwise.core.recipe import settings
+from plankwise.data.batching.inputs import MASK, Batch, padded_tensors
 from plankwise.data.corpus.blocks import continuations, ids_of
-from plankwise.data.inputs import MASK, Batch, padded_tensors
 from plankwise.training.objectives.losses import masked_lm_loss
 
 BLOCKS_PER_BATCH = 32

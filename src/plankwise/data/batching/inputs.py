@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 Text = str | tuple[str, str]  # or a pair of texts
 Numbers = npt.NDArray[np.int64]
 Batch = dict[str, Tensor]
+Inputs = Mapping[str, npt.NDArray[np.int64]]  # of a runtime: padded token ids and the like, each [inputs, longest]
 Value = TypeVar("Value")
 TEXTS_AT_ONCE = 64  # long texts are cut soon after they are tokenized, so that they do not pile up
 MASK = "attention_mask"

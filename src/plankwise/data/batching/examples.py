@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from plankwise.core.records import TextsRead
-from plankwise.data.inputs import (
+from plankwise.data.batching.inputs import (
     MASK,
     Batch,
     Encoded,

@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset
 
 from plankwise.core.errors import ModelError
-from plankwise.data.encoding import Collator, encode, lengths_of, token_budget_batches
+from plankwise.data.batching.examples import Collator, encode, lengths_of, token_budget_batches
 from plankwise.data.truncation import Truncation
 from tiny import tokenizer
 

@@ -8,9 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from plankwise.core.errors import ModelError
-from plankwise.data.inputs import MASK, PARTS, Encoded, Numbers, pad_right
+from plankwise.data.batching.inputs import MASK, PARTS, Encoded, Inputs, Numbers, pad_right
 from plankwise.data.truncation import Pooling
-from plankwise.deploy.runtimes import Inputs
 
 Floats = npt.NDArray[np.float64]
 TOKENS_PER_BATCH = 512  # padded ones; 256 to 512 are best for int8 on two streams

@@ -16,8 +16,8 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 import tiny
 from plankwise.core.errors import ModelError
 from plankwise.core.records import TextsRead
-from plankwise.data.encoding import Collator, encode, encode_and_count
-from plankwise.data.inputs import bare_tokenizer, encode_texts, inputs_of, model_inputs, pad_right
+from plankwise.data.batching.examples import Collator, encode, encode_and_count
+from plankwise.data.batching.inputs import bare_tokenizer, encode_texts, inputs_of, model_inputs, pad_right
 from plankwise.data.truncation import Truncation, Windows
 from plankwise.encoder.tokenizer import read_tokenizer
 
@@ -106,7 +106,7 @@ def test_a_tokenizer_that_is_not_fast_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("reading", "counted"),
+    ("truncation", "counted"),
     [
         (Truncation(max_length=8), {"truncated": 1, "unread_tokens": 12}),  # 20 tokens, 8 of them read
         (Truncation(max_length=5, truncation="head_tail"), {"truncated": 2, "unread_tokens": 3 + 15}),

@@ -12,10 +12,10 @@ from tokenizers import processors
 
 import tiny
 from plankwise.core.errors import ModelError
-from plankwise.data.encoding import encode, flatten, pool
-from plankwise.data.inputs import bare_tokenizer, encode_texts
+from plankwise.data.batching.examples import encode, flatten, pool
+from plankwise.data.batching.inputs import bare_tokenizer, encode_texts
+from plankwise.data.batching.token_budget import check_inputs, cut_batches, padded_batch, pooled, starts_of
 from plankwise.data.truncation import Truncation, Windows
-from plankwise.deploy.batches import check_inputs, cut_batches, padded_batch, pooled, starts_of
 
 NAMES = ("input_ids", "token_type_ids", "attention_mask")
 READINGS = {

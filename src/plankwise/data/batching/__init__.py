@@ -1,0 +1,1 @@
+"""Texts to batches: tokenized, cut, grouped by length, padded; and logits of windows pooled into those of texts."""
