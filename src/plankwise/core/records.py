@@ -9,6 +9,8 @@ import pydantic
 
 from plankwise.core.errors import CheckpointError
 from plankwise.core.files import read_text, write_json
+from plankwise.core.step_log import StepLog
+from plankwise.core.texts_read import TextsRead as TextsRead
 
 FILE_NAME = "record.json"
 TORCH = "torch eager fp32"
@@ -43,35 +45,6 @@ class Interval(_Part):
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-class TextsRead(_Part):
-    """How much of some texts a model was given.
-
-    Attributes:
-        texts: how many there are.
-        tokens: of all of them, special ones included, before anything is cut.
-        truncated: texts that were cut.
-        thinned: texts of more windows than `windows.most`, of which some were left out.
-        unread_tokens: tokens that no input of the model holds.
-    """
-
-    texts: int = 0
-    tokens: int = 0
-    truncated: int = 0
-    thinned: int = 0
-    unread_tokens: int = 0
-
-    def __add__(self, other: TextsRead) -> TextsRead:
-        """Count both."""
-        return TextsRead(**{name: value + getattr(other, name) for name, value in self})
-
-    def __str__(self) -> str:
-        reduced, how = (self.thinned, "windows.most thins") if self.thinned else (self.truncated, "truncation cuts")
-        return (
-            f"{how} {reduced} of {self.texts} texts ({reduced / max(1, self.texts):.1%}); "
-            f"{self.unread_tokens / max(1, self.tokens):.1%} of all tokens are not read"
-        )
-
-
 class Entry(_Part):
     """One trained model: the baseline, or what one step made.
 
@@ -86,7 +59,7 @@ class Entry(_Part):
     cost: Cost
     train_seconds: float
     development_scores: dict[str, float]
-    details: dict[str, Any] = {}
+    details: StepLog = StepLog()
     texts_read: dict[str, TextsRead] = {}
 
 

@@ -12,11 +12,12 @@ import dataclasses
 import logging
 import math
 import pickle  # only for its error: nothing here unpickles
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from transformers import PreTrainedModel, PrinterCallback, TrainingArguments
+from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainingArguments
 
 from plankwise.core.distributed import process_count, wait_for_everyone
 from plankwise.core.errors import CheckpointError, RecipeError
@@ -117,6 +118,7 @@ def fit(
     select_from: float = 0.0,
     progress: str | None = None,
     rehearsal: Rehearsal | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainingResult:
     """Train `model` in place; go on from the newest whole checkpoint in `folder` if there is one.
 
@@ -133,6 +135,7 @@ def fit(
             towards early stopping. The last step is always evaluated.
         progress: title of the progress bar; without it none is drawn, and lines of the log name the folder.
         rehearsal: times steps that are only tried out; nothing is scored or saved then.
+        callbacks: of the Transformers Trainer, beside its own.
 
     Raises:
         CheckpointError: if a checkpoint is damaged or belongs to another training.
@@ -147,7 +150,7 @@ def fit(
         material = dataclasses.replace(material, evaluate=None)
     trainer = _trainer(model, material, training, total, seed, folder, select_from, saved=rehearsal is None)
     hooks = [hook for hook in (material.at_step, on_step) if hook is not None]
-    for callback in (Steps(seed, total, hooks), stopwatch, LossMonitor(), bar, rehearsal):
+    for callback in (Steps(seed, total, hooks), stopwatch, LossMonitor(), bar, rehearsal, *callbacks):
         if callback is not None:
             trainer.add_callback(callback)
     checkpoint = checkpoints.newest(folder, _fingerprint(material, training, seed))
