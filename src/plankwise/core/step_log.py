@@ -46,7 +46,7 @@ class TeacherLog(_Log):
 
 
 class StepLog(_Log):
-    """What a step did. A method with more to say subclasses this; a record that is read back keeps such fields as extras.
+    """What a step did. A method with more to say subclasses it; a record that is read back keeps its fields as extras.
 
     Attributes:
         training: its training, or the last of several.

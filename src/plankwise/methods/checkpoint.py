@@ -52,9 +52,8 @@ class Checkpoint(Method):
             raise MethodError(f"{self.source} has a tokenizer of its own, and a step before trims it; trim after it")
         other = load_config(self.source)
         refuse_quantized(other)
-        if other.vocab_size != spec.config.vocab_size or (
-            spec.tokenizer is not None and self._is_other(spec.tokenizer)
-        ):
+        differs = spec.tokenizer is not None and self._is_other(spec.tokenizer)
+        if differs or other.vocab_size != spec.config.vocab_size:
             raise MethodError(f"{self.source} has another tokenizer than the model; its vocabulary has to be the same")
         return planned(self, spec, other)
 

@@ -115,6 +115,7 @@ class LearnedPruning(Method):
         with torch.no_grad():
             cut = {**sizes_of(model, smaller), "expected_share": float(gates.expected_share())}
         tuned = self._tune(smaller, model, job)
+        assert search.training is not None
         both = {**dict(tuned), "training": _both(search.training, tuned.training)}
         return Compressed(smaller.eval(), job.tokenizer, LearnedPruningLog(**both, search=search.training, pruning=cut))
 
@@ -143,9 +144,8 @@ class LearnedPruning(Method):
         return train_on_task(smaller, own, part, "tuning", teacher=self.teacher, given=model)
 
 
-def _both(search: TrainingLog | None, tuning: TrainingLog | None) -> TrainingLog:
+def _both(search: TrainingLog, tuning: TrainingLog | None) -> TrainingLog:
     """Add the search's steps and seconds to the training that followed; scores are those of the cut model."""
-    assert search is not None
     assert tuning is not None
     return TrainingLog(
         steps=search.steps + tuning.steps,

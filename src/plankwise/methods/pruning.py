@@ -47,11 +47,11 @@ class PruningLog(StepLog):
 
     Attributes:
         pruning: operations before and after, and each layer's heads and neurons.
-        repaired: errors of each layer before and after reconstruction.
+        repaired: of each sublayer, from below, the share of the squared error that reconstruction took away.
     """
 
     pruning: Mapping[str, Any]
-    repaired: Any = None
+    repaired: list[float] | None = None
 
 
 @settings
@@ -158,7 +158,7 @@ class Pruning(Method):
             return latency_costs(model, *self.latency_shape, progress=job.progress)
         return MEASURES[self.measure](model)
 
-    def _reconstruct(self, smaller: PreTrainedModel, model: PreTrainedModel, job: Job) -> Mapping[str, Any]:
+    def _reconstruct(self, smaller: PreTrainedModel, model: PreTrainedModel, job: Job) -> list[float]:
         with (
             job.objective.sample(model, job, self.examples, tokens=RECONSTRUCTION_TOKENS) as sample,
             bar("reconstruction", len(layers_of(model)), job.progress) as shown,

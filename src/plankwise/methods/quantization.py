@@ -35,23 +35,20 @@ logger = logging.getLogger(__name__)
 RANKED_EXAMPLES = 64  # of the calibration texts; each group takes one pass over them
 
 
-class FallbackLog(StepLog):
-    """What was measured for a margin; nothing where there is none.
+class QuantizationLog(StepLog):
+    """What quantization did.
 
     Attributes:
-        sensitivities: of each group, how far predictions move if it alone is quantized; the most sensitive comes first.
-        fallback: what was tried on the development split, as in `sensitivity.Fallback`.
+        quantized: the number of `projections`, and whether `embeddings` are.
+        kept: projections that stayed in fp32.
+        sensitivities: for a margin, how far predictions move if a group alone is quantized; the most sensitive first.
+        fallback: for a margin, what was tried on the development split, as in `sensitivity.Fallback`.
     """
-
-    sensitivities: Mapping[str, float] | None = None
-    fallback: Mapping[str, Any] | None = None
-
-
-class QuantizationLog(FallbackLog):
-    """What quantization did: how much is `quantized`, and which projections were `kept` in fp32."""
 
     quantized: Mapping[str, int | bool]
     kept: Sequence[str]
+    sensitivities: Mapping[str, float] | None = None
+    fallback: Mapping[str, Any] | None = None
 
 
 @settings
@@ -110,13 +107,13 @@ class Quantization(Method):
                 ", ".join(INT8_FLAGS),
             )
         rounding, seconds = FakeQuantized(model, self.portable), dict[str, float]()
-        log, choice = StepLog(), FallbackLog()
+        log, measured = StepLog(), dict[str, Any]()
         begun = time.perf_counter()
         examples = self._observe(rounding, job)
         seconds["calibration"] = time.perf_counter() - begun
         wanted = [name for name in rounding.names() if self.embeddings or name != EMBEDDINGS]
         if self.margin is not None:
-            wanted, choice = self._within(self.margin, wanted, rounding, job, seconds)
+            wanted, measured = self._within(self.margin, wanted, rounding, job, seconds)
         rounding.quantize(wanted)
         if not wanted:
             hint = "; embeddings: false may change that" if self.embeddings else ""
@@ -127,8 +124,7 @@ class Quantization(Method):
             title = "quantization-aware"
             log = train_on_task(rounding.network, job, self.training, title, teacher=self.teacher, given=model)
         whole = QuantizationLog(
-            **{**dict(log), "seconds": seconds, "examples": examples},
-            **dict(choice),
+            **{**dict(log), **measured, "seconds": seconds, "examples": examples},
             quantized={"projections": len({*wanted} - {EMBEDDINGS}), "embeddings": EMBEDDINGS in wanted},
             kept=[name for name in rounding.names() if name not in {*wanted, EMBEDDINGS}],
         )
@@ -151,7 +147,7 @@ class Quantization(Method):
 
     def _within(
         self, margin: float, wanted: list[str], rounding: FakeQuantized, job: Job, seconds: dict[str, float]
-    ) -> tuple[list[str], FallbackLog]:
+    ) -> tuple[list[str], dict[str, Any]]:
         """Choose what is quantized so that the development score falls by no more than the margin."""
         begun = time.perf_counter()
         groups = {name: parts for name, parts in rounding.groups().items() if parts[0] in wanted}
@@ -162,5 +158,5 @@ class Quantization(Method):
         fallback = fewest_kept(rounding, groups, ranking, job, margin)
         seconds["development"] = time.perf_counter() - begun - seconds["ranking"]
         stay = {name for group in fallback.kept for name in groups[group]}
-        log = FallbackLog(sensitivities=changes, fallback=dataclasses.asdict(fallback))
-        return [name for name in wanted if name not in stay], log
+        measured = {"sensitivities": changes, "fallback": dataclasses.asdict(fallback)}
+        return [name for name in wanted if name not in stay], measured

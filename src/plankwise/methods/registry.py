@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Union
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Union
 
 import pydantic
 
+from plankwise.core.recipe import validate
 from plankwise.methods.checkpoint import Checkpoint
 from plankwise.methods.distillation import Distillation
 from plankwise.methods.layer_subset import LayerSubset
@@ -35,3 +37,13 @@ if TYPE_CHECKING:
     AnyMethod = Method
 else:  # what recipes are checked against: the settings of one method, told apart by their key `method`
     AnyMethod = Annotated[Union[METHODS], pydantic.Field(discriminator="method")]  # noqa: UP007 - a tuple of classes
+
+
+def method_of(step: Mapping[str, Any]) -> Method:
+    """Make the method of a recipe's step.
+
+    Raises:
+        RecipeError: if there is no such method, or a key or value does not fit it.
+    """
+    made: Method = validate(dict(step), AnyMethod)  # type: ignore[type-abstract]
+    return made

@@ -105,7 +105,7 @@ class TrimmedVocabulary(Method):
         return planned(self, spec, config, tokenizer=None, trimmed=True)
 
     def plan_from_texts(self, spec: ModelSpec, job: Job) -> tuple[ModelSpec, Mapping[str, float]]:
-        """Plan with the tokens that occur; of many texts a sample is counted, so that a few of the rarest are missing."""
+        """Plan with the tokens that occur; of many texts a sample is counted, which misses a few of the rarest."""
         begun, texts, share = time.perf_counter(), *self._some(job)
         counts = count_tokens(texts, job.tokenizer)
         counted = time.perf_counter() - begun

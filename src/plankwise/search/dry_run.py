@@ -7,7 +7,6 @@ import json
 from typing import Any
 
 from plankwise.core.recipe import to_plain
-from plankwise.data.task import TRAIN
 from plankwise.methods.method import Method
 from plankwise.run.dry_run import estimate
 from plankwise.run.recipe import Recipe
@@ -29,10 +28,7 @@ def estimate_study(plan: Plan) -> dict[str, Any]:
     rows = estimate(plan.checked(settings[0], plan.study.seeds[0]))
     steps = rows[-len(plan.recipe(settings[0], 0).steps) :]
     recipes = [plan.recipe(setting, seed) for setting in settings for seed in plan.study.seeds]
-    examples = len(plan.task.splits[TRAIN])
-    trials = [
-        sum(_seconds(row, step, examples) for row, step in zip(steps, recipe.steps, strict=False)) for recipe in recipes
-    ]
+    trials = [sum(_seconds(row, step) for row, step in zip(steps, recipe.steps, strict=False)) for recipe in recipes]
     baselines = {json.dumps(to_plain(_without_steps(recipe)), sort_keys=True) for recipe in recipes}
     before = sum(row["seconds"] for row in rows[: len(rows) - len(steps)])
     return {
@@ -47,10 +43,10 @@ def estimate_study(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _seconds(row: dict[str, Any], step: Method, examples: int) -> float:
+def _seconds(row: dict[str, Any], step: Method) -> float:
     if step.training is None:
         return float(row["seconds"])
-    return float(row["seconds_per_step"]) * planned_steps(examples, step.training)
+    return float(row["seconds_per_step"]) * planned_steps(row["examples"], step.training)
 
 
 def _first(plan: Plan) -> Setting:

@@ -43,6 +43,7 @@ class MaskedLM(Objective):
     has_labels: ClassVar[bool] = False
     reads_blocks: ClassVar[bool] = True
     ties_embeddings: ClassVar[bool] = True
+    is_tested: ClassVar[bool] = False
     inputs_change: ClassVar[bool] = True
 
     masking: Masking = field(default_factory=Masking)
@@ -90,7 +91,7 @@ class MaskedLM(Objective):
         return masked_lm_loss
 
     def logits_loss(self, student: Tensor, teacher: Tensor, temperature: float, form: Form = "kl") -> Tensor:
-        """Compute the divergence of the student's distributions over tokens from the teacher's, [masked, vocabulary]."""
+        """Compute the divergence of the student's tokens from the teacher's; logits are [masked, vocabulary]."""
         return logits_loss(student, teacher, "single_label", temperature, form)
 
     def own_label_loss(self, generator: torch.Generator) -> Loss:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -115,6 +116,7 @@ class Objective(ABC):
         has_labels: whether examples are labelled with the task's labels, which a model then knows by name.
         reads_blocks: whether it reads full blocks of a corpus, not texts that are truncated one by one.
         ties_embeddings: whether the head shares the word embeddings.
+        is_tested: whether a run ends with scores on a test split.
         inputs_change: whether an example's input differs from epoch to epoch, so that no prediction on it can be kept.
     """
 
@@ -122,6 +124,7 @@ class Objective(ABC):
     has_labels: ClassVar[bool] = True
     reads_blocks: ClassVar[bool] = False
     ties_embeddings: ClassVar[bool] = False
+    is_tested: ClassVar[bool] = True
     inputs_change: ClassVar[bool] = False
 
     @classmethod
@@ -157,14 +160,14 @@ class Objective(ABC):
             ModelError: naming it.
         """
 
-    def check_teacher(self, config: PreTrainedConfig, source: str) -> None:
+    def check_teacher(self, config: PreTrainedConfig, source: str) -> None:  # noqa: B027 - nothing to refuse
         """Refuse a teacher that does not answer what this objective asks.
 
         Raises:
             ModelError: saying what it is.
         """
 
-    def check_texts(self, job: Job) -> None:
+    def check_texts(self, job: Job) -> None:  # noqa: B027 - nothing to refuse
         """Refuse texts that turn out to be too few once a tokenizer that was trained on them is there.
 
         Raises:
