@@ -21,6 +21,9 @@ from transformers import (
 
 from plankwise import cli
 from plankwise.data.task import Row, Task, build_task
+from plankwise.data.truncation import Truncation
+from plankwise.methods.method import Job, ModelSpec
+from plankwise.training.objectives.registry import objective_of
 
 GOOD = ["fine", "lovely", "sweet", "bright", "kind", "warm"]
 BAD = ["awful", "nasty", "grim", "bitter", "cruel", "cold"]
@@ -140,6 +143,20 @@ def rows(count: int, seed: int = 0) -> list[Row]:
 def task(train: int = 96, other: int = 32) -> Task:
     splits = {"train": rows(train, 1), "development": rows(other, 2), "test": rows(other, 3)}
     return build_task("tiny", splits, ("macro_f1", "accuracy"))
+
+
+def job(folder: Path, **changes: Any) -> Job:
+    """Make a job on the tiny task; its objective is that of the task."""
+    made = {"tokenizer": tokenizer(), "truncation": Truncation(max_length=32), "seed": 1, "folder": folder, **changes}
+    of = made.setdefault("task", task().without_test())
+    made.setdefault("objective", objective_of(of.kind))
+    return Job(**made)
+
+
+def spec(of: PreTrainedModel | PreTrainedConfig | None = None, kind: str = "single_label", **changes: Any) -> ModelSpec:
+    """Describe a model of the tiny tokenizer before it is loaded; the tiny one by default."""
+    config = (model() if of is None else of).config if not isinstance(of, PreTrainedConfig) else of
+    return ModelSpec(**{"config": config, "tokenizer": tokenizer(), "objective": objective_of(kind), **changes})
 
 
 def batch(size: int = 4, length: int = 12, seed: int = 0) -> dict[str, torch.Tensor]:
