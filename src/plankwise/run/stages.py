@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from plankwise.core.cache import cache_folder
 from plankwise.core.errors import OutputError
@@ -38,8 +39,16 @@ _NO_COST = Cost(parameters=0, size_bytes=0, train_seconds=0.0)
 class Stages:
     """The trained stages of one run, each starting from the one before."""
 
-    def __init__(self, recipe: Recipe, task: Task, folder: RunFolder, progress: bool) -> None:
-        self._recipe, self._folder, self._progress = recipe, folder, progress
+    def __init__(
+        self,
+        recipe: Recipe,
+        task: Task,
+        folder: RunFolder,
+        *,
+        progress: bool = False,
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> None:
+        self._recipe, self._folder, self._progress, self._callbacks = recipe, folder, progress, tuple(callbacks)
         self._task = task.without_test()  # nothing below ever holds the test split
         self._objective = objective_of(task.kind, recipe.objective, recipe.masking)
         # A model keeps how its texts are truncated; blocks of a corpus are not.
@@ -102,7 +111,7 @@ class Stages:
                 self._objective.check_texts(self._job(work, PRETRAINED, tokenizer))
 
             model, tokenizer, notes = pretrain(
-                scratch, texts, content, masking, seed, work, cache, self._progress, look_at
+                scratch, texts, content, masking, seed, work, cache, self._progress, look_at, self._callbacks
             )
             seconds = sum(stage["train_seconds"] for stage in notes["stages"])
             entry = Entry(
@@ -129,6 +138,7 @@ class Stages:
             seed=self._seed(stage),
             folder=work,
             progress=self._progress,
+            callbacks=self._callbacks,
         )
 
     def _entry(self, name: str, settings: dict[str, Any], made: Compressed, job: Job) -> Entry:

@@ -139,6 +139,7 @@ class Objective(ABC):
         Raises:
             ValueError: naming the key and what is allowed.
         """
+        del settings, truncation
 
     @abstractmethod
     def load(self, source: str, labels: Sequence[str], new_head: bool = True) -> PreTrainedModel:
@@ -160,19 +161,21 @@ class Objective(ABC):
             ModelError: naming it.
         """
 
-    def check_teacher(self, config: PreTrainedConfig, source: str) -> None:  # noqa: B027 - nothing to refuse
+    def check_teacher(self, config: PreTrainedConfig, source: str) -> None:
         """Refuse a teacher that does not answer what this objective asks.
 
         Raises:
             ModelError: saying what it is.
         """
+        del config, source
 
-    def check_texts(self, job: Job) -> None:  # noqa: B027 - nothing to refuse
+    def check_texts(self, job: Job) -> None:
         """Refuse texts that turn out to be too few once a tokenizer that was trained on them is there.
 
         Raises:
             DataError: saying how many there are.
         """
+        del job
 
     @abstractmethod
     def loss(self, task: Task) -> Loss:

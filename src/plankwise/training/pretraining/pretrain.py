@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForMaskedLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+)
 
 from plankwise.core.cache import built_once
 from plankwise.core.seeds import mix_seed
@@ -44,6 +50,7 @@ def pretrain(
     cache: Path,
     progress: bool = False,
     look_at: Callable[[PreTrainedTokenizerBase], object] = lambda tokenizer: None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
     """Train tokenizer and masked LM on `texts`, going on where a killed run stopped.
 
@@ -57,6 +64,7 @@ def pretrain(
         cache: folder that keeps the tokenized text.
         progress: whether to show progress bars.
         look_at: called with the tokenizer before the model is trained, to find faults early.
+        callbacks: of the Transformers Trainer.
 
     Returns:
         The model, its tokenizer, and what was done at each depth.
@@ -71,7 +79,19 @@ def pretrain(
     stages = []
     for depth, epochs in zip(scratch.growth, scratch.epochs, strict=True):
         model = grow(model, depth)
-        fitted = _train(model, tokenizer, blocks, scratch, masking, epochs, seed, folder / f"{depth}-layers", progress)
+        fitted = _train(
+            model,
+            tokenizer,
+            blocks,
+            scratch,
+            masking,
+            epochs,
+            seed,
+            folder / f"{depth}-layers",
+            progress,
+            None,
+            callbacks,
+        )
         stages.append(
             {
                 "layers": depth,
@@ -148,6 +168,7 @@ def _train(
     folder: Path,
     progress: bool,
     rehearsal: Rehearsal | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainingResult:
     training = _training(scratch, epochs)
     with masked_lm_material(model, tokenizer, blocks, None, masking) as material:
@@ -159,6 +180,7 @@ def _train(
             folder=folder,
             progress=f"pretraining, {folder.name}" if progress else None,
             rehearsal=rehearsal,
+            callbacks=callbacks,
         )
 
 
