@@ -56,14 +56,14 @@ class Stages:
         self.last = BASELINE
 
     def adopt_baseline(self, source: Path) -> None:
-        """Take over a finished baseline, if it is what this recipe would have trained."""
+        """Copy a finished baseline into this run, if it is what this recipe would have trained."""
         entry = read_entry(source)
         if entry.settings != self._baseline_settings():
             raise OutputError(f"the baseline in {source} was made with other data, model, settings or seed")
         self._folder.adopt(source, BASELINE)
 
     def baseline(self) -> Entry:
-        """Fine-tune the uncompressed model; on a corpus, train the language model on, or take it as it is."""
+        """Train the uncompressed model, or use it as it is where the recipe says so."""
         source, training = self._recipe.model.source or str(self._pretrained()), self._recipe.baseline
 
         def make(work: Path) -> Made:
@@ -79,7 +79,7 @@ class Stages:
         return self._folder.stage(BASELINE, make)
 
     def step(self, number: int, method: Method) -> Entry:
-        """Let one method compress the model so far."""
+        """Compress the model so far by one method."""
         name, source = f"steps/{number:02d}-{method.method}", self.last
 
         def make(work: Path) -> Made:

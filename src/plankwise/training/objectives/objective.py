@@ -129,7 +129,7 @@ class Objective(ABC):
 
     @classmethod
     def from_settings(cls, settings: ObjectiveSettings, masking: Masking) -> Self:
-        """Make the objective of a recipe's settings."""
+        """Build the objective from a recipe's settings."""
         return cls()
 
     @classmethod
@@ -179,7 +179,7 @@ class Objective(ABC):
 
     @abstractmethod
     def loss(self, task: Task) -> Loss:
-        """Make the loss of the task alone."""
+        """Build the loss of the task alone."""
 
     @abstractmethod
     def logits_loss(self, student: Tensor, teacher: Tensor, temperature: float, form: Form = "kl") -> Tensor:
@@ -187,13 +187,13 @@ class Objective(ABC):
 
     @abstractmethod
     def own_label_loss(self, generator: torch.Generator) -> Loss:
-        """Make a loss at labels drawn from the model's own predictions; the batch's labels are not looked at."""
+        """Build a loss at labels drawn from the model's own predictions; the labels of the batch are ignored."""
 
     @abstractmethod
     def training_data(
         self, model: PreTrainedModel, job: Job, distill: Distill
     ) -> AbstractContextManager[tuple[TrainingData, dict[str, TextsRead]]]:
-        """Make of the job's task what `fit` trains `model` on, and count what was read of each split.
+        """Turn the job's task into what `fit` trains `model` on, and count what was read of each split.
 
         Args:
             model: the network to train.
