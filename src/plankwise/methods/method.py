@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,13 +20,15 @@ from plankwise.data.batching.inputs import log_texts_read
 from plankwise.data.corpus.blocks import blocks_of
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
 from plankwise.data.truncation import Truncation, warn_if_other
+from plankwise.encoder.checkpoint import load_masked_lm, load_trained
 from plankwise.encoder.quantized import refuse_quantized
 from plankwise.encoder.stored_truncation import stored_truncation
 from plankwise.evaluation.metrics import METRICS
 from plankwise.training.callbacks import Rehearsal
 from plankwise.training.distillation.activations import Depth, depths_of
 from plankwise.training.distillation.config import DistillationConfig
-from plankwise.training.distillation.objective import Lesson, Subject, lesson
+from plankwise.training.distillation.distillation_loss import Supervision, distillation
+from plankwise.training.distillation.losses import sigmoid_logits_loss, softmax_logits_loss
 from plankwise.training.distillation.teacher import Teacher, find_teacher
 from plankwise.training.fit import Training, TrainingResult, fit, uses_bf16
 from plankwise.training.objectives.losses import Loss, over_windows
@@ -35,7 +38,7 @@ from plankwise.training.pretraining.pretrain import masked_lm_material
 from plankwise.training.trainer import OnStep, TrainingData
 
 TEXTS_READ = "texts_read"  # the note of how much of each split a training reads
-Teach = Callable[[Sequence[Example] | None], AbstractContextManager[Lesson]]
+Teach = Callable[[Sequence[Example] | None], AbstractContextManager[Supervision]]
 
 
 def _ignore(key: str, value: Any) -> None:
@@ -139,7 +142,7 @@ def train_on_task(
     """
     refuse_quantized(model.config)
 
-    def teach(examples: Sequence[Example] | None) -> AbstractContextManager[Lesson]:
+    def teach(examples: Sequence[Example] | None) -> AbstractContextManager[Supervision]:
         return _lesson(model, job, training, teacher, given, depths, examples)
 
     with _material(model, job, teach) as material:
@@ -170,7 +173,7 @@ def _material(model: PreTrainedModel, job: Job, teach: Teach) -> Iterator[Traini
     if job.task.kind == "masked_lm":
         train, held_out = blocks_for(job, TRAIN), blocks_for(job, DEVELOPMENT)
         with teach(None) as taught:
-            loss, asked = taught.loss, taught.asked
+            loss, asked = taught.loss, taught.online_model
             with masked_lm_material(model, job.tokenizer, train, held_out, job.masking, loss, asked) as material:
                 yield material
         return
@@ -191,7 +194,7 @@ def _material(model: PreTrainedModel, job: Job, teach: Teach) -> Iterator[Traini
 
     with teach(examples) as taught:
         yield TrainingData(
-            [{**each, "example": at} for at, each in enumerate(examples)] if taught.numbered else examples,
+            [{**each, "example": at} for at, each in enumerate(examples)] if taught.needs_example_numbers else examples,
             Collator(job.tokenizer),
             taught.loss if pooling is None else over_windows(taught.loss, pooling),
             evaluate=evaluate,
@@ -206,25 +209,38 @@ def _lesson(
     given: PreTrainedModel | None,
     depths: Sequence[Depth] | None,
     examples: Sequence[Example] | None,
-) -> AbstractContextManager[Lesson]:
+) -> AbstractContextManager[Supervision]:
     """Open the lesson of a teacher; without one, the job's own loss is all there is."""
     if teacher is None:
-        return nullcontext(Lesson(job.loss))
+        return nullcontext(Supervision(job.loss))
     if job.task.kind == "masked_lm" and teacher.cache == "hidden":
         raise MethodError("teacher.cache 'hidden': on a corpus masks change, so nothing can be kept; allowed: none")
-    expert = find_teacher(teacher, model, job.tokenizer, job.task.kind, given, job.baseline)
-    if job.task.kind != "masked_lm":
-        warn_if_other(job.truncation, stored_truncation(expert.model.config), f"the teacher {expert.name}")
-    subject = Subject(
-        job.task.kind,
-        job.loss,
-        None if job.truncation.windows is None else job.truncation.windows.pooling,
-        examples if expert.reads_alike else _as_read_by(expert, job),
-        cache_folder() / "teachers" if job.cache is None else job.cache,
-        job.seed,
-        uses_bf16(training),
+    corpus = job.task.kind == "masked_lm"
+    expert = find_teacher(
+        teacher,
+        model,
+        job.tokenizer,
+        load=partial(load_masked_lm, head_is_new=False) if corpus else load_trained,
+        has_labels=not corpus,
+        given=given,
+        baseline=job.baseline,
     )
-    return _noted(lesson(model, depths_of(model) if depths is None else depths, expert, teacher, subject), job)
+    if not corpus:
+        warn_if_other(job.truncation, stored_truncation(expert.model.config), f"the teacher {expert.name}")
+    opened = distillation(
+        model,
+        depths_of(model) if depths is None else depths,
+        expert,
+        teacher,
+        task_loss=job.loss,
+        logits_loss=sigmoid_logits_loss if job.task.kind == "multi_label" else softmax_logits_loss,
+        examples=examples if expert.shares_tokens else _as_read_by(expert, job),
+        pooling=None if job.truncation.windows is None else job.truncation.windows.pooling,
+        cache=cache_folder() / "teachers" if job.cache is None else job.cache,
+        seed=job.seed,
+        bf16=uses_bf16(training),
+    )
+    return _noted(opened, job)
 
 
 def _as_read_by(expert: Teacher, job: Job) -> list[Example]:
@@ -232,7 +248,8 @@ def _as_read_by(expert: Teacher, job: Job) -> list[Example]:
 
 
 @contextmanager
-def _noted(opened: AbstractContextManager[Lesson], job: Job) -> Iterator[Lesson]:
+def _noted(opened: AbstractContextManager[Supervision], job: Job) -> Iterator[Supervision]:
     with opened as taught:
-        job.note("teacher", taught.about)
+        if taught.log is not None:
+            job.note("teacher", taught.log.as_dict())
         yield taught

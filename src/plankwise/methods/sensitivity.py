@@ -21,7 +21,7 @@ from plankwise.data.task import DEVELOPMENT
 from plankwise.encoder.fake_quantized import FakeQuantized
 from plankwise.methods.calibration import sampled
 from plankwise.methods.method import Job
-from plankwise.training.distillation.losses import logits_loss
+from plankwise.training.distillation.losses import sigmoid_logits_loss, softmax_logits_loss
 from plankwise.training.prediction import predict
 
 Groups = Mapping[str, tuple[str, ...]]
@@ -68,6 +68,7 @@ def sensitivities(rounding: FakeQuantized, groups: Groups, job: Job, examples: i
     """
     network = rounding.network.eval()
     changes = {}
+    difference = sigmoid_logits_loss if job.task.kind == "multi_label" else softmax_logits_loss
     with sampled(network, job, examples) as sample, bar("ranking", len(groups), job.progress) as shown:
         batches = list(sample.batches())
         rounding.quantize(())
@@ -75,7 +76,7 @@ def sensitivities(rounding: FakeQuantized, groups: Groups, job: Job, examples: i
         for done, (group, names) in enumerate(groups.items(), 1):
             rounding.quantize(names)
             after = torch.cat([logits_of(network, batch) for batch in batches])
-            changes[group] = float(logits_loss(after, before, job.task.kind, temperature=1.0))
+            changes[group] = float(difference(after, before, temperature=1.0))
             shown(done)
     rounding.quantize(())
     return dict(sorted(changes.items(), key=lambda change: -change[1]))
