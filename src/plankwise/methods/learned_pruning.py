@@ -30,7 +30,8 @@ from plankwise.methods.hard_concrete import Kind, LearnedGates
 from plankwise.methods.method import Job, train_on_task
 from plankwise.methods.selection import cut_evenly
 from plankwise.training.distillation.config import DistillationConfig
-from plankwise.training.fit import Training, TrainingResult
+from plankwise.training.fit import Training
+from plankwise.training.trainer import TrainingResult
 
 GATES = "learned_gates"  # name of the gates' module in the network while it trains
 

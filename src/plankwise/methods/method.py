@@ -30,12 +30,12 @@ from plankwise.training.distillation.config import DistillationConfig
 from plankwise.training.distillation.distillation_loss import Supervision, distillation
 from plankwise.training.distillation.losses import sigmoid_logits_loss, softmax_logits_loss
 from plankwise.training.distillation.teacher import Teacher, find_teacher
-from plankwise.training.fit import Training, TrainingResult, fit, uses_bf16
+from plankwise.training.fit import Training, fit, uses_bf16
 from plankwise.training.objectives.losses import Loss, over_windows
 from plankwise.training.objectives.masking import Masking
 from plankwise.training.prediction import predict_logits, warn_of_one_answer
-from plankwise.training.pretraining.pretrain import masked_lm_material
-from plankwise.training.trainer import OnStep, TrainingData
+from plankwise.training.pretraining.pretrain import masked_lm_data
+from plankwise.training.trainer import OnStep, TrainingData, TrainingResult
 
 TEXTS_READ = "texts_read"  # the note of how much of each split a training reads
 Teach = Callable[[Sequence[Example] | None], AbstractContextManager[Supervision]]
@@ -172,10 +172,19 @@ def _material(model: PreTrainedModel, job: Job, teach: Teach) -> Iterator[Traini
     """Make of the job's task what `fit` trains on."""
     if job.task.kind == "masked_lm":
         train, held_out = blocks_for(job, TRAIN), blocks_for(job, DEVELOPMENT)
-        with teach(None) as taught:
-            loss, asked = taught.loss, taught.online_model
-            with masked_lm_material(model, job.tokenizer, train, held_out, job.masking, loss, asked) as material:
-                yield material
+        with (
+            teach(None) as taught,
+            masked_lm_data(
+                model,
+                job.tokenizer,
+                train,
+                job.masking,
+                held_out=held_out,
+                loss=taught.loss,
+                teacher=taught.online_model,
+            ) as material,
+        ):
+            yield material
         return
     examples, read = encode_and_count(job.task.splits[TRAIN], job.tokenizer, job.truncation)
     development, also_read = encode_and_count(job.task.splits[DEVELOPMENT], job.tokenizer, job.truncation)

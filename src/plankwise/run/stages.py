@@ -107,21 +107,28 @@ class Stages:
                 if corpus:
                     blocks_for(self._job(work, PRETRAINED, tokenizer)[0], DEVELOPMENT)  # it may not fill one block
 
-            model, tokenizer, notes = pretrain(
-                scratch, texts, content, masking, seed, work, cache, self._progress, look_at
+            made = pretrain(
+                scratch,
+                texts,
+                texts_hash=content,
+                masking=masking,
+                seed=seed,
+                folder=work,
+                cache=cache,
+                progress=self._progress,
+                check_tokenizer=look_at,
             )
-            seconds = sum(stage["train_seconds"] for stage in notes["stages"])
             entry = Entry(
                 name=PRETRAINED,
                 settings=to_plain(scratch),
                 scores={},
                 scores_split=TRAIN,
                 cost=_NO_COST,
-                train_seconds=seconds,
+                train_seconds=made.log.train_seconds,
                 development_scores={},
-                details=notes,
+                details=made.log.as_dict(),
             )
-            return model, tokenizer, entry
+            return made.model, made.tokenizer, entry
 
         self._folder.stage(PRETRAINED, make)
         return self._folder.path / PRETRAINED
