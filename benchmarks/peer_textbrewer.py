@@ -56,7 +56,8 @@ from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.evaluation.comparison import Pair, retained_performance, score_interval
 from plankwise.methods.distillation import Distillation, Student
 from plankwise.methods.method import Job
-from plankwise.training.distillation.config import DistillationConfig, hidden_pairs
+from plankwise.training.distillation.config import DistillationConfig
+from plankwise.training.distillation.layer_mapping import hidden_pairs
 from plankwise.training.fit import Training, planned_steps
 from plankwise.training.objectives.registry import objective_of
 from plankwise.training.prediction import predict

@@ -180,6 +180,11 @@ def batch(size: int = 4, length: int = 12, seed: int = 0) -> dict[str, torch.Ten
     return {"input_ids": ids, "attention_mask": mask}
 
 
+def hooks_of(model: PreTrainedModel) -> int:
+    """Count the forward hooks on all modules."""
+    return sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in model.modules())
+
+
 def write_table(folder: Path, count: int = 120) -> Path:
     path = folder / "data.csv"
     lines = ["text,label", *(f"{row['text']},{row['label']}" for row in rows(count))]

@@ -323,7 +323,7 @@ def test_a_kill_while_the_recipe_is_written_leaves_a_folder_that_can_be_used(rec
     ("teacher", "message"),
     [
         ("{hidden: 1, layer_map: [[9, 0]]}", "steps.0 .theseus.: layer_map .9, 0.: the student has the layers 0 to"),
-        ("{source: nowhere}", "steps.0 .theseus.: teacher.source 'nowhere' is no folder; allowed: baseline, input"),
+        ("{source: nowhere}", "steps.0 .theseus.: teacher.source 'nowhere' is not a folder; allowed: baseline, input"),
     ],
 )
 def test_a_teacher_that_cannot_teach_is_refused_beforehand(recipe_path: Path, teacher: str, message: str) -> None:

@@ -106,25 +106,33 @@ class Stages:
             cache = cache_folder() / "blocks" if self._objective.reads_blocks else work / "blocks"
             masking, seed = self._recipe.masking, self._seed(PRETRAINED)
 
-            def look_at(tokenizer: PreTrainedTokenizerBase) -> None:
+            def check(tokenizer: PreTrainedTokenizerBase) -> None:
                 check_unknown(texts_of_split(texts, SAMPLED), tokenizer, "the model")
                 self._objective.check_texts(self._job(work, PRETRAINED, tokenizer))
 
-            model, tokenizer, notes = pretrain(
-                scratch, texts, content, masking, seed, work, cache, self._progress, look_at, self._callbacks
+            made = pretrain(
+                scratch,
+                texts,
+                texts_hash=content,
+                masking=masking,
+                seed=seed,
+                folder=work,
+                cache=cache,
+                progress=self._progress,
+                check_tokenizer=check,
+                callbacks=self._callbacks,
             )
-            seconds = sum(stage["train_seconds"] for stage in notes["stages"])
             entry = Entry(
                 name=PRETRAINED,
                 settings=to_plain(scratch),
                 scores={},
                 scores_split=TRAIN,
                 cost=_NO_COST,
-                train_seconds=seconds,
+                train_seconds=made.log.train_seconds,
                 development_scores={},
-                details=StepLog(**notes),
+                details=StepLog(**made.log.as_dict()),
             )
-            return model, tokenizer, entry
+            return made.model, made.tokenizer, entry
 
         self._folder.stage(PRETRAINED, make)
         return self._folder.path / PRETRAINED

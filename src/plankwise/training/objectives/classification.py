@@ -18,7 +18,7 @@ from plankwise.encoder.checkpoint import load_classifier, load_trained
 from plankwise.encoder.classifier_head import check_classifier
 from plankwise.encoder.shapes import new_model
 from plankwise.evaluation.metrics import METRICS, Array, Floats
-from plankwise.training.distillation.losses import Form, logits_loss
+from plankwise.training.distillation.losses import Form, sigmoid_logits_loss, softmax_logits_loss
 from plankwise.training.objectives.losses import Loss, balanced_weights, task_loss
 from plankwise.training.objectives.masking import Masking
 from plankwise.training.objectives.settings import ObjectiveSettings
@@ -63,10 +63,6 @@ class _Classification(TextObjective):
         labels = task.splits[TRAIN]["label"][:]
         return task_loss(self.kind, balanced_weights(labels, self.kind, len(task.labels)))
 
-    def logits_loss(self, student: Tensor, teacher: Tensor, temperature: float, form: Form = "kl") -> Tensor:
-        """Compute the divergence of the student's probabilities from the teacher's, or the error of its logits."""
-        return logits_loss(student, teacher, self.kind, temperature, form)
-
     def metrics(self, labels: Array, logits: Floats, names: Sequence[str]) -> dict[str, float]:
         """Compute metrics of the registry."""
         return {name: METRICS[name](labels, logits) for name in names}
@@ -81,6 +77,10 @@ class SingleLabel(_Classification):
     """One label for each text."""
 
     kind: ClassVar[str] = "single_label"
+
+    def logits_loss(self, student: Tensor, teacher: Tensor, temperature: float, form: Form = "kl") -> Tensor:
+        """Compute the divergence of the student's classes from the teacher's, or the error of its logits."""
+        return softmax_logits_loss(student, teacher, temperature, form)
 
     def own_label_loss(self, generator: torch.Generator) -> Loss:
         """Draw each text's class from the softmax."""
@@ -98,6 +98,10 @@ class MultiLabel(_Classification):
     """Any number of labels for each text."""
 
     kind: ClassVar[str] = "multi_label"
+
+    def logits_loss(self, student: Tensor, teacher: Tensor, temperature: float, form: Form = "kl") -> Tensor:
+        """Compute the divergence of the student's labels from the teacher's, each alone, or the error of its logits."""
+        return sigmoid_logits_loss(student, teacher, temperature, form)
 
     def own_label_loss(self, generator: torch.Generator) -> Loss:
         """Draw each text's labels one by one, from their sigmoids."""

@@ -26,14 +26,14 @@ from plankwise.data.batching.inputs import Batch
 from plankwise.data.task import Task
 from plankwise.data.truncation import Truncation
 from plankwise.training.callbacks import Rehearsal
+from plankwise.training.distillation.distillation_loss import Supervision
 from plankwise.training.distillation.losses import Form
-from plankwise.training.distillation.objective import Lesson
 from plankwise.training.objectives.losses import Loss
 from plankwise.training.objectives.masking import Masking
 from plankwise.training.objectives.settings import ObjectiveSettings
 from plankwise.training.trainer import TrainingData
 
-Distill = Callable[[Sequence[Example] | None], AbstractContextManager[Lesson]]
+Distill = Callable[[Sequence[Example] | None], AbstractContextManager[Supervision]]
 ModelAndTokenizer = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 

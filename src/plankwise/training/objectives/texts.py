@@ -82,7 +82,9 @@ class TextObjective(Objective):
         with distill(examples) as taught:
             yield (
                 TrainingData(
-                    [{**each, "example": at} for at, each in enumerate(examples)] if taught.numbered else examples,
+                    [{**each, "example": at} for at, each in enumerate(examples)]
+                    if taught.needs_example_numbers
+                    else examples,
                     Collator(job.tokenizer),
                     taught.loss if pooling is None else over_windows(taught.loss, pooling),
                     evaluate=evaluate,
