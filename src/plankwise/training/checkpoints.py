@@ -18,6 +18,7 @@ from plankwise.core.files import sha256, write_json
 
 WEIGHTS = "trained.safetensors"
 SEAL = "whole.json"  # present in complete checkpoints alone
+# Random states are of no use: the randomness of a step is a function of (seed, step, rank).
 _SEALED = (WEIGHTS, "optimizer.pt", "scheduler.pt", "trainer_state.json")
 
 
@@ -85,6 +86,7 @@ def _check(path: Path, fingerprint: dict[str, Any]) -> None:
         files, belongs_to, _ = sealed["files"], sealed["belongs_to"], sealed["finished"]
     except (ValueError, KeyError, TypeError):
         raise CheckpointError(f"{path / SEAL} is damaged; delete {path} to resume from an earlier checkpoint") from None
+    # Through JSON, where tuples become lists, as the stored one went.
     if belongs_to != json.loads(json.dumps(fingerprint)):
         raise CheckpointError(f"{path} belongs to a training with other settings, seed or data")
     for name, digest in files.items():

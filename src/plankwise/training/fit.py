@@ -195,7 +195,7 @@ def _train(trainer: DeterministicTrainer, checkpoint: Path | None) -> None:
             "delete it to resume from an earlier one"
         ) from None
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
-    # Accelerate bound the autocast wrapper to this model: a deep copy would go on calling the original.
+    # Accelerate bound the autocast wrapper to this model: a deep copy would call the original.
     trainer.model.__dict__.pop("forward", None)
 
 

@@ -34,7 +34,7 @@ PROJECTIONS = "distillation"  # name of the projections' module in the student w
 
 @dataclass(frozen=True)
 class TeacherLog:
-    """What the record says of a teacher; `None` where it does not apply.
+    """The record's entry on a teacher; `None` where a field does not apply.
 
     Attributes:
         source: the teacher's name.
@@ -213,6 +213,7 @@ def _student_outputs(
     def tensors() -> Iterator[Tensor]:
         for at, depth in enumerate(mapping.layers(0)):
             states = recorder.hidden(depth)
+            # fp32, since hidden states may be bf16 and projections are not.
             yield projections[at](states.float()) if len(projections) else states
         if mapping.relations is not None:
             yield from recorder.query_key_value()
@@ -233,6 +234,7 @@ def _projections(student: PreTrainedModel, teacher: PreTrainedModel, count: int,
     if narrow == wide or not count:
         yield projections
         return
+    # The student's own randomness must not depend on whether there are projections.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix_seed(seed, "distillation", "projections"))
         projections.extend(nn.Linear(narrow, wide, bias=False) for _ in range(count))

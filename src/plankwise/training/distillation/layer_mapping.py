@@ -57,7 +57,7 @@ def map_layers(config: DistillationConfig, student_depth: int, teacher_depth: in
 
 
 def hidden_pairs(config: DistillationConfig, student_depth: int, teacher_depth: int) -> list[Pair]:
-    """Return the pairs of layers, (student, teacher), whose hidden states are compared.
+    """Return the pairs of layers, (student, teacher), that `config.hidden` compares.
 
     Example:
         >>> hidden_pairs(DistillationConfig(hidden=1.0), 3, 12)

@@ -53,7 +53,7 @@ def sigmoid_logits_loss(student: Tensor, teacher: Tensor, temperature: float, fo
 def hidden_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
     """Compute the mean squared error of hidden states over the tokens that `mask` keeps.
 
-    L_hidn of TinyBERT (Jiao et al. 2020, arXiv 1909.10351), whose projection W_h the student has applied already.
+    L_hidn of TinyBERT (Jiao et al. 2020, arXiv 1909.10351); the student's states are projected by W_h already.
 
     Args:
         student: [batch, tokens, width].

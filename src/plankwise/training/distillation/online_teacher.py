@@ -66,6 +66,7 @@ class OnlineTeacher:
 
     def targets(self, batch: Mapping[str, Tensor], mask: Tensor) -> TeacherTargets:
         """Run the teacher on a batch."""
+        # The Trainer wraps the student's forward pass alone in autocast, so the teacher needs its own.
         with torch.no_grad(), torch.autocast(mask.device.type, torch.bfloat16, enabled=self._bf16):
             logits: Tensor = self._model(**model_inputs(self._model, batch)).logits.float()
         if self._pooling is not None:

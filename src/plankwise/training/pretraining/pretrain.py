@@ -60,7 +60,7 @@ class PretrainingStage:
 
 @dataclass(frozen=True)
 class PretrainingLog:
-    """What the record says of a pretraining; `as_dict` is its JSON document.
+    """The record's entry on a pretraining; `as_dict` is its JSON document.
 
     Attributes:
         stages: one for each depth.
