@@ -1,4 +1,4 @@
-"""Places in the file system that users name: what may be read, what can be written, and what killed processes left."""
+"""Paths that users name: what may be read, what can be written, and what killed processes left."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from plankwise.core.claims import ExclusiveClaim, is_claimed
 from plankwise.core.errors import OutputError, PlankwiseError
 
 logger = logging.getLogger(__name__)
@@ -124,59 +123,43 @@ def _shown(path: Path, most: int = 120) -> str:
 
 
 def lock_of(temporary: Path) -> Path:
-    """Name the lock that whoever fills a temporary folder holds."""
+    """Return the path of the lock that a process holds while it fills this temporary folder."""
     return temporary.with_name(f"{temporary.name.removesuffix(PARTIAL)}.lock{PARTIAL}")
 
 
 def remove_dead(folder: Path) -> None:
-    """Remove the temporary folders of `whole_folder` that killed processes left, and say so; locks tell who lives."""
-    for lock_path in sorted(folder.glob(f".*.lock{PARTIAL}")):
-        temporary = lock_path.with_name(f"{lock_path.name.removesuffix(f'.lock{PARTIAL}')}{PARTIAL}")
-        with suppress(Timeout, OSError), FileLock(lock_path, blocking=False):
+    """Remove the temporary folders of `atomic_folder` that killed processes left, and log each.
+
+    A folder whose lock is held belongs to a live process, and stays.
+    """
+    for lock in sorted(folder.glob(f".*.lock{PARTIAL}")):
+        temporary = lock.with_name(f"{lock.name.removesuffix(f'.lock{PARTIAL}')}{PARTIAL}")
+        with suppress(OutputError, OSError), ExclusiveClaim(lock, temporary):
             if temporary.is_dir():
                 shutil.rmtree(temporary)
                 logger.info("removed %s, which a killed process left", temporary)
-            lock_path.unlink(missing_ok=True)
 
 
 def tidy(folder: Path) -> None:
-    """Remove what killed processes left in `folder`, and list what may still be of use, or may be in use."""
+    """Remove what killed processes left in `folder`, and log what may still be of use, or in use."""
     remove_dead(folder)
     for each in sorted(folder.glob(f".*{PARTIAL}")) if folder.is_dir() else ():
-        if each.is_dir() and not lock_of(each).exists() and not _is_held(each / LOCK):
+        if each.is_dir() and not lock_of(each).exists() and not is_claimed(each / LOCK):
             hint = "predict --resume continues it, or remove it" if (each / LOCK).exists() else "remove it"
             logger.info("a killed process left %s; %s", each, hint)
 
 
-def _is_held(lock: Path) -> bool:
-    if not lock.exists():
-        return False
-    try:
-        with FileLock(lock, blocking=False):
-            return False
-    except (Timeout, OSError):
-        return True
-
-
 @contextmanager
 def alone_at(temporary: Path, path: Path) -> Iterator[None]:
-    """Fill a temporary folder for `path` while no other process does; what killed processes left is removed first.
+    """Claim the temporary folder that will take the place of `path`; what killed processes left is removed first.
 
     Raises:
-        OutputError: if another process is at it.
+        OutputError: if another process is filling it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_dead(path.parent)
-    lock = FileLock(lock_of(temporary))
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise OutputError(f"another process is writing to {path}") from None
-    try:
+    with ExclusiveClaim(lock_of(temporary), path):
         yield
-    finally:
-        lock_of(temporary).unlink(missing_ok=True)
-        lock.release()
 
 
 @dataclass(frozen=True)
