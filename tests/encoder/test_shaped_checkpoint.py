@@ -163,8 +163,8 @@ def change(path: Path, how: Any) -> None:
 
 GOOD = {"heads": [0], "neurons": 3}
 DAMAGES: dict[str, tuple[dict[str, Any], str]] = {
-    "no mapping": ({"": ["x"]}, r"'plankwise' is no mapping: \['x'\]"),
-    "a word": ({"": "layers"}, "'plankwise' is no mapping: layers"),
+    "no mapping": ({"": ["x"]}, r"'plankwise' is not a mapping: \['x'\]"),
+    "a word": ({"": "layers"}, "'plankwise' is not a mapping: layers"),
     "too few layers": ({"layers": [GOOD] * 3}, "layers: the model has 4, sizes are given for 3"),
     "too many layers": ({"layers": [GOOD] * 5}, "layers: the model has 4, sizes are given for 5"),
     "no layers": ({"layers": None}, "layers: the model has 4, sizes are given for 'None'"),

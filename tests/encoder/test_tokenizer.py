@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 import tiny
 from plankwise.core.errors import ModelError
 from plankwise.encoder import tokenizer as module
-from plankwise.encoder.tokenizer import fitted, load_tokenizer, read_tokenizer
+from plankwise.encoder.tokenizer import adapted_tokenizer, load_tokenizer, read_tokenizer
 
 COMMIT = "0" * 40
 
@@ -183,11 +183,11 @@ class TestFit:
 
     def test_a_tokenizer_fits_another_model_as_a_copy(self, tmp_path: Path) -> None:
         own = with_types()
-        assert fitted(own, tiny.model(layers=1).config, "x") is own
-        other = fitted(own, tiny.model("distilbert", 1).config, "x")
+        assert adapted_tokenizer(own, tiny.model(layers=1).config, "x") is own
+        other = adapted_tokenizer(own, tiny.model("distilbert", 1).config, "x")
         assert (own.model_input_names[1], other.model_input_names[1]) == ("token_type_ids", "attention_mask")
         with pytest.raises(ModelError, match="has 32 token ids, its model 20 embeddings"):
-            fitted(own, tiny.model(layers=1, vocab_size=20).config, "x")
+            adapted_tokenizer(own, tiny.model(layers=1, vocab_size=20).config, "x")
 
     def test_positions_counted_from_another_padding_id_are_refused(self, tmp_path: Path) -> None:
         source = folder_of(tmp_path / "m", "roberta", pad_token_id=1)

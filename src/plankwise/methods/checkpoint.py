@@ -18,7 +18,7 @@ from plankwise.core.seeds import mix_seed
 from plankwise.encoder.checkpoint import load_classifier, load_config
 from plankwise.encoder.embeddings import tokens_are_unknown
 from plankwise.encoder.quantized import refuse_quantized
-from plankwise.encoder.tokenizer import fitted, load_tokenizer
+from plankwise.encoder.tokenizer import adapted_tokenizer, load_tokenizer
 from plankwise.methods.method import Job, train_on_task
 from plankwise.training.distillation.config import DistillationConfig
 from plankwise.training.fit import Training
@@ -67,7 +67,7 @@ class Checkpoint:
         labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
         torch.manual_seed(mix_seed(job.seed, "checkpoint", "head"))
         other = load_classifier(self.source, labels, job.task.kind).to(model.device)
-        tokenizer = fitted(job.tokenizer, other.config, self.source)
+        tokenizer = adapted_tokenizer(job.tokenizer, other.config, self.source)
         if tokenizer is not job.tokenizer:
             job.deliver_tokenizer(tokenizer)
             job = dataclasses.replace(job, tokenizer=tokenizer)

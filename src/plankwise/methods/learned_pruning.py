@@ -21,7 +21,7 @@ from plankwise.core.numbers import Bounds, Factor, LessThanAll, Share, Width
 from plankwise.core.recipe import settings
 from plankwise.core.seeds import mix_seed
 from plankwise.encoder.cost import linear_flops_per_token
-from plankwise.encoder.gates import fold, gated_anew
+from plankwise.encoder.gates import fold, gated_per_call
 from plankwise.encoder.low_rank import has_low_rank
 from plankwise.encoder.quantized import refuse_quantized
 from plankwise.encoder.shapes import prune, shapes_of
@@ -114,7 +114,7 @@ class LearnedPruning:
             """Put the price's gradient where that of the step's batches will be added."""
             torch.autograd.backward(gates.price(self.goal(self.search * step / total, gates.first_share)))
 
-        with gated_anew(network, gates.factors):
+        with gated_per_call(network, gates.factors):
             return train_on_task(
                 network, _renamed(job, "search"), part, "search", add_price, teacher=self.teacher, given=model
             )
