@@ -30,15 +30,16 @@ MERGES = "a: &a {k: 1}\n" + "".join(
         ("a: " + "[" * 60 + "]" * 60, "nested more than 50 deep"),
         ("a: " + "[" * 50_000, "nested more than 50 deep"),
         ("{" * 5_000, "nested more than 50 deep"),
+        ("- " * 5_000, "nested more than 50 deep"),
         ('a: "\\ud800"', "recipe:1: not valid YAML: one half of a surrogate pair"),
         ("a:\n  - b: {c: 1, c: 2}", "recipe:2: the key 'c' appears twice"),
     ],
 )
 def test_a_bomb_is_refused_at_once(text: str, message: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(RecipeError, match=message):
         parse_yaml(text, "recipe")
-    assert time.monotonic() - began < 20
+    assert time.process_time() - began < 1
 
 
 def test_aliases_and_surrogate_pairs_as_people_use_them() -> None:

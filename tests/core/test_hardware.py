@@ -75,11 +75,12 @@ def test_no_answer_means_no_instructions_and_is_logged(caplog: pytest.LogCapture
     def fail(error: Exception) -> Any:
         raise error
 
-    for system, errors in {
+    answers: dict[str, list[Exception]] = {
         "Linux": [PermissionError("no /proc")],
         "Darwin": [subprocess.TimeoutExpired("sysctl", 10)],
         "Windows": [Exception("py-cpuinfo currently only works on X86 and some ARM"), ModuleNotFoundError("cpuinfo")],
-    }.items():
+    }
+    for system, errors in answers.items():
         for error in errors:
             asked = dict.fromkeys(("linux", "apple", "library"), lambda error=error: fail(error))
             caplog.clear()

@@ -33,7 +33,7 @@ def verbose() -> Iterator[None]:
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records]
+    return list(caplog.messages)
 
 
 @pytest.fixture(autouse=True)

@@ -32,7 +32,7 @@ def edit(path: Path, **changes: Any) -> None:
 
 
 def with_types() -> PreTrainedTokenizerFast:
-    """Give the tiny tokenizer with token types of 1 for the second text of a pair."""
+    """Return the tiny tokenizer with token types of 1 for the second text of a pair."""
     made = tiny.tokenizer()
     text = made.backend_tokenizer.to_str()
     data = json.loads(text)
@@ -83,11 +83,15 @@ class TestReadOnce:
     @pytest.fixture
     def reads(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         module._read.cache_clear()
-        asked, own = [], AutoTokenizer.from_pretrained
-        monkeypatch.setattr(
-            module.AutoTokenizer, "from_pretrained", lambda source, **told: asked.append(source) or own(source, **told)
-        )
-        return asked
+        sources: list[str] = []
+        own = AutoTokenizer.from_pretrained
+
+        def recorded(source: str, **options: Any) -> Any:
+            sources.append(source)
+            return own(source, **options)
+
+        monkeypatch.setattr(AutoTokenizer, "from_pretrained", recorded)
+        return sources
 
     def test_equal_files_are_read_once_wherever_they_lie(self, tmp_path: Path, reads: list[str]) -> None:
         first, second = tiny.save_source(tmp_path / "a", layers=1), tmp_path / "b"

@@ -31,6 +31,12 @@ class Loader(yaml.SafeLoader):
                 key.tag = "tag:yaml.org,2002:str"
         return super().construct_mapping(node, deep)
 
+    def fetch_flow_collection_start(self, kind: Any) -> None:
+        """Read a bracket, unless it is too deep: PyYAML looks through all open brackets at every token."""
+        if self.flow_level >= MAX_DEPTH:
+            raise yaml.MarkedYAMLError(problem=f"nested more than {MAX_DEPTH} deep", problem_mark=self.get_mark())
+        super().fetch_flow_collection_start(kind)
+
     def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
         """Read a scalar. JSON writes an emoji as a surrogate pair; its two halves become one character."""
         node: yaml.ScalarNode = super().compose_scalar_node(anchor)
