@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-def run_ranks(command: Sequence[str], folder: Path, ranks: int = 2, seconds: float = 120.0) -> list[tuple[int, str]]:
+def run_ranks(command: Sequence[str], folder: Path, ranks: int = 2, seconds: float = 300.0) -> list[tuple[int, str]]:
     """Run `command` once for each rank, in `folder`, and return each exit code and standard error.
 
     A launcher such as torchrun would end the other processes as soon as one fails, and hide that they wait.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -20,7 +22,22 @@ def process_state() -> PartialState:
 
     The first call joins the process group; without an accelerator the group communicates over gloo on the CPU.
     """
-    return PartialState(cpu=not torch.accelerator.is_available())
+    state = PartialState(cpu=not torch.accelerator.is_available())
+    if state.num_processes > 1:
+        _leave_group_at_exit()
+    return state
+
+
+@functools.cache
+def _leave_group_at_exit() -> None:
+    """End gloo's threads before the interpreter does: it would abort, and the exit code would be lost."""
+    if torch.distributed.is_initialized() and torch.distributed.get_backend() == "gloo":
+        atexit.register(_leave_group)
+
+
+def _leave_group() -> None:
+    if torch.distributed.is_initialized():  # Accelerate may have ended it
+        torch.distributed.destroy_process_group()
 
 
 def is_main_process() -> bool:

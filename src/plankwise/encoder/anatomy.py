@@ -17,7 +17,7 @@ from plankwise.core.errors import MethodError, ModelError, suggest
 
 @dataclass(frozen=True)
 class Projection:
-    """A linear layer whose output rows belong to heads or neurons.
+    """A linear layer with output rows that belong to heads or neurons.
 
     Attributes:
         path: inside a Transformer layer. It may be absent from some layers or models.
@@ -126,7 +126,7 @@ ANATOMIES: dict[str, Anatomy] = {
         head_inputs=tuple(Projection(f"self_attn.{name}_proj") for name in ("q", "k", "v")),
         neuron_inputs=(Projection("mlp.gate_proj"), Projection("mlp.up_proj")),
         pre_norm=True,
-        heads_are_configured=True,
+        heads_are_configured=True,  # groups of heads that share keys and values are pruned together
         embeddings=("embed_tokens",),
         size_aliases={"num_key_value_heads": "num_attention_heads"},
     ),

@@ -113,7 +113,7 @@ def load_classifier(source: str, labels: Sequence[str], kind: str = "single_labe
         ModelError: if the checkpoint is unreadable, incomplete or of an unsupported architecture.
     """
     stored = load_config(source)
-    config = copy.deepcopy(stored)
+    config = copy.deepcopy(stored)  # `stored` keeps the labels of the head in the source
     config.num_labels = len(labels)
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: index for index, label in enumerate(labels)}
@@ -186,6 +186,7 @@ def _load(
             lost = [*report["missing_keys"], *(each[0] for each in report["mismatched_keys"])]
             unused = list(report["unexpected_keys"])
         else:
+            # An Auto class maps the configuration to a class; `load` passes the class itself.
             kind = factory._model_mapping[type(config)] if hasattr(factory, "_model_mapping") else factory
             model, lost, unused = _load_shaped(kind, place, config)
     except ModelError:
@@ -196,6 +197,7 @@ def _load(
         raise ModelError(f"cannot load the weights of {source}: {first_line(error)}") from None
     assert isinstance(model, PreTrainedModel)
     prefix = model.base_model_prefix + "."
+    # A pooler belongs to the head: masked LMs are saved without one, and BERT's classifier needs it.
     needed = [name for name in lost if not head_is_new or (name.startswith(prefix) and ".pooler." not in name)]
     if needed:
         needed.sort()

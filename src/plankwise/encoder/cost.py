@@ -30,6 +30,7 @@ def count_nonzero(model: PreTrainedModel) -> int:
 
 def count_bytes(model: PreTrainedModel) -> int:
     """Return the bytes of all parameters in memory, including the scales of int8 matrices."""
+    # int8 matrices and their scales are buffers, so that no optimizer takes them for parameters.
     own = [each for module in quantized_modules(model).values() for each in module.buffers()]
     return sum(each.numel() * each.element_size() for each in (*model.parameters(), *own))
 

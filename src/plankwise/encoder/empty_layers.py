@@ -1,6 +1,6 @@
 """Layers that lost all heads or all neurons, for runtimes that refuse matrices of size zero.
 
-Such a layer gets one neuron, or one feature of attention, whose weights are all zero: it computes the same.
+Such a layer gets one neuron, or one attention feature, with weights of zero, so that it computes the same.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ class FakeQuantized:
 
     def __init__(self, model: PreTrainedModel, portable: bool = True) -> None:
         self.portable = portable
-        self.network = copy.deepcopy(model).requires_grad_(True)
+        self.network = copy.deepcopy(model).requires_grad_(True)  # keeps ties between parameters
         prefix, limit = layers_prefix(self.network), weight_limit(portable)
         self._linears = {name: FakeQuantizedLinear(each, limit) for name, each in projections_of(self.network).items()}
         for name, linear in self._linears.items():
@@ -200,6 +200,7 @@ class FakeQuantized:
             linear = isinstance(module, QuantizedLinear)
             scale = row_scales(weight, weight_limit(self.portable)) if linear else row_scales(weight)
             state |= {f"{name}.weight": rounded_rows(weight, scale).to(torch.int8), f"{name}.scale": scale}
+        # Strict: a weight that is missing here would stay random.
         made.load_state_dict({name: value for name, value in state.items() if name in wanted})
         return made
 

@@ -49,7 +49,7 @@ def gated_per_call(model: PreTrainedModel, draw: Callable[[], Sequence[LayerGate
     drawn: list[LayerGates] = []
 
     def begin(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        drawn[:] = draw()
+        drawn[:] = draw()  # in place, as the hooks below hold this list
 
     with ExitStack() as stack:
         stack.callback(model.base_model.register_forward_pre_hook(begin).remove)

@@ -45,7 +45,7 @@ def unguarded_config(stored: dict[str, Any]) -> PreTrainedConfig:
         stored: contents of `config.json`, which may have been edited by hand.
 
     Raises:
-        ValueError: if they do not say what was guarded.
+        ValueError: if they do not hold the values that were guarded.
     """
     if not isinstance(stored[KEY], dict):
         raise ValueError(f"'{KEY}' is not a mapping: {str(stored[KEY])[:60]}")

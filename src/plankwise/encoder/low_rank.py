@@ -169,7 +169,7 @@ def factors(matrix: Tensor, rank: int, importance: Tensor | None = None) -> tupl
     Returns:
         [rows, rank] and [rank, columns]; the rows of the second are orthonormal.
     """
-    exact = matrix.detach().double()
+    exact = matrix.detach().double()  # MᵀM squares the condition number, too much for fp32
     if importance is None or not float(importance.sum()) > 0:
         weighted = exact
     else:

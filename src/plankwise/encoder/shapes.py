@@ -125,6 +125,7 @@ def new_model(kind: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrain
     if not is_plain(config):
         for layer, shape in zip(layers_of(model), shapes_of(config), strict=True):
             cut_layer(model, layer, shape.heads, range(shape.neurons))
+        # In this order: factors have the sizes of pruned matrices, and int8 matrices those of the factors.
         install(model, ranks_of(config))
         install_quantized(model, quantized_of(config))
     return model
@@ -168,7 +169,7 @@ def _ascends(numbers: Sequence[int], count: int) -> bool:
 
 def _adopt(model: PreTrainedModel, config: PreTrainedConfig) -> None:
     """Set the configuration of the model and of all modules that share it."""
-    old = model.config
+    old = model.config  # attention modules hold a reference to it
     for module in model.modules():
         if getattr(module, "config", None) is old:
             module.config = config
@@ -179,7 +180,7 @@ def cut_layer(model: PreTrainedModel, layer: nn.Module, heads: Sequence[int], ne
     attention, feed_forward = residual_outputs_of(model, layer)
     size = head_size(model.config)
     queries = int(model.config.num_attention_heads) // head_units(model.config)
-    units = attention.in_features // (size * queries)
+    units = attention.in_features // (size * queries)  # of this layer, which may be pruned already
     if len(heads) < units:
         for linear, blocks in head_inputs_of(model, layer):
             _keep_rows(linear, _rows(linear.out_features, blocks, units, heads))

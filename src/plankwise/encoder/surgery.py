@@ -65,7 +65,7 @@ def resized(config: PreTrainedConfig, **sizes: int) -> PreTrainedConfig:
     anatomy, names = anatomy_of(config), type(config).attribute_map
     stored = config.to_dict()
     for derived in (*_DERIVED, *(["layer_types"] if "num_hidden_layers" in sizes else [])):
-        stored.pop(derived, None)
+        stored.pop(derived, None)  # otherwise the old size would be kept, as of a head
     chosen = {names.get(name, name): value for name, value in sizes.items()}
     chosen |= {own: sizes[common] for own, common in anatomy.size_aliases.items() if common in sizes}
     stored |= {name: value for name, value in chosen.items() if name in stored}
@@ -118,7 +118,7 @@ def grow(model: PreTrainedModel, depth: int) -> PreTrainedModel:
     sources = [index * own // depth for index in range(depth)]
     deeper = rebuild(model, [(source,) for source in sources])
     for index, layer in enumerate(layers_of(deeper)):
-        if index and sources[index] == sources[index - 1]:
+        if index and sources[index] == sources[index - 1]:  # a copy, not the layer itself
             for projection in residual_outputs_of(deeper, layer):
                 nn.init.zeros_(projection.weight)
                 if projection.bias is not None:

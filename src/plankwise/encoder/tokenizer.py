@@ -151,7 +151,7 @@ def _read(place: _TokenizerFiles) -> tuple[PreTrainedTokenizerBase, int]:
     _check_held(tokenizer, source)
     if not tokenizer.is_fast:
         raise ModelError(_not_fast(type(tokenizer).__name__, source))
-    tokenizer.padding_side = "right"
+    tokenizer.padding_side = "right"  # absolute positions are counted from the left
     if not place.types:
         _leave_types_out(tokenizer)
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
@@ -239,7 +239,9 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig
         raise ModelError(f"the tokenizer of {source} adds the token id {highest}, its model has {rows} embeddings")
     types = max((each for encoding in probed for each in encoding.type_ids), default=0)
     if TYPES in tokenizer.model_input_names and types >= _type_rows(config):
-        raise ModelError(f"the tokenizer of {source} gives the token type {types}, its model has {_type_rows(config)}")
+        raise ModelError(
+            f"the tokenizer of {source} has the token type {types}, its model has {_type_rows(config)} types"
+        )
     pad, counted = tokenizer.pad_token_id, config.pad_token_id
     if anatomy_of(config).positions_follow_padding and None not in (pad, counted) and pad != counted:
         raise ModelError(
