@@ -22,7 +22,7 @@ from plankwise.core.numbers import Bounds, Factor, LessThanAll, Share, Width
 from plankwise.core.recipe import settings
 from plankwise.core.seeds import mix_seed
 from plankwise.core.step_log import TrainingLog
-from plankwise.encoder.gates import fold, gated_anew
+from plankwise.encoder.gates import fold, gated_per_call
 from plankwise.encoder.low_rank import has_low_rank
 from plankwise.encoder.quantized import refuse_quantized
 from plankwise.encoder.shapes import prune
@@ -129,7 +129,7 @@ class LearnedPruning(Method):
             """Put the price's gradient where that of the step's batches will be added."""
             torch.autograd.backward(gates.price(self.goal(self.search * step / total, gates.first_share)))
 
-        with gated_anew(network, gates.factors):
+        with gated_per_call(network, gates.factors):
             return train_on_task(network, job, part, "search", on_step=add_price, teacher=self.teacher, given=model)
 
     def goal(self, progress: float, first_share: float = 1.0) -> float:

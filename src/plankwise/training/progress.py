@@ -7,7 +7,7 @@ from typing import Any
 from rich.progress import MofNCompleteColumn, TextColumn
 from transformers import TrainerCallback
 
-from plankwise.core.progress import Lines, progress_of
+from plankwise.core.progress import ProgressLog, progress_of
 
 
 class ProgressBar(TrainerCallback):  # type: ignore[misc]
@@ -29,7 +29,7 @@ class ProgressBar(TrainerCallback):  # type: ignore[misc]
             self._bar = self._progress.add_task(
                 self._title, total=state.max_steps, completed=state.global_step, news=""
             )
-            self._lines = Lines(self._title, state.max_steps, state.global_step)
+            self._lines = ProgressLog(self._title, state.max_steps, state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Advance by a step; if its loss is about to be logged, the line waits for that."""
