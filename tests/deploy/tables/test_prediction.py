@@ -177,7 +177,7 @@ class TestFaults:
         source = write(tmp_path / "in.parquet", [{"text": text} for text in texts])
         with pytest.raises(DataError, match=r"row 2: over-long, 23 tokens where the model reads 8; --truncate cuts"):
             predict_table(Predictor(fake(), max_length=8), source, tmp_path / "a.jsonl")
-        readings = [Truncation(max_length=8), Truncation(max_length=8, windows=Windows(most=2))]
+        readings = [Truncation(max_length=8), Truncation(max_length=8, windows=Windows(max_windows=2))]
         for number, (truncation, truncate) in enumerate(zip(readings, (True, False), strict=True)):
             predictor, out = Predictor(fake(truncation=truncation)), tmp_path / f"{number}.jsonl"
             document = predict_table(predictor, source, out, policy=Policy(truncate=truncate))

@@ -23,7 +23,7 @@ import pydantic
 from plankwise.core.errors import DataError
 from plankwise.core.numbers import Bounds, Count, Seed, Share, UpToAll
 from plankwise.core.recipe import settings
-from plankwise.data.task import TEST, TRAIN, Row, Task, build_task
+from plankwise.data.task import TEST, TRAIN, LabelledText, Task, build_task
 
 LIBRARIES = ("networkx", "numpy", "pandas", "scipy", "sklearn", "sympy", "torch", "transformers")
 _GIVEAWAYS = re.compile(r"scikit|torch|transformers|hugging|\b(np|pd|nx)\b", re.I)  # beside the names themselves
@@ -64,7 +64,7 @@ class Docstrings:
         ]
         keep = distinct([text for _, text in candidates], self.similarity)
         counts: Counter[str] = Counter()
-        rows: list[Row] = []
+        rows: list[LabelledText] = []
         for index in keep:
             library, text = candidates[index]
             if counts[library] < self.per_library:
@@ -84,7 +84,7 @@ class Docstrings:
                 if self.words[0] <= count <= self.words[1] and not named:
                     yield sentence
 
-    def _is_test(self, row: Row) -> bool:
+    def _is_test(self, row: LabelledText) -> bool:
         return int(_digest(f"{self.split_seed}/{row['id']}")[:8], 16) / 16**8 < self.test_share
 
 

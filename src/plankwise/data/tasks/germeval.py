@@ -15,7 +15,7 @@ from plankwise.core.errors import DataError
 from plankwise.core.numbers import Seed, Share
 from plankwise.core.paths import check_file
 from plankwise.core.recipe import settings
-from plankwise.data.task import TEST, TRAIN, Row, Task, build_task
+from plankwise.data.task import TEST, TRAIN, LabelledText, Task, build_task
 
 Granularity = Literal["binary", "fine"]
 METRICS = ("macro_f1", "official_f", "accuracy")
@@ -91,7 +91,7 @@ def _load(source: GermEval2018 | GermEval2019, files: Mapping[str, tuple[str, in
     )
 
 
-def read_tweets(path: Path, granularity: Granularity, user_token: str | None) -> list[Row]:
+def read_tweets(path: Path, granularity: Granularity, user_token: str | None) -> list[LabelledText]:
     """Read one file; ids are line numbers.
 
     Raises:
@@ -103,7 +103,7 @@ def read_tweets(path: Path, granularity: Granularity, user_token: str | None) ->
         raise DataError(
             f"cannot read {path}: {getattr(error, 'strerror', None) or 'not UTF-8, as published'}"
         ) from None
-    rows: list[Row] = []
+    rows: list[LabelledText] = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

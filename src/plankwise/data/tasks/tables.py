@@ -15,7 +15,7 @@ from plankwise.core.numbers import Seed, Share
 from plankwise.core.recipe import settings
 from plankwise.data.table_io import check_columns as check_columns_there
 from plankwise.data.table_io import read_table
-from plankwise.data.task import DEVELOPMENT, TEST, TRAIN, Access, Row, Task, build_task
+from plankwise.data.task import DEVELOPMENT, TEST, TRAIN, Access, LabelledText, Task, build_task
 from plankwise.data.tasks.labels import LabelNames, check_columns, is_missing, plain
 from plankwise.data.tasks.rows import rows_of
 from plankwise.data.text_files import EncodingName, TextFormat, unpacked
@@ -25,7 +25,7 @@ MetricName = Literal["accuracy", "macro_f1", "micro_f1", "official_f", "auroc", 
 
 
 @settings
-class Table:
+class TableFiles:
     """A task in table files: CSV, TSV, JSON lines or Parquet, plain or packed, told apart by their endings.
 
     Attributes:
@@ -72,7 +72,7 @@ class Table:
     deduplicate: bool = False
 
     @pydantic.model_validator(mode="after")
-    def _agrees(self) -> Table:
+    def _agrees(self) -> TableFiles:
         form = TextFormat(self.encoding, self.delimiter)
         files = [path for path in (self.train, self.development, self.test) if path is not None]
         for fault in filter(None, map(form.fault, files)):
@@ -134,7 +134,7 @@ class HubDataset:
         splits = {part: self._rows(split) for part, split in given.items() if split is not None}
         return _build(self, splits, self.title or self.id)
 
-    def _rows(self, split: str) -> list[Row]:
+    def _rows(self, split: str) -> list[LabelledText]:
         where = f"{self.id}[{split}]"
         try:
             with datasets_offline():
@@ -160,7 +160,7 @@ def _class_name(feature: Any, value: Any) -> str | None:
     return None if is_missing(value) or value < 0 else feature.int2str(int(value))
 
 
-def _build(source: Table | HubDataset, splits: Mapping[str, list[Row]], title: str) -> Task:
+def _build(source: TableFiles | HubDataset, splits: Mapping[str, list[LabelledText]], title: str) -> Task:
     several = source.label_separator is not None or isinstance(source.label, list)
     return build_task(
         title,
@@ -175,7 +175,7 @@ def _build(source: Table | HubDataset, splits: Mapping[str, list[Row]], title: s
     )
 
 
-def _columns_of(source: Table | HubDataset) -> list[str]:
+def _columns_of(source: TableFiles | HubDataset) -> list[str]:
     labels = source.label if isinstance(source.label, list) else [source.label]
-    identifier = source.id if isinstance(source, Table) else None
+    identifier = source.id if isinstance(source, TableFiles) else None
     return [source.text, *labels, *filter(None, (source.text_pair, identifier))]
