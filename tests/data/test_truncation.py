@@ -252,3 +252,15 @@ class TestReadingFor:
             "m reads texts with max_length 8, no windows here, where it was made for max_length 20, windows (stride 3, "
             "pooling mean, max_windows 8)"
         ]
+
+
+class TestOldKey:
+    def test_most_is_read_as_max_windows_with_a_warning(self, caplog: pytest.LogCaptureFixture) -> None:
+        found = validate({"windows": {"stride": 2, "most": 5}}, Truncation)
+        assert found.windows == Windows(stride=2, max_windows=5)
+        assert caplog.messages == ["windows.most is now called windows.max_windows"]
+        assert to_plain(found)["windows"] == {"stride": 2, "pooling": "mean", "max_windows": 5}
+
+    def test_both_keys_at_once_are_refused(self) -> None:
+        with pytest.raises(RecipeError, match="most is the old name of max_windows; give max_windows alone"):
+            validate({"windows": {"most": 5, "max_windows": 6}}, Truncation)

@@ -68,7 +68,9 @@ def test_tokens_are_those_of_training(name: str, pairs: bool) -> None:
 
 
 def test_texts_that_may_not_be_cut_get_no_input() -> None:
-    found = encode_texts(["the day", "the " * 30, "never"], bare_tokenizer(tokenizer()), NAMES, TRUNCATIONS["head"], False)
+    found = encode_texts(
+        ["the day", "the " * 30, "never"], bare_tokenizer(tokenizer()), NAMES, TRUNCATIONS["head"], False
+    )
     assert found.inputs_of.tolist() == [1, 0, 1]
     assert found.over_long == {1: 32}
     assert found.lengths.tolist() == [4, 3]

@@ -6,7 +6,7 @@ import lzma
 import subprocess
 import sys
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import datasets
 import pandas as pd
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from plankwise.core.errors import DataError
+from plankwise.core.recipe import to_plain, validate
 from plankwise.data.table_io import KINDS
 from plankwise.data.task import TEST, TRAIN
 from plankwise.data.tasks.tables import HubDataset, TableFiles
@@ -275,7 +276,11 @@ class TestShape:
             ("d.csv", "text;label\na;b\n", """: its header is one column that holds ';'; give delimiter: ";\""""),
             ("d.csv", "text\tlabel\na\tb\n", r': its header is one column that holds tabs; give delimiter: "\t"'),
             ("d.tsv", "text,label\na,b\n", ": its header is one column that holds ','; name the file .csv"),
-            ("d.csv", 'text,label\na,b\n"c,d\ne,f\n', ": not a table; a quote is out of place near line 3"),
+            (
+                "d.csv",
+                'text,label\na,b\n"c,d\ne,f\n',
+                ": not a table; a quote is out of place near line 3, or the file is cut off",
+            ),
             ("d.csv", "text,label\na,b\n\nc\n", ", row 2: 1 cells, the header has 2 (near line 4)"),
             ("d.csv", "text,label\na,b,\n", ", row 1: 3 cells, the header has 2 (near line 2)"),
             ("d.jsonl", '{"text": "a", "label": "b"}\n[1]\n', ", row 2: not a JSON object"),
@@ -451,3 +456,13 @@ def test_cuts_are_stratified_and_cover_the_table(tmp_path):
     for part in (TRAIN, TEST):
         labels = task.splits[part]["label"][:]
         assert abs(sum(labels) / len(labels) - good) < 1 / len(labels) + 0.01
+
+
+@pytest.mark.parametrize("source", [{"name": "table", "train": "a.csv"}, {"name": "dataset", "id": "glue"}])
+def test_the_old_name_of_a_metric_is_read_as_the_new_one(
+    source: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    schema: Any = TableFiles if source["name"] == "table" else HubDataset
+    assert validate({**source, "metrics": ["accuracy", "official_f"]}, schema).metrics == ("accuracy", "germeval_f1")
+    assert caplog.messages == ["the metric official_f is now called germeval_f1"]
+    assert to_plain(validate({**source, "metrics": ["germeval_f1"]}, schema))["metrics"] == ["germeval_f1"]
