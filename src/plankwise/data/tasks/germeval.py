@@ -28,7 +28,9 @@ FILES_2019 = {
     TRAIN: ("germeval2019.training_subtask1_2_korrigiert.txt", 3995, 2708),
     TEST: ("germeval2019GoldLabelsSubtask1_2.txt", 3031, None),
 }
-_HANDLE = re.compile(r"(?P<address>(?:\w+://|www\.|\w[\w.-]*\.\w\w+/)\S*)|(?<!\w)(?:@\w+)+")  # mail addresses and URLs hold @ too
+_HANDLE = re.compile(
+    r"(?P<address>(?:\w+://|www\.|\w[\w.-]*\.\w\w+/)\S*)|(?<!\w)(?:@\w+)+"
+)  # mail addresses and URLs hold @ too
 
 
 @settings
