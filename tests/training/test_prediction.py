@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import tiny
+from plankwise.data.task import Task
 from plankwise.data.truncation import Truncation
 from plankwise.methods.method import Job, train_on_task
 from plankwise.training.fit import Training
@@ -33,12 +36,16 @@ END = "; the model tells nothing apart"
         (np.array([1, 1, 1]), ALWAYS_SECOND, OPEN, None),
     ],
 )
-def test_one_answer_for_all_is_said(labels, logits, task, said, caplog):
+def test_one_answer_for_all_is_said(
+    labels: Any, logits: Any, task: Task, said: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
     warn_of_one_answer(labels, logits, task, "development")
     assert [each.getMessage() for each in caplog.records] == ([f"development: {said}{END}"] if said else [])
 
 
-def test_it_is_said_at_every_evaluation_of_a_training_and_of_a_split(tmp_path, caplog):
+def test_it_is_said_at_every_evaluation_of_a_training_and_of_a_split(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     model = tiny.model()
     model.classifier.weight.data.zero_()
     model.classifier.bias.data[:] = 0

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from plankwise.core.errors import DataError
-from plankwise.data.corpus.streams import COMPRESSED, KINDS, MAX_LINES, documents_of, find_files
+from plankwise.data.corpus.streams import KINDS, MAX_LINES, documents_of, find_files
+from plankwise.data.text_files import COMPRESSED
 
 DOCUMENTS = [["Grüße aus Köln", "zweite Zeile, mit „Zitat“"], ["only\tone line"], ['a "quoted" word', "x", "y"]]
 SECRET = "geheimnis"

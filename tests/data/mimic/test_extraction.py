@@ -247,7 +247,7 @@ class TestAdmissionNotes:
             ([note(1, 1, TEXT=body("pt died"))], {}, r"no outcome told \(leak filter 2\)"),
         ],
     )
-    def test_a_step_that_leaves_nothing_is_an_error(self, tmp_path, notes, changes, step) -> None:
+    def test_a_step_that_leaves_nothing_is_an_error(self, tmp_path: Path, notes: Any, changes: Any, step: str) -> None:
         tables = admission_tables(tmp_path / "m", notes, **changes)
         assert re.match(f"the step '{step}' leaves nothing; ", refusal(tables, tmp_path / "out", A))
         assert [path.name for path in tmp_path.iterdir()] == ["m"]
