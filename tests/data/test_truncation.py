@@ -58,7 +58,7 @@ def split(first: list[str], second: list[str] | None = None) -> Dataset:
     return Dataset.from_dict(columns | ({} if second is None else {"text_pair": second}))
 
 
-def without_label(examples: list[dict]) -> list[dict]:
+def without_label(examples: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in each.items() if name != "labels"} for each in examples]
 
 
@@ -69,7 +69,7 @@ def by_the_tokenizer(tokenizer: Any, first: Any, second: Any, side: str, max_len
 
 
 frames = pytest.mark.parametrize("frame", FRAMES)
-lengths = pytest.mark.parametrize("max_length", [6, 7, 13, 64])
+lengths = pytest.mark.parametrize("max_length", [6, 13, 64])
 
 
 class TestTruncation:
@@ -112,7 +112,7 @@ class TestTruncation:
         )
         assert found["token_type_ids"] == [0] * 10 + [1] * 4
 
-    def test_a_source_tokenizers_own_side_is_not_asked(self) -> None:
+    def test_a_tokenizers_own_side_is_ignored(self) -> None:
         tokenizer = framed("bert")
         tokenizer.truncation_side = "left"
         (found,) = encode(split(["the a day house"]), tokenizer, Truncation(max_length=4))
@@ -137,8 +137,8 @@ class TestWindows:
             last = tokenizer(tokenizer.decode(ids[-room:]))["input_ids"]
             assert example["windows"][-1]["input_ids"] == last
 
-    @pytest.mark.parametrize("stride", [0, 1, 2, 5])
-    @pytest.mark.parametrize("length", [0, 1, 5, 6, 7, 11, 12, 13, 40])
+    @pytest.mark.parametrize("stride", [0, 1, 5])
+    @pytest.mark.parametrize("length", [0, 1, 6, 7, 12, 40])
     def test_cover_every_token_and_overlap_by_the_stride_at_least(self, length: int, stride: int) -> None:
         starts = window_starts(length, 6, Windows(stride=stride, max_windows=100))
         assert {token for start in starts for token in range(start, min(start + 6, length))} == set(range(length))
@@ -154,8 +154,8 @@ class TestWindows:
         assert window_starts(12, 4, Windows()) == [0, 4, 8]
         assert window_starts(4, 4, Windows(stride=3)) == window_starts(0, 4, Windows()) == [0]
 
-    @pytest.mark.parametrize("most", range(1, 12))
-    @pytest.mark.parametrize("length", range(1, 60, 7))
+    @pytest.mark.parametrize("most", [1, 2, 3, 7, 11])
+    @pytest.mark.parametrize("length", [1, 15, 36, 57])
     def test_no_more_than_asked_for_evenly_from_the_first_to_the_last(self, length: int, most: int) -> None:
         every = window_starts(length, 5, Windows(max_windows=100))
         starts = window_starts(length, 5, Windows(max_windows=most))
@@ -226,7 +226,7 @@ class TestRefused:
         assert validate(to_plain(truncation), Truncation) == truncation == eval(repr(truncation))
 
 
-class TestReadingFor:
+class TestTruncationFor:
     OWN = Truncation(max_length=20, windows=Windows(stride=3))
 
     @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ class TestReadingFor:
             ({"windows": {"stride": 1}}, Truncation(max_length=20, windows=Windows(stride=1))),
         ],
     )
-    def test_what_is_said_holds_and_for_the_rest_the_models_own(self, given: Any, expected: Any) -> None:
+    def test_given_keys_apply_and_for_the_others_the_models_own(self, given: Any, expected: Any) -> None:
         said = validate({"source": "m", **given}, Model)
         assert truncation_for(said, self.OWN) == expected
         assert truncation_for(said, None) == said.plain_truncation

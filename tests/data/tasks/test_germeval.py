@@ -68,7 +68,8 @@ class TestPublishedCounts:
     @pytest.mark.parametrize("split", ["train", "test"])
     def test_a_lost_row_is_refused(self, tmp_path: Path, source: Any, files: Any, split: Any) -> None:
         name, count, others = files[split]
-        write(tmp_path, files, **{split: lines(count, others or OTHERS_2019_TEST)[:-1]})
+        changes: dict[str, Any] = {split: lines(count, others or OTHERS_2019_TEST)[:-1]}
+        write(tmp_path, files, **changes)
         with pytest.raises(DataError, match=rf"{name}: {count - 1} rows, \d+ of them OTHER; .* has {count} rows"):
             source(path=tmp_path).load()
 

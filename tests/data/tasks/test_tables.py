@@ -5,7 +5,7 @@ import json
 import lzma
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -35,7 +35,7 @@ TRICKY = [
     " spaced ",
 ]
 SECRET = "patient deceased"
-Columns = dict[str, list]
+Columns = dict[str, list[Any]]
 
 
 def write(path: Path, columns: Columns) -> Path:
@@ -56,6 +56,10 @@ def many(columns: Columns, times: int = 4) -> Columns:
 
 def content(task: Task) -> Any:
     return {part: [tuple(row.values()) for row in split.to_list()] for part, split in task.splits.items()}
+
+
+def source_of(**settings: Any) -> TableFiles:
+    return TableFiles(**settings)
 
 
 def refusal(source: Any) -> str:
@@ -141,7 +145,7 @@ class TestColumns:
             made = rows(20 + number, number)
             columns = {"text": [row["text"] for row in made], "label": [row["label"] for row in made]}
             paths[part] = write(tmp_path / f"{part}.tsv", columns)
-        assert dict(TableFiles(**paths).load().splits.num_rows) == {"train": 20, "development": 21, "test": 22}
+        assert dict(source_of(**paths).load().splits.num_rows) == {"train": 20, "development": 21, "test": 22}
 
     @pytest.mark.parametrize(
         ("wrong", "message"),
@@ -159,7 +163,7 @@ class TestColumns:
 
 
 class TestPackedAndEncoded:
-    PACK: ClassVar = {
+    PACK: ClassVar[dict[str, Callable[[bytes], bytes]]] = {
         ".gz": gzip.compress,
         ".xz": lzma.compress,
         ".zst": lambda data: pa.compress(data, "zstd", asbytes=True),
@@ -366,7 +370,7 @@ class TestSecrets:
         paths = {
             part: write(tmp_path / f"{part}.csv", {**columns(part), "flag": [0, 1] * 10}) for part in ("train", "test")
         }
-        assert SECRET not in refusal(TableFiles(**paths, label=label, access="credentialed"))
+        assert SECRET not in refusal(source_of(**paths, label=label, access="credentialed"))
 
     def test_a_flag_that_is_none_is_named_in_an_open_task(self, tmp_path: Path) -> None:
         path = write(tmp_path / "d.csv", many({"text": TRICKY[:2], "x": ["0", "1"], "y": ["1", "maybe"]}))
@@ -396,7 +400,7 @@ class TestHubDataset:
     def test_a_local_folder_of_csv_files_equals_the_tables(self, folder: Path) -> None:
         task = HubDataset(id=str(folder), development="validation", test="test", title="x").load()
         files = {"train": "train", "development": "validation", "test": "test"}
-        table = TableFiles(**{part: folder / f"{name}.csv" for part, name in files.items()}, title="x").load()
+        table = source_of(**{part: folder / f"{name}.csv" for part, name in files.items()}, title="x").load()
         assert task.hashes == table.hashes
         assert (task.name, task.labels) == ("x", ("bad", "good"))
 
