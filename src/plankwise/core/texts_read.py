@@ -12,7 +12,7 @@ class TextsRead(pydantic.BaseModel):
         texts: how many there are.
         tokens: of all of them, special ones included, before anything is cut.
         truncated: texts that were cut.
-        thinned: texts of more windows than `windows.most`, of which some were left out.
+        thinned: texts of more windows than `windows.max_windows`, of which some were left out.
         unread_tokens: tokens that no input of the model holds.
     """
 
@@ -29,7 +29,9 @@ class TextsRead(pydantic.BaseModel):
         return TextsRead(**{name: value + getattr(other, name) for name, value in self})
 
     def __str__(self) -> str:
-        reduced, how = (self.thinned, "windows.most thins") if self.thinned else (self.truncated, "truncation cuts")
+        reduced, how = self.truncated, "truncation cuts"
+        if self.thinned:
+            reduced, how = self.thinned, "windows.max_windows thins"
         return (
             f"{how} {reduced} of {self.texts} texts ({reduced / max(1, self.texts):.1%}); "
             f"{self.unread_tokens / max(1, self.tokens):.1%} of all tokens are not read"

@@ -50,10 +50,10 @@ class Model:
         if windows:
             last = max(0, len(one) - room)
             starts = [*range(0, last, room - windows["stride"]), last]
-            if len(starts) > windows["most"]:
+            if len(starts) > windows["max_windows"]:
                 self.reduced += 1
-                apart = (len(starts) - 1) / max(1, windows["most"] - 1)
-                starts = [starts[round(number * apart)] for number in range(windows["most"])]
+                apart = (len(starts) - 1) / max(1, windows["max_windows"] - 1)
+                starts = [starts[round(number * apart)] for number in range(windows["max_windows"])]
             return [sorted(frame + one[start : start + room]) for start in starts]
         self.reduced += 1
         short = min(len(one), len(two), room // 2)

@@ -177,7 +177,7 @@ class TestFaults:
         source = write(tmp_path / "in.parquet", [{"text": text} for text in texts])
         with pytest.raises(DataError, match=r"row 2: over-long, 23 tokens where the model reads 8; --truncate cuts"):
             predict_table(Predictor(fake(), max_length=8), source, tmp_path / "a.jsonl")
-        readings = [Truncation(max_length=8), Truncation(max_length=8, windows=Windows(most=2))]
+        readings = [Truncation(max_length=8), Truncation(max_length=8, windows=Windows(max_windows=2))]
         for number, (truncation, truncate) in enumerate(zip(readings, (True, False), strict=True)):
             predictor, out = Predictor(fake(truncation=truncation)), tmp_path / f"{number}.jsonl"
             document = predict_table(predictor, source, out, policy=Policy(truncate=truncate))
@@ -355,7 +355,7 @@ class TestRefusals:
     def test_broken_files(self, predictor, tmp_path):
         out, packed = tmp_path / "out.csv", gzip.compress(f"text\n{SECRET}\n".encode() * 9)
         broken = {
-            "cut.csv.gz": (packed[:-9], "cannot read .*cut.csv.gz: EOFError"),
+            "cut.csv.gz": (packed[:-9], "cannot read .*cut.csv.gz: the gzip stream is damaged or cut off"),
             "no.csv.gz": (SECRET.encode(), "cannot read .*no.csv.gz"),
             "latin.csv": (
                 f"text\n{SECRET}\xfc\n".encode("latin-1"),
@@ -363,7 +363,7 @@ class TestRefusals:
             ),
             "quote.csv": (f'text\n"{SECRET}" day\n'.encode(), "quote is out of place near line 2"),
             "quote.tsv": (f'text\tn\n"{SECRET}\t1\nday\t"2"\n'.encode(), "quote"),
-            "no.parquet": (SECRET.encode(), "cannot read .*no.parquet: ArrowInvalid"),
+            "no.parquet": (SECRET.encode(), "cannot read .*no.parquet: it is no Parquet file, or damaged"),
             "empty.csv": (b"", "no column 'text'"),
             "twice.csv": (f"text,n,text\n{SECRET},1,a\n".encode(), "there are 2 columns 'text'; allowed: one"),
             "twice.tsv": (f"text\ttext\n{SECRET}\ta\n".encode(), "there are 2 columns 'text'"),
