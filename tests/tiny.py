@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from plankwise import cli
-from plankwise.data.task import Row, Task, build_task
+from plankwise.data.task import LabelledText, Task, build_task
 
 GOOD = ["fine", "lovely", "sweet", "bright", "kind", "warm"]
 BAD = ["awful", "nasty", "grim", "bitter", "cruel", "cold"]
@@ -125,10 +125,10 @@ def _jittered(factory: Any, config: PreTrainedConfig, seed: int) -> PreTrainedMo
     return made.eval()
 
 
-def rows(count: int, seed: int = 0) -> list[Row]:
+def rows(count: int, seed: int = 0) -> list[LabelledText]:
     """Sentences whose label says whether they hold more kind words or more unkind ones."""
     draw = random.Random(seed)
-    made: list[Row] = []
+    made: list[LabelledText] = []
     for number in range(count):
         good = draw.random() < 0.5
         words = draw.choices(PLAIN, k=draw.randint(2, 9)) + draw.choices(GOOD if good else BAD, k=draw.randint(1, 3))

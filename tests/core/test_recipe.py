@@ -11,7 +11,7 @@ from plankwise.core.errors import RecipeError, suggest
 from plankwise.core.recipe import read_recipe, to_plain, validate
 from plankwise.data.tasks.docstrings import Docstrings
 from plankwise.data.tasks.germeval import GermEval2018, GermEval2019
-from plankwise.data.tasks.tables import HubDataset, Table
+from plankwise.data.tasks.tables import HubDataset, TableFiles
 from plankwise.methods.layer_subset import LayerSubset
 from plankwise.methods.registry import METHODS
 from plankwise.methods.theseus import PRESETS, Theseus
@@ -69,7 +69,7 @@ class TestReading:
         assert recipe.steps == (Theseus(modules=3, training=Training(epochs=4)), LayerSubset(layers=2))
         assert recipe.baseline == Training(epochs=2.0)
         assert recipe.model == Model(scratch=PretrainingConfig(heads=4))
-        assert isinstance(recipe.task, Table)
+        assert isinstance(recipe.task, TableFiles)
         assert recipe.seed == 0
 
     @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ class TestUnknownKey:
             ("modules: 3", "zzz: 3", Theseus),
             ("heads: 4", "zzz: 4", PretrainingConfig),
             ("name: demo", "name: demo\nzzz: 1", Recipe),
-            ("train: data.csv", "train: data.csv\n  zzz: 1", Table),
+            ("train: data.csv", "train: data.csv\n  zzz: 1", TableFiles),
         ],
     )
     def test_lists_exactly_the_keys_of_its_place(self, path, old, new, settings):
@@ -301,7 +301,9 @@ class TestOverrides:
 
 RECIPES = [
     Recipe(name="least", task=Docstrings(), model=Model(source="bert-base-cased")),
-    Recipe(name="table", task=Table(train="a.csv", test="b.csv", label=["x", "y"]), model=Model(source="b"), seed=5),
+    Recipe(
+        name="table", task=TableFiles(train="a.csv", test="b.csv", label=["x", "y"]), model=Model(source="b"), seed=5
+    ),
     Recipe(name="hub", task=HubDataset(id="glue", configuration="sst2"), model=Model(source="b", max_length=64)),
     Recipe(
         name="all",

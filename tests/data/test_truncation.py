@@ -120,7 +120,7 @@ class TestWindows:
     @frames
     @pytest.mark.parametrize("stride", [0, 1, 3])
     def test_are_the_tokenizers_own_but_for_a_whole_last_one(self, frame, stride):
-        tokenizer, truncation = framed(frame), Truncation(max_length=8, windows=Windows(stride=stride, most=100))
+        tokenizer, truncation = framed(frame), Truncation(max_length=8, windows=Windows(stride=stride, max_windows=100))
         room = 8 - tokenizer.num_special_tokens_to_add()
         found = encode(split(texts(4)), tokenizer, truncation)
         for text, example in zip(texts(4), found, strict=True):
@@ -137,7 +137,7 @@ class TestWindows:
     @pytest.mark.parametrize("stride", [0, 1, 2, 5])
     @pytest.mark.parametrize("length", [0, 1, 5, 6, 7, 11, 12, 13, 40])
     def test_cover_every_token_and_overlap_by_the_stride_at_least(self, length, stride):
-        starts = window_starts(length, 6, Windows(stride=stride, most=100))
+        starts = window_starts(length, 6, Windows(stride=stride, max_windows=100))
         assert {token for start in starts for token in range(start, min(start + 6, length))} == set(range(length))
         steps = [after - before for before, after in pairwise(starts)]
         assert all(step == 6 - stride for step in steps[:-1])
@@ -154,8 +154,8 @@ class TestWindows:
     @pytest.mark.parametrize("most", range(1, 12))
     @pytest.mark.parametrize("length", range(1, 60, 7))
     def test_no_more_than_asked_for_evenly_from_the_first_to_the_last(self, length, most):
-        every = window_starts(length, 5, Windows(most=100))
-        starts = window_starts(length, 5, Windows(most=most))
+        every = window_starts(length, 5, Windows(max_windows=100))
+        starts = window_starts(length, 5, Windows(max_windows=most))
         assert len(starts) == len(set(starts)) == min(most, len(every))
         assert set(starts) <= set(every)
         assert starts[0] == 0
@@ -208,16 +208,16 @@ class TestRefused:
             ({"truncation": "tail", "windows": {}}, "truncation 'tail' and windows exclude each other"),
             ({"truncation": "middle"}, "truncation: input should be 'head', 'tail' or 'head_tail', not 'middle'"),
             ({"windows": {"stride": -1}}, "windows.stride: .*greater than or equal to 0, not -1"),
-            ({"windows": {"most": 0}}, "windows.most: .*greater than or equal to 1, not 0"),
+            ({"windows": {"max_windows": 0}}, "windows.max_windows: .*greater than or equal to 1, not 0"),
             ({"windows": {"pooling": "sum"}}, "windows.pooling: input should be 'mean' or 'max', not 'sum'"),
-            ({"windows": {"overlap": 3}}, "unknown key 'overlap'; Allowed: stride, pooling, most"),
+            ({"windows": {"overlap": 3}}, "unknown key 'overlap'; Allowed: stride, pooling, max_windows"),
         ],
     )
     def test_in_the_recipe(self, given, message):
         with pytest.raises(RecipeError, match=message):
             validate(given, Truncation)
 
-    @pytest.mark.parametrize("windows", [None, Windows(), Windows(stride=64, pooling="max", most=3)])
+    @pytest.mark.parametrize("windows", [None, Windows(), Windows(stride=64, pooling="max", max_windows=3)])
     def test_settings_round_trip(self, windows):
         truncation = Truncation(max_length=512, windows=windows)
         assert validate(to_plain(truncation), Truncation) == truncation == eval(repr(truncation))
@@ -250,5 +250,17 @@ class TestReadingFor:
         warn_if_other(Truncation(max_length=8), self.OWN, "m")
         assert caplog.messages == [
             "m reads texts with max_length 8, no windows here, where it was made for max_length 20, windows (stride 3, "
-            "pooling mean, most 8)"
+            "pooling mean, max_windows 8)"
         ]
+
+
+class TestOldKey:
+    def test_most_is_read_as_max_windows_with_a_warning(self, caplog: pytest.LogCaptureFixture) -> None:
+        found = validate({"windows": {"stride": 2, "most": 5}}, Truncation)
+        assert found.windows == Windows(stride=2, max_windows=5)
+        assert caplog.messages == ["windows.most is now called windows.max_windows"]
+        assert to_plain(found)["windows"] == {"stride": 2, "pooling": "mean", "max_windows": 5}
+
+    def test_both_keys_at_once_are_refused(self) -> None:
+        with pytest.raises(RecipeError, match="most is the old name of max_windows; give max_windows alone"):
+            validate({"windows": {"most": 5, "max_windows": 6}}, Truncation)

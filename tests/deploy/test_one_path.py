@@ -27,7 +27,7 @@ KINDS = ("bert", "roberta", "modernbert", "deberta-v2", "distilbert")
 TEXTS = ["never", "the day under a tree", *(" ".join(tiny.PLAIN[number:] + tiny.BAD[:number]) for number in range(4))]
 HEAD = Truncation(max_length=12)
 probabilities = ANSWERS["single_label"].probabilities
-WINDOWS = Truncation(max_length=8, windows=Windows(stride=2, most=3))
+WINDOWS = Truncation(max_length=8, windows=Windows(stride=2, max_windows=3))
 
 
 def source(folder: Path, kind: str, truncation: Truncation) -> Path:

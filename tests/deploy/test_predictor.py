@@ -32,7 +32,7 @@ TRUNCATIONS = {
     "head": Truncation(max_length=12),
     "tail": Truncation(max_length=12, truncation="tail"),
     "head_tail": Truncation(max_length=12, truncation="head_tail"),
-    "mean of windows": Truncation(max_length=12, windows=Windows(stride=2, most=5)),
+    "mean of windows": Truncation(max_length=12, windows=Windows(stride=2, max_windows=5)),
     "maximum of windows": Truncation(max_length=12, windows=Windows(pooling="max")),
 }
 CASES = [

@@ -29,8 +29,8 @@ TRUNCATIONS = {
     "head": Truncation(max_length=12),
     "tail": Truncation(max_length=12, truncation="tail"),
     "head_tail": Truncation(max_length=12, truncation="head_tail"),
-    "windows": Truncation(max_length=12, windows=Windows(stride=2, most=2)),
-    "one window": Truncation(max_length=12, windows=Windows(pooling="max", most=1)),
+    "windows": Truncation(max_length=12, windows=Windows(stride=2, max_windows=2)),
+    "one window": Truncation(max_length=12, windows=Windows(pooling="max", max_windows=1)),
 }
 
 

@@ -16,24 +16,24 @@ from torch.nn import functional
 from torch.utils.data import BatchSampler, SequentialSampler
 
 import tiny
-from plankwise.data.batching.examples import Collator, encode, lengths_of, pool
-from plankwise.data.task import Row, Task, build_task
+from plankwise.data.batching.examples import Collator, encode, lengths_of
+from plankwise.data.batching.pooling import pool
+from plankwise.data.task import LabelledText, Task, build_task
 from plankwise.data.truncation import Truncation, Windows
 from plankwise.methods.method import Job, train_on_task
-from plankwise.training import prediction as evaluate
 from plankwise.training.fit import Training
 from plankwise.training.objectives.losses import over_windows, task_loss
 from plankwise.training.prediction import predict, predict_logits
 
 TRAINING = Training(epochs=2, batch_size=16, learning_rate=2e-3, precision="fp32")
 POOLINGS = pytest.mark.parametrize("pooling", ["mean", "max"])
-SHORT = Truncation(max_length=8, windows=Windows(stride=2, most=50))
+SHORT = Truncation(max_length=8, windows=Windows(stride=2, max_windows=50))
 
 
-def long_rows(count: int, seed: int) -> list[Row]:
+def long_rows(count: int, seed: int) -> list[LabelledText]:
     """Texts of up to 30 words whose label only the last words tell."""
     draw = random.Random(seed)
-    made: list[Row] = []
+    made: list[LabelledText] = []
     for number in range(count):
         good = number % 2 == 0
         words = draw.choices(tiny.PLAIN, k=draw.randint(24, 30))
@@ -111,7 +111,7 @@ class TestPredictions:
     @POOLINGS
     def test_are_the_pooled_logits_of_windows_run_one_at_a_time(self, pooling):
         model, tokenizer, rows = tiny.model(), tiny.tokenizer(), long_task().splits["test"]
-        truncation = dataclasses.replace(SHORT, windows=Windows(stride=2, pooling=pooling, most=50))
+        truncation = dataclasses.replace(SHORT, windows=Windows(stride=2, pooling=pooling, max_windows=50))
         found = predict(model, tokenizer, long_task(), "test", truncation)
         for example, logits in zip(encode(rows, tokenizer, truncation), found.logits, strict=True):
             with torch.inference_mode():
@@ -128,16 +128,16 @@ class TestPredictions:
         back = predict_logits(model, tokenizer, [examples[index] for index in order], "mean")
         np.testing.assert_allclose(back, there[order], atol=1e-6)
 
-    def test_a_text_of_many_windows_is_run_in_small_batches(self, monkeypatch):
-        monkeypatch.setattr(evaluate, "TOKENS_PER_BATCH", 64)
+    def test_a_text_of_many_windows_is_run_in_small_batches(self):
         model, sizes = tiny.model(), []
         model.register_forward_hook(
             lambda _, __, inputs, ___: sizes.append(inputs["input_ids"].numel()), with_kwargs=True
         )
         texts = [f"{word} day" for word in tiny.GOOD] + ["the day " * 500]
         split = Dataset.from_dict({"text": texts, "label": [0] * len(texts)})
-        truncation = Truncation(max_length=8, windows=Windows(most=999))
-        predict_logits(model, tiny.tokenizer(), encode(split, tiny.tokenizer(), truncation), "mean")
+        truncation = Truncation(max_length=8, windows=Windows(max_windows=999))
+        examples = encode(split, tiny.tokenizer(), truncation)
+        predict_logits(model, tiny.tokenizer(), examples, "mean", tokens_per_batch=64)
         assert len(sizes) > 20
         assert max(sizes) <= 64
 
@@ -160,7 +160,7 @@ class TestTraining:
 
     def test_trains_by_the_pooling_that_was_chosen(self, tmp_path):
         settings = dataclasses.replace(TRAINING, epochs=0.3, keep="last")
-        highest = dataclasses.replace(SHORT, windows=Windows(stride=2, pooling="max", most=50))
+        highest = dataclasses.replace(SHORT, windows=Windows(stride=2, pooling="max", max_windows=50))
         models = [train(tmp_path / str(n), long_task(), each, settings)[0] for n, each in enumerate((SHORT, highest))]
         assert not equal(*models)
 

@@ -50,7 +50,7 @@ class TextsRead(_Part):
         texts: how many there are.
         tokens: of all of them, special ones included, before anything is cut.
         truncated: texts that were cut.
-        thinned: texts of more windows than `windows.most`, of which some were left out.
+        thinned: texts of more windows than `windows.max_windows`, of which some were left out.
         unread_tokens: tokens that no input of the model holds.
     """
 
@@ -65,7 +65,9 @@ class TextsRead(_Part):
         return TextsRead(**{name: value + getattr(other, name) for name, value in self})
 
     def __str__(self) -> str:
-        reduced, how = (self.thinned, "windows.most thins") if self.thinned else (self.truncated, "truncation cuts")
+        reduced, how = (
+            (self.thinned, "windows.max_windows thins") if self.thinned else (self.truncated, "truncation cuts")
+        )
         return (
             f"{how} {reduced} of {self.texts} texts ({reduced / max(1, self.texts):.1%}); "
             f"{self.unread_tokens / max(1, self.tokens):.1%} of all tokens are not read"

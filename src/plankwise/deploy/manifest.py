@@ -6,6 +6,8 @@ nor plankwise.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +25,7 @@ from plankwise.encoder.cost import attention_flops, linear_flops_per_token
 
 FILE_NAME, TOKENIZER = "manifest.json", "tokenizer.json"
 FORMAT = 1
+STORED_NAMES = {"max_windows": "most"}  # of settings of windows, in files of format 1
 RuntimeName = Literal["openvino", "onnx", "torch"]
 RUNTIMES: tuple[RuntimeName, ...] = ("openvino", "onnx", "torch")
 
@@ -137,7 +140,7 @@ class Manifest(_Frozen):
     labels: tuple[str, ...]
     inputs: tuple[str, ...]
     padding: dict[str, int]
-    # Artefacts that exist, and their copies of predict.py, call it `reading`: the name in the file cannot change.
+    # Artefacts that exist, and their copies of predict.py, call it `reading`: the names in the file cannot change.
     truncation: Truncation = pydantic.Field(
         validation_alias=pydantic.AliasChoices("truncation", "reading"), serialization_alias="reading"
     )
@@ -159,10 +162,27 @@ class Manifest(_Frozen):
             raise ValueError(f"no kind '{kind}'; allowed: {', '.join(ANSWERS)}")
         return kind
 
+    @pydantic.field_validator("truncation", mode="before")
+    @classmethod
+    def _from_stored_names(cls, truncation: Any) -> Any:
+        return _renamed(truncation, {old: new for new, old in STORED_NAMES.items()})
+
+    @pydantic.field_serializer("truncation")
+    def _to_stored_names(self, truncation: Truncation) -> dict[str, Any]:
+        return _renamed(dataclasses.asdict(truncation), STORED_NAMES)
+
     @property
     def answer(self) -> Answer:
         """What the logits mean."""
         return ANSWERS[self.kind]
+
+
+def _renamed(truncation: Any, names: Mapping[str, str]) -> Any:
+    """Rename the keys of `windows` in a truncation that is a dictionary."""
+    if not isinstance(truncation, dict) or not isinstance(truncation.get("windows"), dict):
+        return truncation
+    windows = {names.get(key, key): value for key, value in truncation["windows"].items()}
+    return {**truncation, "windows": windows}
 
 
 def describe(

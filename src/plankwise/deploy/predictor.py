@@ -15,7 +15,8 @@ import numpy as np
 from plankwise.core.errors import DataError, RecipeError, one_of
 from plankwise.core.records import TextsRead
 from plankwise.data.batching.inputs import Encoded, Text, encode_texts
-from plankwise.data.batching.token_budget import TOKENS_PER_BATCH, Floats, check_inputs, pooled, starts_of
+from plankwise.data.batching.pooling import Floats, pooled
+from plankwise.data.batching.token_budget import TOKENS_PER_BATCH, check_inputs, starts_of
 from plankwise.data.table_io import is_text
 from plankwise.data.tokenizer.unknown_tokens import check_unknown
 from plankwise.data.truncation import Truncation, check_positions, check_truncation, warn_if_other

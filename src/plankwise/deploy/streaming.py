@@ -16,7 +16,8 @@ import numpy as np
 
 from plankwise.core.errors import ModelError
 from plankwise.data.batching.inputs import Encoded, Numbers
-from plankwise.data.batching.token_budget import Floats, cut_batches, padded_batch, starts_of
+from plankwise.data.batching.pooling import Floats
+from plankwise.data.batching.token_budget import padded_batch, starts_of, token_budget_batches
 from plankwise.deploy.runtimes import Runtime
 
 Passthrough = TypeVar("Passthrough")  # comes out beside a block as it went in
@@ -43,7 +44,7 @@ class BatchRunner:
 
     def batches(self, encoded: Encoded) -> list[Numbers]:
         """Cut a block into batches."""
-        return cut_batches(encoded.lengths, self.budget)
+        return token_budget_batches(encoded.lengths, self.budget)
 
     def logits(self, encoded: Encoded, starts: Numbers, chosen: Numbers) -> Floats:
         """Run one batch, [chosen, labels].

@@ -12,8 +12,9 @@ from datasets import Dataset
 from transformers import PreTrainedModel
 
 from plankwise.core.seeds import mix_seed
-from plankwise.data.batching.examples import Collator, encode, flatten, lengths_of, token_budget_batches
+from plankwise.data.batching.examples import Collator, encode, flatten, lengths_of
 from plankwise.data.batching.inputs import Batch
+from plankwise.data.batching.token_budget import token_budget_batches
 from plankwise.data.task import TRAIN
 from plankwise.methods.method import Job, blocks_for
 from plankwise.training.objectives.losses import Loss, over_windows

@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-import random
-from itertools import pairwise
-
 import pytest
 import torch
 from datasets import Dataset
 
 from plankwise.core.errors import ModelError
-from plankwise.data.batching.examples import Collator, encode, lengths_of, token_budget_batches
+from plankwise.data.batching.examples import Collator, encode, lengths_of
 from plankwise.data.truncation import Truncation
 from tiny import tokenizer
 
@@ -66,24 +63,3 @@ class TestCollator:
         bare.pad_token = None
         with pytest.raises(ModelError, match="padding token"):
             Collator(bare)
-
-
-class TestTokenBudget:
-    @pytest.mark.parametrize("budget", [1, 40, 64, 500, 10**6])
-    @pytest.mark.parametrize("seed", range(3))
-    def test_covers_every_index_once_within_the_budget(self, budget, seed):
-        draw = random.Random(seed)
-        lengths = [draw.randint(1, 60) for _ in range(97)]
-        batches = token_budget_batches(lengths, budget)
-        assert sorted(index for batch in batches for index in batch) == list(range(97))
-        for batch in batches:
-            assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= budget
-        flat = [lengths[index] for batch in batches for index in batch]
-        assert flat == sorted(flat)
-        for batch, following in pairwise(batches):  # no batch could have held one more
-            assert (len(batch) + 1) * lengths[following[0]] > budget
-
-    def test_by_hand(self):
-        assert token_budget_batches([5, 2, 9, 2, 4], 8) == [[1, 3], [4], [0], [2]]
-        assert token_budget_batches([5, 2, 9, 2, 4], 12) == [[1, 3, 4], [0], [2]]
-        assert token_budget_batches([], 8) == []

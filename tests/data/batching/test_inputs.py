@@ -111,9 +111,12 @@ def test_a_tokenizer_that_is_not_fast_is_refused():
         (Truncation(max_length=8), {"truncated": 1, "unread_tokens": 12}),  # 20 tokens, 8 of them read
         (Truncation(max_length=5, truncation="head_tail"), {"truncated": 2, "unread_tokens": 3 + 15}),
         (Truncation(max_length=20), {}),
-        (Truncation(max_length=8, windows=Windows(most=2)), {"thinned": 1, "unread_tokens": 18 - 12}),
-        (Truncation(max_length=8, windows=Windows(most=3)), {}),
-        (Truncation(max_length=8, windows=Windows(stride=3, most=4)), {"thinned": 1}),  # of 5 windows; all is read
+        (Truncation(max_length=8, windows=Windows(max_windows=2)), {"thinned": 1, "unread_tokens": 18 - 12}),
+        (Truncation(max_length=8, windows=Windows(max_windows=3)), {}),
+        (
+            Truncation(max_length=8, windows=Windows(stride=3, max_windows=4)),
+            {"thinned": 1},
+        ),  # of 5 windows; all is read
     ],
 )
 def test_what_is_cut_or_thinned_is_counted(truncation, counted):
@@ -129,5 +132,5 @@ def test_texts_that_get_no_input_are_not_counted_and_counts_read_well():
         "truncation cuts 1 of 8 texts (12.5%); 10.0% of all tokens are not read"
     )
     assert str(TextsRead(texts=4, tokens=100, thinned=1)) == (
-        "windows.most thins 1 of 4 texts (25.0%); 0.0% of all tokens are not read"
+        "windows.max_windows thins 1 of 4 texts (25.0%); 0.0% of all tokens are not read"
     )

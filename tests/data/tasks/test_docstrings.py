@@ -3,13 +3,15 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
+from importlib.metadata import requires
+from typing import Any
 
 import pytest
 
 from plankwise.core.errors import DataError
 from plankwise.data.tasks.docstrings import LIBRARIES, Docstrings, distinct
 
-SMALL = {"libraries": ("networkx", "sympy"), "per_library": 60}
+SMALL: dict[str, Any] = {"libraries": ("pandas", "scipy"), "per_library": 60}
 
 
 def words(text: str) -> set[str]:
@@ -38,8 +40,8 @@ def babble(seed: int, count: int = 150) -> list[str]:
 
 
 class TestDistinct:
-    @pytest.mark.parametrize("threshold", [0.05, 0.3, 0.5, 0.6, 2 / 3, 0.7, 0.75, 0.8, 0.9, 1.0])
-    @pytest.mark.parametrize("seed", range(4))
+    @pytest.mark.parametrize("threshold", [0.05, 0.5, 2 / 3, 0.7, 0.8, 1.0])
+    @pytest.mark.parametrize("seed", range(2))
     def test_equals_comparing_every_pair(self, threshold, seed):
         texts = babble(seed)
         expected = brute_force(texts, threshold)
@@ -72,13 +74,12 @@ def texts(task):
 
 class TestTask:
     def test_has_the_rows_that_were_asked_for(self, task):
-        assert task.labels == ("networkx", "sympy")
+        assert task.labels == ("pandas", "scipy")
         assert Counter(task.labels[each] for split in task.splits.values() for each in split["label"]) == {
-            "networkx": 60,
-            "sympy": 60,
+            "pandas": 60,
+            "scipy": 60,
         }
         assert sum(task.splits.num_rows.values()) == 120
-        assert all(count > 5 for count in task.splits.num_rows.values())
 
     def test_no_two_sentences_reach_the_similarity_within_or_across_splits(self, texts):
         assert brute_force(texts, 0.7) == list(range(120))
@@ -90,11 +91,11 @@ class TestTask:
             assert ">>>" not in text
 
     def test_no_sentence_names_a_library(self, texts):
-        names = [*LIBRARIES, "scikit", "hugging"]
+        names = [*SMALL["libraries"], "scikit", "torch", "transformers", "hugging"]
         assert not [text for text in texts for name in names if name in text.lower()]
 
     def test_no_sentence_names_a_library_of_ones_own_choice(self):
-        splits = Docstrings(libraries=("networkx", "pydantic"), per_library=60).load().splits.values()
+        splits = Docstrings(libraries=("sklearn", "pydantic"), per_library=60).load().splits.values()
         assert not [text for split in splits for text in split["text"] if "pydantic" in text.lower()]
 
     def test_the_same_settings_give_the_same_task(self, task):
@@ -110,9 +111,16 @@ class TestTask:
 @pytest.mark.parametrize("library", ["nosuchlibrary", "nosuchlibrary.part", "antigravity"])
 def test_a_package_that_is_not_there_is_named(library):
     with pytest.raises(DataError, match=f"needs the package '{library}' installed"):
-        Docstrings(libraries=("networkx", library), per_library=10).load()
+        Docstrings(libraries=("sklearn", library), per_library=10).load()
 
 
 def test_one_library_is_no_task():
     with pytest.raises(ValueError, match="at least 2"):
-        Docstrings(libraries=("networkx",))
+        Docstrings(libraries=("sklearn",))
+
+
+def test_every_library_by_default_is_a_dependency_of_the_library_itself() -> None:
+    needed = {
+        re.split(r"[^\w-]", each, maxsplit=1)[0].lower() for each in requires("plankwise") or () if ";" not in each
+    }
+    assert {{"sklearn": "scikit-learn"}.get(name, name) for name in LIBRARIES} <= needed

@@ -44,7 +44,7 @@ class TestPublishedCounts:
         task = source(path=write(tmp_path, files)).load()
         train, development, test = (task.splits[part] for part in ("train", "development", "test"))
         assert task.labels == ("OFFENSE", "OTHER")
-        assert task.metrics == ("macro_f1", "official_f", "accuracy")
+        assert task.metrics == ("macro_f1", "germeval_f1", "accuracy")
         assert (len(train) + len(development), len(test)) == (files["train"][1], files["test"][1])
         others = Counter(train["label"][:] + development["label"][:])[1]
         assert others == files["train"][2]

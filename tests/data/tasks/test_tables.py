@@ -6,7 +6,7 @@ import lzma
 import subprocess
 import sys
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import datasets
 import pandas as pd
@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from plankwise.core.errors import DataError
+from plankwise.core.recipe import to_plain, validate
 from plankwise.data.table_io import KINDS
 from plankwise.data.task import TEST, TRAIN
-from plankwise.data.tasks.tables import HubDataset, Table
+from plankwise.data.tasks.tables import HubDataset, TableFiles
 from tiny import rows, write_table
 
 TRICKY = [
@@ -69,7 +70,7 @@ class TestFormats:
     def test_every_format_gives_the_same_task(self, tmp_path, labels):
         columns = many({"text": TRICKY, "label": labels, "key": [f"k{n}" for n in range(10)]})
         paths = [write(tmp_path / f"data{ending}", columns) for ending in KINDS]
-        tasks = [Table(train=path, id="key").load() for path in paths]
+        tasks = [TableFiles(train=path, id="key").load() for path in paths]
         assert len(paths) == 4
         assert all(task.hashes == tasks[0].hashes for task in tasks)
         assert {text for split in tasks[0].splits.values() for text in split["text"]} == set(TRICKY)
@@ -78,7 +79,7 @@ class TestFormats:
     @pytest.mark.parametrize("ending", KINDS)
     def test_several_labels_in_one_column_are_the_same_in_every_format(self, tmp_path, ending):
         columns = many({"text": TRICKY[:4], "label": ["b; a", "", "c", "a"]})
-        task = Table(train=write(tmp_path / f"data{ending}", columns), label_separator=";").load()
+        task = TableFiles(train=write(tmp_path / f"data{ending}", columns), label_separator=";").load()
         assert task.kind == "multi_label"
         assert task.labels == ("a", "b", "c")
         flags = {row["text"]: row["label"] for split in task.splits.values() for row in split}
@@ -87,31 +88,31 @@ class TestFormats:
     @pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
     def test_lists_of_labels_need_no_splitting(self, tmp_path, ending):
         columns = many({"text": TRICKY[:3], "label": [["b", "a"], [], ["c"]]}, 20)
-        task = Table(train=write(tmp_path / f"data{ending}", columns), label_separator=";").load()
+        task = TableFiles(train=write(tmp_path / f"data{ending}", columns), label_separator=";").load()
         assert task.labels == ("a", "b", "c")
 
     @pytest.mark.parametrize("ending", [".jsonl", ".parquet"])
     def test_a_null_is_no_label(self, tmp_path, ending):
         columns = many({"text": TRICKY[:4], "label": ["a;b", None, "b", "a"]})
         path = write(tmp_path / f"data{ending}", columns)
-        assert Table(train=path, label_separator=";").load().labels == ("a", "b")
-        assert refusal(Table(train=path)).endswith("row 2: the column 'label' is empty")
+        assert TableFiles(train=path, label_separator=";").load().labels == ("a", "b")
+        assert refusal(TableFiles(train=path)).endswith("row 2: the column 'label' is empty")
 
     @pytest.mark.parametrize("ending", KINDS)
     @pytest.mark.parametrize("flags", [(0, 1), (False, True), (0.0, 1.0)], ids=["int", "bool", "float"])
     def test_columns_of_flags(self, tmp_path, ending, flags):
         no, yes = flags
         columns = many({"text": TRICKY[:4], "rude": [yes, no, yes, no], "odd": [no, no, yes, yes]})
-        task = Table(train=write(tmp_path / f"data{ending}", columns), label=["rude", "odd"]).load()
+        task = TableFiles(train=write(tmp_path / f"data{ending}", columns), label=["rude", "odd"]).load()
         assert (task.kind, task.labels) == ("multi_label", ("odd", "rude"))
         found = {row["text"]: row["label"] for split in task.splits.values() for row in split}
         assert found == {TRICKY[0]: [0, 1], TRICKY[1]: [0, 0], TRICKY[2]: [1, 1], TRICKY[3]: [1, 0]}
 
     def test_a_byte_order_mark_is_no_part_of_a_name(self, tmp_path):
         path = write_table(tmp_path)
-        plain = Table(train=path).load()
+        plain = TableFiles(train=path).load()
         path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-        assert Table(train=path).load().hashes == plain.hashes
+        assert TableFiles(train=path).load().hashes == plain.hashes
 
 
 class TestColumns:
@@ -119,15 +120,17 @@ class TestColumns:
         columns = many({"q": ["who", "why"], "a": ["me", "because"], "y": ["x", "z"]}, 10) | {
             "k": list(range(100, 120))
         }
-        task = Table(train=write(tmp_path / "pairs.csv", columns), text="q", text_pair="a", label="y", id="k").load()
+        task = TableFiles(
+            train=write(tmp_path / "pairs.csv", columns), text="q", text_pair="a", label="y", id="k"
+        ).load()
         assert task.name == "pairs"
         by_id = {row["id"]: row for split in task.splits.values() for row in split}
         assert set(by_id) == {str(number) for number in range(100, 120)}
         assert {(row["text"], row["text_pair"]) for row in by_id.values()} == {("who", "me"), ("why", "because")}
-        assert Table(train=tmp_path / "pairs.csv", text="q", label="y", title="Fragen").load().name == "Fragen"
+        assert TableFiles(train=tmp_path / "pairs.csv", text="q", label="y", title="Fragen").load().name == "Fragen"
 
     def test_rows_are_numbered_where_there_is_no_id(self, tmp_path):
-        task = Table(train=write_table(tmp_path, 50)).load()
+        task = TableFiles(train=write_table(tmp_path, 50)).load()
         texts = {str(number): row["text"] for number, row in enumerate(rows(50), 1)}
         assert {row["id"]: row["text"] for split in task.splits.values() for row in split} == texts
 
@@ -137,7 +140,7 @@ class TestColumns:
             made = rows(20 + number, number)
             columns = {"text": [row["text"] for row in made], "label": [row["label"] for row in made]}
             paths[part] = write(tmp_path / f"{part}.tsv", columns)
-        assert dict(Table(**paths).load().splits.num_rows) == {"train": 20, "development": 21, "test": 22}
+        assert dict(TableFiles(**paths).load().splits.num_rows) == {"train": 20, "development": 21, "test": 22}
 
     @pytest.mark.parametrize(
         ("wrong", "message"),
@@ -151,7 +154,7 @@ class TestColumns:
     )
     def test_a_wrong_one_is_refused_with_the_nearest(self, tmp_path, wrong, message):
         path = write_table(tmp_path)
-        assert refusal(Table(train=path, **wrong)).startswith(f"{path}: there is {message}")
+        assert refusal(TableFiles(train=path, **wrong)).startswith(f"{path}: there is {message}")
 
 
 class TestPackedAndEncoded:
@@ -165,10 +168,10 @@ class TestPackedAndEncoded:
     @pytest.mark.parametrize("packing", PACK)
     def test_a_packed_file_gives_the_same_task(self, tmp_path, ending, packing):
         path = write(tmp_path / f"data{ending}", many({"text": TRICKY, "label": ["a", "b"] * 5}))
-        plain = Table(train=path).load()
+        plain = TableFiles(train=path).load()
         packed = tmp_path / f"data{ending}{packing}"
         packed.write_bytes(self.PACK[packing](path.read_bytes()))
-        task = Table(train=packed).load()
+        task = TableFiles(train=packed).load()
         assert (task.hashes, task.name) == (plain.hashes, plain.name)
 
     @pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl"])
@@ -177,24 +180,24 @@ class TestPackedAndEncoded:
         path = write(
             tmp_path / f"data{ending}", many({"text": [f"größer {n} –" for n in range(10)], "label": ["ä", "b"] * 5})
         )
-        plain, text = Table(train=path).load(), path.read_text(encoding="utf-8")
+        plain, text = TableFiles(train=path).load(), path.read_text(encoding="utf-8")
         mark = "\ufeff" if encoding in ("utf-16-le", "utf-16-be") else ""  # as Excel writes it
         path.write_bytes((mark + text).encode(encoding))
-        assert Table(train=path, encoding=encoding).load().hashes == plain.hashes
+        assert TableFiles(train=path, encoding=encoding).load().hashes == plain.hashes
         if encoding == "utf-8-sig":
-            assert Table(train=path).load().hashes == plain.hashes
+            assert TableFiles(train=path).load().hashes == plain.hashes
             return
         likely = encoding if encoding == "cp1252" else "utf-16"
         said = (
             f"cannot read {path}: it is not UTF-8, most likely {likely}; give encoding: {likely} (--encoding {likely}"
         )
-        assert refusal(Table(train=path)).startswith(said)
+        assert refusal(TableFiles(train=path)).startswith(said)
 
     @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
     def test_utf_16_without_a_mark_is_told_by_its_nuls(self, tmp_path, encoding):
         path = tmp_path / "data.csv"
         path.write_text("text,label\n" + "a day,good\n" * 20, encoding=encoding)
-        assert refusal(Table(train=path)).startswith(
+        assert refusal(TableFiles(train=path)).startswith(
             f"cannot read {path}: it is not UTF-8, most likely {encoding}; give"
         )
 
@@ -203,14 +206,14 @@ class TestPackedAndEncoded:
         path.write_text("text,label\n" + "größer,good\n" * 20, encoding="utf-8")
         for encoding in ("utf-16", "cp1252", "latin-1", "cp1250"):
             message = f"is not {encoding.upper()}, most likely utf-8; give encoding: utf-8"
-            assert message in refusal(Table(train=path, encoding=encoding))
+            assert message in refusal(TableFiles(train=path, encoding=encoding))
         path.write_text("text,label\n" + "".join(f"a day {n},{'ab'[n % 2]}\n" for n in range(30)))
-        assert Table(train=path, encoding="cp1252").load().hashes == Table(train=path).load().hashes
+        assert TableFiles(train=path, encoding="cp1252").load().hashes == TableFiles(train=path).load().hashes
 
     def test_a_damaged_place_is_no_other_encoding(self, tmp_path):
         path = tmp_path / "data.csv"
         path.write_bytes(b"text,label\n" + "größer,good\n".encode() * 90_000 + b"\xff,good\n")
-        assert "it is not UTF-8 throughout; part of it is damaged" in refusal(Table(train=path))
+        assert "it is not UTF-8 throughout; part of it is damaged" in refusal(TableFiles(train=path))
 
     @pytest.mark.parametrize(
         ("content", "kind"),
@@ -221,27 +224,27 @@ class TestPackedAndEncoded:
     )
     def test_what_is_not_text_at_all_is_named(self, tmp_path, content, kind):
         (path := tmp_path / "data.csv").write_bytes(content)
-        assert f"cannot read {path}: it is not text" in (message := refusal(Table(train=path)))
+        assert f"cannot read {path}: it is not text" in (message := refusal(TableFiles(train=path)))
         assert kind in message
 
     @pytest.mark.parametrize("ending", [".xlsx", ".xls", ".ods"])
     def test_spreadsheets_are_refused_with_the_command_that_converts_them(self, tmp_path, ending):
         (path := tmp_path / f"my data{ending}").write_bytes(b"PK")
-        message = refusal(Table(train=path))
+        message = refusal(TableFiles(train=path))
         assert f"no reader for '{ending}' files" in message
         assert message.endswith(f"index=False)\" '{path}' '{path.with_suffix('.csv')}'")
 
     def test_json_lines_by_another_name_are_to_be_renamed(self, tmp_path):
         (path := tmp_path / "d.json").write_text('{"text": "a"}\n{"text": "b"}\n')
-        assert refusal(Table(train=path)).endswith(f"to convert it: mv {path} {path}l")
+        assert refusal(TableFiles(train=path)).endswith(f"to convert it: mv {path} {path}l")
 
     def test_the_command_for_json_works(self, tmp_path):
         (path := tmp_path / "my data.json").write_text(
             json.dumps([{"text": f"ä {n}", "label": "ab"[n % 2]} for n in range(20)])
         )
-        command = refusal(Table(train=path)).partition("to convert it: ")[2]
+        command = refusal(TableFiles(train=path)).partition("to convert it: ")[2]
         subprocess.run(command.replace("python", sys.executable, 1), shell=True, check=True)
-        assert sum(Table(train=path.with_suffix(".jsonl")).load().splits.num_rows.values()) == 20
+        assert sum(TableFiles(train=path.with_suffix(".jsonl")).load().splits.num_rows.values()) == 20
 
 
 class TestShape:
@@ -255,17 +258,17 @@ class TestShape:
         else:
             mark = "," if ending == ".csv" else "\t"
             path.write_text("".join(mark.join(row) + "\n" for row in [names, *[["a", "x", "y"]] * 9]))
-        assert refusal(Table(train=path)) == f"{path}: there are 2 columns 'label'; allowed: one"
+        assert refusal(TableFiles(train=path)) == f"{path}: there are 2 columns 'label'; allowed: one"
 
     def test_two_columns_of_a_name_that_is_not_asked_for_are_no_fault(self, tmp_path):
         path = tmp_path / "d.csv"
         path.write_text("text,label,,\n" + "".join(f"text {n},{'ab'[n % 2]},,\n" for n in range(30)))
-        assert Table(train=path).load().labels == ("a", "b")
+        assert TableFiles(train=path).load().labels == ("a", "b")
 
     def test_two_keys_of_one_name(self, tmp_path):
         path = tmp_path / "d.jsonl"
         path.write_text('{"text": "a", "label": "b"}\n{"text": "a", "label": "b", "label": "c"}\n')
-        assert refusal(Table(train=path)) == f"{path}, row 2: a key is there twice"
+        assert refusal(TableFiles(train=path)) == f"{path}, row 2: a key is there twice"
 
     @pytest.mark.parametrize(
         ("name", "content", "message"),
@@ -273,7 +276,11 @@ class TestShape:
             ("d.csv", "text;label\na;b\n", """: its header is one column that holds ';'; give delimiter: ";\""""),
             ("d.csv", "text\tlabel\na\tb\n", r': its header is one column that holds tabs; give delimiter: "\t"'),
             ("d.tsv", "text,label\na,b\n", ": its header is one column that holds ','; name the file .csv"),
-            ("d.csv", 'text,label\na,b\n"c,d\ne,f\n', ": not a table; a quote is out of place near line 3"),
+            (
+                "d.csv",
+                'text,label\na,b\n"c,d\ne,f\n',
+                ": not a table; a quote is out of place near line 3, or the file is cut off",
+            ),
             ("d.csv", "text,label\na,b\n\nc\n", ", row 2: 1 cells, the header has 2 (near line 4)"),
             ("d.csv", "text,label\na,b,\n", ", row 1: 3 cells, the header has 2 (near line 2)"),
             ("d.jsonl", '{"text": "a", "label": "b"}\n[1]\n', ", row 2: not a JSON object"),
@@ -281,18 +288,18 @@ class TestShape:
     )
     def test_a_bad_shape_is_named_by_place(self, tmp_path, name, content, message):
         (tmp_path / name).write_text(content)
-        assert refusal(Table(train=tmp_path / name)) == f"{tmp_path / name}{message}"
+        assert refusal(TableFiles(train=tmp_path / name)) == f"{tmp_path / name}{message}"
 
     def test_blank_lines_are_no_rows(self, tmp_path):
         path = tmp_path / "d.csv"
         path.write_text("text,label\n\n  \n" + "".join(f"text {n},{'ab'[n % 2]}\n\n" for n in range(30)) + " \n")
-        assert sum(Table(train=path).load().splits.num_rows.values()) == 30
+        assert sum(TableFiles(train=path).load().splits.num_rows.values()) == 30
 
     def test_a_key_may_be_missing_from_the_first_row(self, tmp_path):
         path = tmp_path / "d.jsonl"
         lines = ['{"text": "not yet"}', *(f'{{"text": "text {n}", "label": "{"ab"[n % 2]}"}}' for n in range(30))]
         path.write_text("\n".join(lines))
-        task = Table(train=path, labels={"a": "a", "b": "b", "": None}).load()
+        task = TableFiles(train=path, labels={"a": "a", "b": "b", "": None}).load()
         assert sum(task.splits.num_rows.values()) == 30
 
 
@@ -300,10 +307,10 @@ class TestUnreadable:
     @pytest.mark.parametrize("ending", KINDS)
     def test_a_missing_file_is_named(self, tmp_path, ending):
         path = tmp_path / f"none{ending}"
-        assert refusal(Table(train=path)).startswith(f"cannot read {path}: ")
+        assert refusal(TableFiles(train=path)).startswith(f"cannot read {path}: ")
 
     def test_another_kind_of_file_is_refused(self, tmp_path):
-        message = refusal(Table(train=tmp_path / "data.docx"))
+        message = refusal(TableFiles(train=tmp_path / "data.docx"))
         assert message.endswith(
             "no reader for '.docx' files; allowed: .csv, .tsv, .jsonl, .parquet, plain or .gz, .xz, .zst"
         )
@@ -313,11 +320,11 @@ class TestUnreadable:
     def test_garbage_is_named(self, tmp_path, ending, garbage):
         path = tmp_path / f"data{ending}"
         path.write_bytes(garbage)
-        assert str(path) in refusal(Table(train=path))
+        assert str(path) in refusal(TableFiles(train=path))
 
     def test_only_a_header(self, tmp_path):
         (tmp_path / "data.csv").write_text("text,label\n")
-        assert "0 rows" in refusal(Table(train=tmp_path / "data.csv"))
+        assert "0 rows" in refusal(TableFiles(train=tmp_path / "data.csv"))
 
 
 class TestSecrets:
@@ -341,14 +348,14 @@ class TestSecrets:
         else:
             good = "".join(json.dumps({"text": f"{SECRET} {n}", "label": "ab"[n % 2]}) + "\n" for n in range(20))
         (tmp_path / name).write_text(good + bad)
-        message = refusal(Table(train=tmp_path / name, access="credentialed"))
+        message = refusal(TableFiles(train=tmp_path / name, access="credentialed"))
         assert where in message
         assert SECRET not in message
 
     def test_a_comma_too_many_in_every_row_does_not_shift_the_columns(self, tmp_path):
         lines = ["text,label", *(f"so {number}, he said,{'ab'[number % 2]}" for number in range(20))]
         (tmp_path / "data.csv").write_text("\n".join(lines))
-        assert str(tmp_path / "data.csv") in refusal(Table(train=tmp_path / "data.csv"))
+        assert str(tmp_path / "data.csv") in refusal(TableFiles(train=tmp_path / "data.csv"))
 
     @pytest.mark.parametrize("label", [["flag", "note"], "note"], ids=["as a flag", "as the label"])
     def test_a_text_column_named_by_mistake_is_not_quoted(self, tmp_path, label):
@@ -358,12 +365,12 @@ class TestSecrets:
         paths = {
             part: write(tmp_path / f"{part}.csv", {**columns(part), "flag": [0, 1] * 10}) for part in ("train", "test")
         }
-        assert SECRET not in refusal(Table(**paths, label=label, access="credentialed"))
+        assert SECRET not in refusal(TableFiles(**paths, label=label, access="credentialed"))
 
     def test_a_flag_that_is_none_is_named_in_an_open_task(self, tmp_path):
         path = write(tmp_path / "d.csv", many({"text": TRICKY[:2], "x": ["0", "1"], "y": ["1", "maybe"]}))
         message = "row 2: the column 'y' holds 'maybe'; allowed: 0, 1, true, false"
-        assert refusal(Table(train=path, label=["x", "y"])).endswith(message)
+        assert refusal(TableFiles(train=path, label=["x", "y"])).endswith(message)
 
 
 class TestHubDataset:
@@ -388,7 +395,7 @@ class TestHubDataset:
     def test_a_local_folder_of_csv_files_equals_the_tables(self, folder):
         task = HubDataset(id=str(folder), development="validation", test="test", title="x").load()
         files = {"train": "train", "development": "validation", "test": "test"}
-        table = Table(**{part: folder / f"{name}.csv" for part, name in files.items()}, title="x").load()
+        table = TableFiles(**{part: folder / f"{name}.csv" for part, name in files.items()}, title="x").load()
         assert task.hashes == table.hashes
         assert (task.name, task.labels) == ("x", ("bad", "good"))
 
@@ -441,7 +448,7 @@ class TestHubDataset:
 
 
 def test_cuts_are_stratified_and_cover_the_table(tmp_path):
-    task = Table(train=write_table(tmp_path, 200), split_seed=3).load()
+    task = TableFiles(train=write_table(tmp_path, 200), split_seed=3).load()
     every = [each for split in task.splits.values() for each in split["id"]]
     assert sorted(every, key=int) == [str(number) for number in range(1, 201)]
     good = sum(row["label"] == "good" for row in rows(200)) / 200
@@ -449,3 +456,13 @@ def test_cuts_are_stratified_and_cover_the_table(tmp_path):
     for part in (TRAIN, TEST):
         labels = task.splits[part]["label"][:]
         assert abs(sum(labels) / len(labels) - good) < 1 / len(labels) + 0.01
+
+
+@pytest.mark.parametrize("source", [{"name": "table", "train": "a.csv"}, {"name": "dataset", "id": "glue"}])
+def test_the_old_name_of_a_metric_is_read_as_the_new_one(
+    source: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    schema: Any = TableFiles if source["name"] == "table" else HubDataset
+    assert validate({**source, "metrics": ["accuracy", "official_f"]}, schema).metrics == ("accuracy", "germeval_f1")
+    assert caplog.messages == ["the metric official_f is now called germeval_f1"]
+    assert to_plain(validate({**source, "metrics": ["germeval_f1"]}, schema))["metrics"] == ["germeval_f1"]

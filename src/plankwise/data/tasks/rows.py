@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from plankwise.core.errors import DataError
 from plankwise.data.table_io import is_text
-from plankwise.data.task import Access, Row
+from plankwise.data.task import Access, LabelledText
 from plankwise.data.tasks.labels import (
     UnnamedLabelError,
     flagged,
@@ -70,7 +70,7 @@ def rows_of(
     *,
     declared: Container[str] = (),
     identifier: str | None = None,
-) -> list[Row]:
+) -> list[LabelledText]:
     """Take the named columns out of a table; messages name rows by number and never quote text.
 
     Args:

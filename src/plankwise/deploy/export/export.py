@@ -20,7 +20,7 @@ from plankwise.core.hardware import INT8_FLAGS, environment, saturates, version_
 from plankwise.core.packages import missing, require
 from plankwise.core.paths import check_folder, tidy
 from plankwise.data.batching.inputs import Inputs, Text, bare_tokenizer, encode_texts, inputs_of
-from plankwise.data.batching.token_budget import TOKENS_PER_BATCH, cut_batches, padded_batch, starts_of
+from plankwise.data.batching.token_budget import TOKENS_PER_BATCH, padded_batch, starts_of, token_budget_batches
 from plankwise.data.tokenizer.unknown_tokens import check_unknown
 from plankwise.data.truncation import Truncation, check_truncation
 from plankwise.deploy import standalone
@@ -80,7 +80,7 @@ class _Original:
         """Cut texts into the batches that prediction makes."""
         encoded = encode_texts(texts, bare_tokenizer(self.tokenizer), self.manifest.inputs, self.manifest.truncation)
         starts = starts_of(encoded.lengths)
-        groups = cut_batches(encoded.lengths, TOKENS_PER_BATCH)
+        groups = token_budget_batches(encoded.lengths, TOKENS_PER_BATCH)
         return [padded_batch(encoded, starts, group, self.manifest.padding) for group in groups]
 
 

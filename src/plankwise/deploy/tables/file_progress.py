@@ -16,7 +16,7 @@ from plankwise.core.files import write_json
 
 PROGRESS = "progress.json"
 HASH_LENGTH = 64  # hexadecimal digits of a SHA-256
-RENAMED = {"look_ahead": "buffer_size"}  # keys of `made_of` in files of earlier versions
+RENAMED = {"look_ahead": "buffer_size", "most": "max_windows"}  # options in files of earlier versions
 
 
 class FileProgress(pydantic.BaseModel):
@@ -52,8 +52,10 @@ class FileProgress(pydantic.BaseModel):
 
     @pydantic.field_validator("made_of", mode="before")
     @classmethod
-    def _with_present_names(cls, made_of: dict[str, Any]) -> dict[str, Any]:
-        return {RENAMED.get(name, name): value for name, value in made_of.items()}
+    def _with_present_names(cls, made_of: Any) -> Any:
+        if not isinstance(made_of, dict):
+            return made_of
+        return {RENAMED.get(name, name): cls._with_present_names(value) for name, value in made_of.items()}
 
 
 class CompletionRecord:

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from plankwise.core.errors import OutputError
-from plankwise.data.batching.token_budget import Floats
+from plankwise.data.batching.pooling import Floats
 from plankwise.data.table_io import SEPARATORS, check_kind
 from plankwise.data.text_files import kind_of
 from plankwise.deploy.answers import Answer

@@ -20,8 +20,9 @@ from transformers import PreTrainedModel
 
 from plankwise.core.errors import MethodError
 from plankwise.core.seeds import mix_seed
-from plankwise.data.batching.examples import Example, pool
+from plankwise.data.batching.examples import Example
 from plankwise.data.batching.inputs import model_inputs
+from plankwise.data.batching.pooling import pool
 from plankwise.data.task import Kind
 from plankwise.data.truncation import Pooling
 from plankwise.training.distillation.activations import ActivationRecorder, Depth, deliver_with_outputs, depths_of
