@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -78,16 +79,23 @@ def multi(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
+def bare_environment() -> dict[str, str]:
+    """Copy this process's environment without the paths by which plankwise might be found."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
 def run(python: Path, code: str) -> str:
-    done = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=120, cwd="/")
+    command = [str(python), "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd="/", env=bare_environment())
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def pipe(python: Path, artefact: Path) -> subprocess.CompletedProcess[str]:
     """Run predict.py on `TEXTS`."""
-    command = [python, artefact / "predict.py"]
-    return subprocess.run(command, input="\n".join(TEXTS), capture_output=True, text=True, timeout=120)
+    command = [str(python), str(artefact / "predict.py")]
+    given = "\n".join(TEXTS)
+    return subprocess.run(command, input=given, capture_output=True, text=True, timeout=120, env=bare_environment())
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnx"])

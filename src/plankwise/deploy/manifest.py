@@ -169,7 +169,8 @@ class Manifest(_Frozen):
 
     @pydantic.field_serializer("truncation")
     def _to_stored_names(self, truncation: Truncation) -> dict[str, Any]:
-        return _renamed(dataclasses.asdict(truncation), STORED_NAMES)
+        stored: dict[str, Any] = _renamed(dataclasses.asdict(truncation), STORED_NAMES)
+        return stored
 
     @property
     def answer(self) -> Answer:

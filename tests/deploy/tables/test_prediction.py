@@ -12,7 +12,7 @@ import random
 import re
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,8 @@ PAIRS = [  # each ending once as input and once as output, and those that keep t
     (".parquet", ".jsonl"),
     (".jsonl", ".jsonl"),
 ]
-UNPACK = {".gz": gzip.decompress, ".xz": lzma.decompress}
-PACK = {"": bytes, ".gz": gzip.compress, ".xz": lzma.compress}
+UNPACK: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.decompress, ".xz": lzma.decompress}
+PACK: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".xz": lzma.compress}
 AWKWARD = ['a "quoted" day, fine', "two\nlines", "grüße", "the\rday", "under\tthe tree"]
 
 
@@ -82,7 +82,8 @@ def write(path: Path, given: list[dict[str, Any]]) -> Path:
 
 def read(path: Path) -> list[dict[str, Any]]:
     if path.suffix == ".parquet":
-        return pq.read_table(path).to_pylist()
+        table: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+        return table
     if path.suffix == ".zst":
         data = pa.input_stream(str(path), compression="zstd").read()
     else:
