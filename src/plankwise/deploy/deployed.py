@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +80,7 @@ def open_model(
     return deployed
 
 
-def check_machine(deployed: Deployed, flags: Sequence[str]) -> None:
+def check_machine(deployed: Deployed, flags: Collection[str]) -> None:
     """Warn if a processor lacks the int8 instructions that an artefact needs, and check the artefact's answers on it.
 
     Without these instructions u8·s8 products are added in 16 bits and saturate, so that an intact artefact may choose
