@@ -61,7 +61,7 @@ def prune_and_save(model: PreTrainedModel, settings: Pruning, job: Job, folder: 
 def measure(arguments: argparse.Namespace, task: Task) -> dict[str, Any]:
     tokenizer, truncation = load_tokenizer(str(arguments.tokenizer)), Truncation(max_length=128)
     model, notes = bert_base(len(tokenizer), len(task.labels)), dict[str, Any]()
-    settings = Pruning(target=arguments.target, examples=arguments.examples, labels=False, repair=True, training=None)
+    settings = Pruning(target=arguments.target, examples=arguments.examples, labels=False, training=None)
     with tempfile.TemporaryDirectory() as scratch, fixed_threads(arguments.threads):
         job = Job(
             task=task.without_test(),

@@ -1,16 +1,20 @@
+"""A warning where a model gives one answer to all texts."""
+
 from __future__ import annotations
 
 import dataclasses
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tiny
+from plankwise.data.task import Task
 from plankwise.data.truncation import Truncation
-from plankwise.methods.method import Job, train_on_task
+from plankwise.evaluation.metrics import Array, Floats
 from plankwise.training.fit import Training
-from plankwise.training.objectives.losses import task_loss
+from plankwise.training.on_task import train_on_task
 from plankwise.training.prediction import predict, warn_of_one_answer
 
 SINGLE = np.array([0, 1, 0])
@@ -33,18 +37,22 @@ END = "; the model tells nothing apart"
         (np.array([1, 1, 1]), ALWAYS_SECOND, OPEN, None),
     ],
 )
-def test_one_answer_for_all_is_said(labels, logits, task, said, caplog):
+def test_one_answer_for_all_is_reported(
+    labels: Array, logits: Floats, task: Task, said: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
     warn_of_one_answer(labels, logits, task, "development")
     assert [each.getMessage() for each in caplog.records] == ([f"development: {said}{END}"] if said else [])
 
 
-def test_it_is_said_at_every_evaluation_of_a_training_and_of_a_split(tmp_path, caplog):
+def test_it_is_reported_at_every_evaluation_of_a_training_and_of_a_split(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     model = tiny.model()
     model.classifier.weight.data.zero_()
     model.classifier.bias.data[:] = 0
     model.classifier.bias.data[0] = 9.0
     truncation = Truncation(max_length=32)
-    job = Job(OPEN, tiny.tokenizer(), truncation, task_loss("single_label"), 0, tmp_path)
+    job = tiny.job(tmp_path, task=OPEN, seed=0)
     caplog.set_level(logging.WARNING)
     train_on_task(model, job, Training(epochs=1, batch_size=32, learning_rate=1e-9, evaluations_per_epoch=3), "x")
     predict(model, tiny.tokenizer(), OPEN, "test", truncation)

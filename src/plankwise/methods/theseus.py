@@ -1,12 +1,12 @@
-"""Theseus compression: replace a predecessor's modules by smaller successors, at random, until none is left.
+"""Theseus compression: modules of a predecessor are replaced by smaller successors, at random, until none is left.
 
 Xu, Zhou, Ge, Wei, Zhou 2020, "BERT-of-Theseus: Compressing BERT by Progressive Module Replacing", arXiv 2002.02925. The
-predecessor's layers are cut into contiguous modules; each gets one successor layer. At every training step each module
-runs either its frozen predecessor layers or its successor, by one draw per module whose probability rises over
-training; at the end all successors run and go on training alone. The objective is the job's own.
+predecessor's layers are divided into contiguous modules; each gets one successor layer. At every training step each
+module runs either its frozen predecessor layers or its successor, by one draw per module (their equations 2 and 3)
+whose probability rises over training (section 3.3). At the end all successors run and are trained alone.
 
-Unlike the reference implementation the predecessor is frozen for real: it gets no gradients and no optimizer state, and
-the layers in front of the first successor that was drawn record no graph at all.
+Unlike in the reference implementation the predecessor is truly frozen: it has no gradients and no optimizer state, and
+layers before the first drawn successor record no graph.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from plankwise.encoder.anatomy import (
 )
 from plankwise.encoder.quantized import refuse_quantized
 from plankwise.encoder.surgery import copy_outside_layers, frozen_twin, rebuild, thaw, with_depth
-from plankwise.methods.layer_init import Initialization, contiguous_modules, sources_of, standing_at
+from plankwise.methods.layer_init import Initialization, contiguous_modules, position_in, sources_of
 from plankwise.methods.method import Compressed, Job, Method, ModelSpec, StepLog, planned
 from plankwise.training.distillation.activations import Depth
 from plankwise.training.distillation.config import DistillationConfig
@@ -60,7 +60,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class TheseusLog(StepLog):
-    """What Theseus compression did; `draws_sha256` tells whether two runs drew the same modules at each step."""
+    """What Theseus compression did; `draws_sha256` is equal for two runs that drew the same modules at each step."""
 
     draws_sha256: str
 
@@ -72,16 +72,16 @@ class Theseus(Method):
     Attributes:
         preset: `paper` sets the choices of Xu et al.; a key that contradicts it is refused.
         modules: how many successor layers, or the predecessor's layers of each module.
-        initialization: where successors start from, by rule or as one predecessor layer for each module.
-        schedule: how the replacement rate rises.
+        initialization: of the successors, by rule or as one predecessor layer for each module.
+        schedule: of the replacement rate.
         start: the rate at the first step.
-        full_at: share of the steps after which every module is replaced; the rest trains the successors alone.
-        mode: `replace` draws one branch per module and step; `blend` runs both and mixes them by the rate
-            (deterministic, arXiv 2511.18670).
-        train_embeddings: whether embeddings learn along.
-        train_head: whether the pooler, final norm and task head learn along.
-        predecessor_dropout: keep dropout active in the frozen predecessor, as the reference does.
-        teacher: what is learned from a larger model beside the task; a layer of its settings is a module here.
+        full_at: share of the steps after which every module is replaced; the other steps train the successors alone.
+        mode: `replace` draws one branch per module and step; `blend` runs both and mixes them by the rate, without
+            randomness (arXiv 2511.18670).
+        train_embeddings: whether embeddings are trained, too.
+        train_head: whether the pooler, final norm and task head are trained, too.
+        predecessor_dropout: whether dropout is active in the frozen predecessor, as in the reference implementation.
+        teacher: what is learned from a larger model, beside the task; a layer in its settings is a module here.
         training: of the successors.
     """
 
@@ -131,7 +131,7 @@ class Theseus(Method):
         successor = rebuild(model, sources_of(modules, self.initialization), layer_types(config))
         network, gates = self.assemble(model, successor)
         replacing = Replacing(SCHEDULES[self.schedule](self.start, self.full_at), gates, job.seed, self.mode)
-        # What counts is the model after both phases: one chosen while predecessors still ran was never trained alone.
+        # Only weights of the second phase may be selected: while predecessors run, successors are not trained alone.
         log = train_on_task(
             network,
             job,
@@ -141,7 +141,7 @@ class Theseus(Method):
             select_from=self.full_at,
             teacher=self.teacher,
             given=model,
-            depths=_depths(network, successor),
+            depths=_recorded_depths(network, successor),
         )
         agree(replacing.digest(), "the draws of Theseus")
         copy_outside_layers(network, successor)
@@ -153,30 +153,35 @@ class Theseus(Method):
     def _config(self, config: PreTrainedConfig) -> PreTrainedConfig:
         modules = contiguous_modules(int(config.num_hidden_layers), self.modules)
         sources, own = sources_of(modules, self.initialization), layer_types(config)
-        types = [own[standing_at(module, source, own)] for module, source in zip(modules, sources, strict=True)]
+        types = [own[position_in(module, source, own)] for module, source in zip(modules, sources, strict=True)]
         return with_depth(config, sources, types)
 
     def assemble(self, model: PreTrainedModel, successor: PreTrainedModel) -> tuple[PreTrainedModel, list[Gate]]:
-        """Build the network that trains: a frozen twin of `model` whose layers give way to those of `successor`.
+        """Build the network that is trained: a frozen twin of `model` with the layers of `successor` in its slots.
 
-        Every predecessor layer keeps its slot, so that the encoder's own loop, with whatever it does between layers,
-        runs unchanged; the successor of a module stands in one of its slots and the others pass through.
+        Every predecessor layer keeps its slot, so that the encoder's own loop, and what it does between layers, runs
+        unchanged. The successor of a module is in one of its slots; once it runs, the other slots pass their input on.
         """
         if self.mode == "blend" and has_convolution(model):
-            raise MethodError("mode 'blend' cannot work on this DeBERTa-v2: it convolves behind layer 0; use 'replace'")
+            raise MethodError("mode 'blend' cannot work on this DeBERTa-v2: it convolves after layer 0; use 'replace'")
         modules = contiguous_modules(len(layers_of(model)), self.modules)
         sources, types = sources_of(modules, self.initialization), layer_types(model.config)
         network = frozen_twin(model)
         slots, gates = [], []
         for module, source, layer in zip(modules, sources, layers_of(successor), strict=True):
-            gate, stand = Gate(), standing_at(module, source, types)
+            gate, position = Gate(), position_in(module, source, types)
             gates.append(gate)
             for index in module:
-                place = Slot(layers_of(network)[index], gate, model.config, index == module[0], index == module[-1])
-                place.keep_dropout = self.predecessor_dropout
-                if index == stand:
-                    place.successor = layer
-                slots.append(place)
+                slot = Slot(
+                    layers_of(network)[index],
+                    gate,
+                    model.config,
+                    successor=layer if index == position else None,
+                    is_first=index == module[0],
+                    is_last=index == module[-1],
+                    keep_dropout=self.predecessor_dropout,
+                )
+                slots.append(slot)
         set_layers(network, nn.ModuleList(slots))
         embeddings = {id(value) for part in embeddings_of(network) for value in part.parameters()}
         layers = {id(value) for value in layers_of(network).parameters()}
@@ -185,14 +190,20 @@ class Theseus(Method):
         return network, gates
 
 
-def _depths(network: PreTrainedModel, successor: PreTrainedModel) -> list[Depth]:
-    """Say where each module is heard: behind its last slot, and inside the last layer of the branch that ran."""
-    ends = [slot for slot in layers_of(network) if isinstance(slot, Slot) and slot.closes]
+def _recorded_depths(network: PreTrainedModel, successor: PreTrainedModel) -> list[Depth]:
+    """Return where a teacher's loss records each module: after its last slot, in the last layer of either branch."""
+    ends = [slot for slot in layers_of(network) if isinstance(slot, Slot) and slot.is_last]
     return [Depth(end, (end.predecessor, layer)) for end, layer in zip(ends, layers_of(successor), strict=True)]
 
 
 class Gate:
-    """Which branch a module runs in training: 0 the predecessor, 1 the successor, between them a blend of both."""
+    """The share of the successor in a module's training: 0 runs the predecessor, 1 the successor, else a blend.
+
+    Attributes:
+        share: the same for all slots of the module.
+        entry: in a blend, the hidden states that enter the module.
+        replacement: in a blend, the successor's output.
+    """
 
     share = 0.0
     entry: Tensor
@@ -200,32 +211,52 @@ class Gate:
 
 
 class Slot(nn.Module):
-    """The place of one predecessor layer. It is called and answers like the layer; in evaluation it is replaced."""
+    """The slot of one predecessor layer, with the same interface; in evaluation mode only the successor runs.
 
-    def __init__(self, predecessor: nn.Module, gate: Gate, config: PreTrainedConfig, opens: bool, closes: bool) -> None:
-        super().__init__()
-        self.predecessor, self.successor = predecessor, None
-        self.gate, self._config, self._opens, self.closes = gate, config, opens, closes
-        self.keep_dropout = False
+    Args:
+        predecessor: the layer.
+        gate: of the module, shared by its slots.
+        config: of the predecessor model.
+        successor: of the module, in one of its slots.
+        is_first: whether this is the module's first slot.
+        is_last: whether this is the module's last slot.
+        keep_dropout: whether the predecessor's dropout is active in training.
+    """
 
     successor: nn.Module | None
 
+    def __init__(
+        self,
+        predecessor: nn.Module,
+        gate: Gate,
+        config: PreTrainedConfig,
+        *,
+        successor: nn.Module | None,
+        is_first: bool,
+        is_last: bool,
+        keep_dropout: bool,
+    ) -> None:
+        super().__init__()
+        self.predecessor, self.successor = predecessor, successor
+        self.gate, self._config, self._is_first, self.is_last = gate, config, is_first, is_last
+        self._keep_dropout = keep_dropout
+
     def __getattr__(self, name: str) -> Any:
-        """Answer for the layer where the encoder asks something of it, such as ModernBERT its attention type."""
+        """Look up other attributes on the layer: ModernBERT's loop, for one, reads its attention type."""
         try:
             return super().__getattr__(name)
         except AttributeError:
             return getattr(super().__getattr__("predecessor"), name)
 
     def train(self, mode: bool = True) -> Slot:
-        """Switch modes; the frozen predecessor stays in evaluation, without dropout, unless asked."""
+        """Set the mode; the predecessor stays in evaluation mode unless its dropout is kept."""
         super().train(mode)
-        if not self.keep_dropout:
+        if not self._keep_dropout:
             self.predecessor.eval()
         return self
 
     def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Map hidden states, [batch, tokens, width], by the branch that the gate says."""
+        """Run hidden states, [batch, tokens, width], through the branch that the gate selects."""
         share = self.gate.share if self.training else 1.0
         if share == 1.0:
             if self.successor is not None:
@@ -236,13 +267,13 @@ class Slot(nn.Module):
         return self._blend(share, hidden, *args, **kwargs)
 
     def _blend(self, share: float, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Run both branches side by side and mix them at the module's last slot: (1 − α)·predecessor + α·successor."""
-        if self._opens:
+        """Run both branches and mix them after the module's last slot: (1 − α)·predecessor + α·successor."""
+        if self._is_first:
             self.gate.entry = hidden
         if self.successor is not None:
             self.gate.replacement = hidden_of(self.successor(self.gate.entry, *args, **kwargs))
         output = self.predecessor(hidden, *args, **kwargs)
-        if not self.closes:
+        if not self.is_last:
             return output
         mixed = (1.0 - share) * hidden_of(output) + share * self.gate.replacement
         del self.gate.entry, self.gate.replacement
@@ -250,7 +281,10 @@ class Slot(nn.Module):
 
 
 class Replacing:
-    """Sets the gates before each step. Draws are a function of (seed, step): equal on every rank and after a resume."""
+    """Sets the gates before each step.
+
+    Draws depend on (seed, step) alone, so they are the same in every process and after a resume.
+    """
 
     def __init__(self, schedule: Schedule, gates: list[Gate], seed: int, mode: Literal["replace", "blend"]) -> None:
         self._schedule, self._gates, self._mode = schedule, gates, mode
@@ -266,9 +300,9 @@ class Replacing:
         self._digest.update(json.dumps([step, shares]).encode())
 
     def draw(self, step: int, rate: float) -> tuple[list[float], int]:
-        """Draw each module's branch, 1.0 for the successor, and count how often all drew the predecessor.
+        """Draw each module's branch, 1.0 for the successor, and count the draws in which all modules are predecessors.
 
-        Such a draw would train nothing, so it is drawn again, from the same stream.
+        Such a draw would train nothing, so it is repeated, from the same stream.
         """
         generator = np.random.default_rng([self._seed, step])
         redraws = 0
@@ -277,11 +311,11 @@ class Replacing:
         return chosen.astype(float).tolist(), redraws
 
     def redraws_until(self, steps: int, total: int) -> int:
-        """Count the redraws of the first `steps` steps, whether this process ran them or one before it."""
+        """Count the redraws of the first `steps` steps, including those that an earlier process ran."""
         if self._mode == "blend":
             return 0
         return sum(self.draw(step, self._schedule(step / total))[1] for step in range(steps))
 
     def digest(self) -> str:
-        """Hash what this process has drawn so far."""
+        """Return the hash of all draws of this process."""
         return self._digest.hexdigest()

@@ -13,7 +13,6 @@ from transformers import PreTrainedModel
 
 import tiny
 from plankwise.core.errors import ModelError, OutputError
-from plankwise.data.truncation import Truncation
 from plankwise.deploy import deployed
 from plankwise.deploy.export import parity
 from plankwise.deploy.export.export import export
@@ -21,9 +20,7 @@ from plankwise.deploy.manifest import FILE_NAME, read_manifest
 from plankwise.deploy.predictor import Predictor
 from plankwise.encoder.checkpoint import load_trained, save
 from plankwise.encoder.shapes import prune, shapes_of
-from plankwise.methods.method import Job
 from plankwise.methods.quantization import Quantization
-from plankwise.training.objectives.losses import task_loss
 
 TEXTS = [row["text"] for row in tiny.rows(24, 5)]
 OWN_CODE = ("bert", "distilbert", "mpnet", "deberta-v2", "modernbert", "eurobert")  # others share that of bert
@@ -44,15 +41,7 @@ def pruned(kind: str) -> PreTrainedModel:
 
 
 def quantized(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
-    job = Job(
-        task=tiny.task().without_test(),
-        tokenizer=tiny.tokenizer(),
-        truncation=Truncation(max_length=32),
-        loss=task_loss("single_label"),
-        seed=0,
-        folder=folder,
-    )
-    return Quantization(examples=32).compress(model, job)
+    return Quantization(examples=32).compress(model, tiny.job(folder, seed=0)).model
 
 
 def differences(model: Path, artefact: Path, texts: list) -> float:
