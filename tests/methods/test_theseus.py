@@ -18,7 +18,8 @@ from plankwise.core.schedules import constant, linear
 from plankwise.encoder.anatomy import ANATOMIES, anatomy_of, layer_types, layers_of
 from plankwise.encoder.surgery import rebuild
 from plankwise.methods.layer_init import Initialization, contiguous_modules, sources_of
-from plankwise.methods.theseus import Gate, Replacing, Slot, Theseus
+from plankwise.methods.module_replacing import Gate, Replacing, Slot
+from plankwise.methods.theseus import Theseus
 from plankwise.training.fit import Training
 
 TRAINING = Training(epochs=1, batch_size=16, learning_rate=2e-3, precision="fp32")

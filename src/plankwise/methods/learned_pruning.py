@@ -30,8 +30,7 @@ from plankwise.encoder.shapes import prune
 from plankwise.methods.cost_table import flops_costs
 from plankwise.methods.hard_concrete import GateKind, LearnedGates
 from plankwise.methods.method import Compressed, Job, Method, ModelSpec, StepLog, planned
-from plankwise.methods.pruning import sizes_of
-from plankwise.methods.selection import cut_evenly
+from plankwise.methods.selection import cut_evenly, cut_summary
 from plankwise.training.distillation.config import DistillationConfig
 from plankwise.training.fit import Training
 from plankwise.training.on_task import train_on_task
@@ -118,7 +117,7 @@ class LearnedPruning(Method):
         smaller = prune(network, selection.heads, selection.neurons)
         fold(smaller, gates.deterministic_factors(selection))  # factors below 1 go into the output projections
         with torch.no_grad():
-            cut = {**sizes_of(model, smaller), "expected_share": float(gates.expected_share())}
+            cut = {**cut_summary(model, smaller), "expected_share": float(gates.expected_share())}
         tuned = self._tune(smaller, model, job)
         assert search.training is not None
         both = {**dict(tuned), "training": _both(search.training, tuned.training)}

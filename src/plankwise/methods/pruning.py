@@ -23,17 +23,16 @@ from plankwise.core.progress import bar
 from plankwise.core.recipe import settings
 from plankwise.core.seeds import mix_seed
 from plankwise.encoder.anatomy import layers_of
-from plankwise.encoder.cost import linear_flops_per_token
 from plankwise.encoder.low_rank import has_low_rank
 from plankwise.encoder.quantized import refuse_quantized
-from plankwise.encoder.shapes import prune, shapes_of
+from plankwise.encoder.shapes import prune
 from plankwise.encoder.surgery import frozen_twin
 from plankwise.methods.cost_table import CostTable, flops_costs, parameter_costs
 from plankwise.methods.importance import Importance, gate_importance, magnitude_importance
 from plankwise.methods.latency import latency_costs
 from plankwise.methods.method import Compressed, Job, Method, ModelSpec, StepLog, planned
 from plankwise.methods.reconstruction import reconstruct
-from plankwise.methods.selection import Selection, cut_evenly, select, select_uniform
+from plankwise.methods.selection import Selection, cut_evenly, cut_summary, select, select_uniform
 from plankwise.training.distillation.config import DistillationConfig, check_taught
 from plankwise.training.fit import Training
 from plankwise.training.on_task import train_on_task
@@ -126,7 +125,7 @@ class Pruning(Method):
         if self.training is not None:
             log = train_on_task(smaller, job, self.training, "recovery", teacher=self.teacher, given=model)
         own = {"seconds": seconds, "examples": examples}
-        whole = PruningLog(**{**dict(log), **own}, repaired=repaired, pruning=sizes_of(model, smaller))
+        whole = PruningLog(**{**dict(log), **own}, repaired=repaired, pruning=cut_summary(model, smaller))
         return Compressed(smaller.eval(), job.tokenizer, whole)
 
     def _select(self, model: PreTrainedModel, job: Job, importance: Importance) -> Selection:
@@ -168,11 +167,3 @@ class Pruning(Method):
             bar("reconstruction", len(layers_of(model)), job.progress) as shown,
         ):
             return reconstruct(smaller, model, list(sample.batches()), self.ridge, shown)
-
-
-def sizes_of(model: PreTrainedModel, smaller: PreTrainedModel) -> dict[str, Any]:
-    """Describe the cut for the log: operations before and after, and each layer's heads and neurons."""
-    return {
-        "linear_flops_per_token": [linear_flops_per_token(each) for each in (model, smaller)],
-        "heads_and_neurons": [[len(shape.heads), shape.neurons] for shape in shapes_of(smaller.config)],
-    }

@@ -11,12 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from plankwise.core.errors import MethodError
+from plankwise.encoder.cost import linear_flops_per_token
 from plankwise.encoder.shapes import LayerShape, shapes_of, with_shapes
 from plankwise.methods.cost_table import CostTable, Floats
 
@@ -134,6 +136,14 @@ def cut_evenly(config: PreTrainedConfig, share: float, whole_heads: bool = False
         return LayerShape(heads, max(1, round(shape.neurons * share)))
 
     return with_shapes(config, [left(shape) for shape in shapes_of(config)])
+
+
+def cut_summary(model: PreTrainedModel, smaller: PreTrainedModel) -> dict[str, Any]:
+    """Describe a cut for the log: operations before and after, and each layer's heads and neurons."""
+    return {
+        "linear_flops_per_token": [linear_flops_per_token(each) for each in (model, smaller)],
+        "heads_and_neurons": [[len(shape.heads), shape.neurons] for shape in shapes_of(smaller.config)],
+    }
 
 
 def _require(smallest: float, budget: float, unit: str) -> None:
