@@ -68,6 +68,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "eurobert": {"num_key_value_heads": 1, "head_dim": 8, "bos_token_id": 2, "eos_token_id": 3, "mask_token_id": 4},
 }
 ARCHITECTURES = tuple(SIZES)
+STRUCTURES = tuple(kind for kind in ARCHITECTURES if kind not in ("xlm-roberta", "camembert"))  # these are RoBERTa's
 FOUR_HEADS: dict[str, dict[str, Any]] = {
     **{kind: {"num_attention_heads": 4} for kind in ARCHITECTURES},
     "distilbert": {"n_heads": 4},

@@ -14,15 +14,17 @@ from accelerate.data_loader import BatchSamplerShard
 from datasets import Dataset
 from torch.nn import functional
 from torch.utils.data import BatchSampler, SequentialSampler
+from transformers import PreTrainedModel
 
 import tiny
+from plankwise.core.step_log import TrainingLog
 from plankwise.data.batching.examples import Collator, encode, lengths_of
 from plankwise.data.batching.pooling import pool
 from plankwise.data.task import LabelledText, Task, build_task
 from plankwise.data.truncation import Pooling, Truncation, Windows
-from plankwise.methods.method import Job, train_on_task
 from plankwise.training.fit import Training
 from plankwise.training.objectives.losses import over_windows, task_loss
+from plankwise.training.on_task import train_on_task
 from plankwise.training.prediction import predict, predict_logits
 
 TRAINING = Training(epochs=2, batch_size=16, learning_rate=2e-3, precision="fp32")
@@ -47,11 +49,15 @@ def long_task() -> Task:
     return build_task("long", {part: long_rows(count, count) for part, count in sizes.items()}, ("accuracy",))
 
 
-def train(folder: Path, task: Task, truncation: Truncation, training: Training = TRAINING, **changes: Any) -> Any:
+def train(
+    folder: Path, task: Task, truncation: Truncation, training: Training = TRAINING, **changes: Any
+) -> tuple[PreTrainedModel, TrainingLog]:
     torch.manual_seed(0)
     model = tiny.model(layers=1, **changes)
-    job = Job(task.without_test(), tiny.tokenizer(), truncation, task_loss("single_label"), 1, folder)
-    return model, train_on_task(model, job, training, "windows")
+    job = tiny.job(folder, task=task.without_test(), truncation=truncation)
+    log = train_on_task(model, job, training, "windows").training
+    assert log is not None
+    return model, log
 
 
 def equal(one: Any, other: Any) -> bool:

@@ -16,16 +16,13 @@ import tiny
 from deployables import TEXTS, Artefacts
 from plankwise.core.errors import ModelError, OutputError
 from plankwise.core.hardware import cpu_flags
-from plankwise.data.truncation import Truncation
 from plankwise.deploy.deployed import check_machine, open_model
 from plankwise.deploy.export.export import export
 from plankwise.deploy.manifest import FILE_NAME, Parity, read_manifest
 from plankwise.deploy.predictor import Predictor
 from plankwise.encoder.checkpoint import save
 from plankwise.encoder.shapes import prune, shapes_of
-from plankwise.methods.method import Job
 from plankwise.methods.quantization import Quantization
-from plankwise.training.objectives.losses import task_loss
 
 LACKING = "an_instruction_of_no_processor"
 
@@ -40,15 +37,7 @@ def pruned(kind: str) -> PreTrainedModel:
 
 
 def quantized(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
-    job = Job(
-        task=tiny.task().without_test(),
-        tokenizer=tiny.tokenizer(),
-        truncation=Truncation(max_length=32),
-        loss=task_loss("single_label"),
-        seed=0,
-        folder=folder,
-    )
-    return Quantization(examples=32).compress(model, job)
+    return Quantization(examples=32).compress(model, tiny.job(folder, seed=0)).model
 
 
 def differences(model: Path, artefact: Path) -> float:
