@@ -33,7 +33,8 @@ from plankwise.methods.layer_subset import LayerSubset
 from plankwise.methods.method import Job, train_on_task
 from plankwise.methods.quantization import Quantization
 from plankwise.methods.sensitivity import fewest_kept, sensitivities
-from plankwise.run.pipeline import check
+from plankwise.run.final_evaluation import measure_final
+from plankwise.run.pipeline import check, run
 from plankwise.run.recipe import Recipe
 from plankwise.training.distillation.config import DistillationConfig
 from plankwise.training.fit import Training
@@ -388,7 +389,7 @@ def recipe_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model": {"source": str(tiny.save_source(folder / "source", layers=2)), "max_length": 32},
         "baseline": {"epochs": 4, "batch_size": 16, "learning_rate": 1e-2},
         "steps": [{"method": "quantization", "examples": 64, "margin": 0.05}],
-        "evaluation": {"bootstrap": 100, "rounds": 3, "threads": 1},
+        "evaluation": {"bootstrap": 100, "rounds": 3, "threads": 1, "onnx_baseline": False},
     }
     path = folder / "recipe.yaml"
     path.write_text(json.dumps(recipe))
@@ -398,15 +399,16 @@ def recipe_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_records_what_the_saved_model_scores_and_costs(
     recipe_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = tmp_path / "run"
-    monkeypatch.setattr(
-        "plankwise.run.final_evaluation.deployed_benchmark", lambda *_: None
-    )  # timed in torch, which is quick
-    assert tiny.call(monkeypatch, "run", recipe_path, "--out", run) == 0
-    record = json.loads((run / "record.json").read_text())
-    model, tokenizer = plankwise.load(run / "model"), load_tokenizer(str(run / "model"))
+    out, folder = tmp_path / "run", tmp_path / "run" / "steps" / "01-quantization"
+    checked = check(validate(json.loads(recipe_path.read_text()), Recipe))
+    unscored, task = run(checked, out, until="steps"), checked.task
+    timing = {"runtimes": {"baseline": "torch", "compressed": "torch"}, "throughput": {"speedup": 1.5}}
+    places = (out / "baseline", folder, tmp_path / "predictions.npz")
+    measured = measure_final(unscored, task, checked.recipe, *places, benchmark=lambda *_: timing)
+    record = measured.model_dump(mode="json")
+    model, tokenizer = plankwise.load(folder), load_tokenizer(str(folder))
     assert is_quantized(model.config)
-    task = check(validate(json.loads(recipe_path.read_text()), Recipe)).task
+    assert record["final"]["speedup"] == 1.5
     found = predict(model, tokenizer, task, "test", Truncation(max_length=32))
     assert METRICS["macro_f1"](found.labels, found.logits) == record["final"]["scores"]["macro_f1"]
     assert record["final"]["scores"]["macro_f1"] > record["final"]["majority_scores"]["macro_f1"] + 0.2
@@ -414,9 +416,9 @@ def test_a_run_records_what_the_saved_model_scores_and_costs(
     assert step["details"]["fallback"]["unquantized"] - step["scores"]["macro_f1"] <= 0.05
     assert step["cost"]["parameters"] == before["parameters"] == record["final"]["cost"]["parameters"]
     assert step["cost"]["linear_flops_per_token"] == before["linear_flops_per_token"] > 0
-    assert step["cost"]["size_bytes"] == (run / "model" / "model.safetensors").stat().st_size < before["size_bytes"]
+    assert step["cost"]["size_bytes"] == (folder / "model.safetensors").stat().st_size < before["size_bytes"]
     capsys.readouterr()
-    assert tiny.call(monkeypatch, "evaluate", run / "model", "--recipe", recipe_path, "--split", "test", "--json") == 0
+    assert tiny.call(monkeypatch, "evaluate", folder, "--recipe", recipe_path, "--split", "test", "--json") == 0
     document = json.loads(capsys.readouterr().out)
     assert document["scores"]["macro_f1"]["value"] == record["final"]["scores"]["macro_f1"]
 

@@ -24,7 +24,6 @@ from plankwise.methods import vocabulary
 from plankwise.methods.method import Job
 from plankwise.methods.theseus import Theseus
 from plankwise.methods.vocabulary import TrimmedVocabulary
-from plankwise.run import final_evaluation as final
 from plankwise.run.domain import check_domain, read_domain
 from plankwise.run.dry_run import estimate
 from plankwise.run.pipeline import check, run
@@ -42,7 +41,7 @@ steps:
   - method: theseus
     modules: 2
     training: {{epochs: 1, batch_size: 16, learning_rate: 5.0e-3}}
-evaluation: {{bootstrap: 100, rounds: 3, threads: 1}}
+evaluation: {{bootstrap: 100, rounds: 3, threads: 1, onnx_baseline: false}}
 seed: 1
 """
 
@@ -161,17 +160,13 @@ def test_the_whole_chain_from_the_command_line(
     assert tiny.call(monkeypatch, "run", path, "--out", whole, "--dry-run") == 0
     assert "01-vocabulary" in capsys.readouterr().out
     assert not whole.exists()
-    timed: list[Any] = []
-    benchmark = final.benchmark
-    with monkeypatch.context() as patched:
-        patched.setattr(final, "benchmark", lambda *given: timed.append(given) or benchmark(*given))
-        assert tiny.call(monkeypatch, "run", path, "--out", whole) == 0
+    assert tiny.call(monkeypatch, "run", path, "--out", whole) == 0
     with monkeypatch.context() as patched:
         patched.setattr(Theseus, "compress", lambda *_: (_ for _ in ()).throw(Stopped))
         with pytest.raises(Stopped):
             run(check(read_recipe(path, Recipe)), cut)
     assert tiny.call(monkeypatch, "run", path, "--out", cut, "--resume") == 0
-    _look_at(whole, timed[0])
+    _look_at(whole)
     one, other = (AutoModelForSequenceClassification.from_pretrained(each / "model") for each in (whole, cut))
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
     for folder, fewer in (("model", True), ("baseline", False)):
@@ -180,21 +175,13 @@ def test_the_whole_chain_from_the_command_line(
         )
 
 
-def _look_at(out: Path, timed: tuple[Any, ...]) -> None:
+def _look_at(out: Path) -> None:
     record, old, new = read_record(out), tiny.tokenizer(), AutoTokenizer.from_pretrained(out / "model")
     kept = record.steps[0].details["tokens"]["kept"]
     assert len(new) == kept < len(AutoTokenizer.from_pretrained(out / "baseline")) == len(old)
     assert record.steps[1].cost.parameters < record.steps[0].cost.parameters < record.baseline.cost.parameters
     assert record.final is not None
-    for variant, tokenizer in zip(timed, (old, new), strict=False):
-        assert variant.tokenizer.get_vocab() == tokenizer.get_vocab()
-        assert variant.model.config.vocab_size >= len(tokenizer)
-    texts = timed[0].examples, timed[1].examples
-    assert texts[0] != texts[1]
-    for before, after in zip(*texts, strict=True):
-        words = old.convert_ids_to_tokens(before["input_ids"])
-        expected = [word if word in new.get_vocab() else "[UNK]" for word in words]
-        assert new.convert_ids_to_tokens(after["input_ids"]) == expected
+    assert set(record.final.benchmark["throughput"]) >= {"baseline", "compressed"}
 
 
 def test_bench_reads_with_each_models_own_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

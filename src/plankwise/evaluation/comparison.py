@@ -1,4 +1,4 @@
-"""Proving what was kept: paired statistics of a baseline and a compressed model on the same examples."""
+"""What was kept: paired statistics of a baseline and a compressed model on the same examples."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import binomtest, chi2
 
 from plankwise.core.records import Interval
-from plankwise.evaluation.metrics import METRICS, Array, Floats, Metric, count, decide, decide_flags, probabilities
-
-LEVEL = (2.5, 97.5)
+from plankwise.evaluation.intervals import interval_of, resampled_scores
+from plankwise.evaluation.metrics import METRICS, Array, Floats, decide, decide_flags, probabilities
 
 
 @dataclass(frozen=True)
@@ -38,53 +36,12 @@ def retained_performance(pairs: Sequence[Pair], metric: str, resamples: int, see
     if baseline == 0:
         return None
     ratios = np.divide(new, old, out=np.full_like(new, np.nan), where=old > 0)
-    return _interval(_mean_score(pairs, metric, compressed=True) / baseline, ratios)
-
-
-def score_interval(
-    labels: Sequence[Array], logits: Sequence[Floats], metric: str, resamples: int, seed: int = 0
-) -> Interval:
-    """Compute a score, averaged over the seeds given, with its bootstrap interval."""
-    both = list(zip(labels, logits, strict=True))
-    value = float(np.mean([METRICS[metric](*each) for each in both]))
-    return _interval(value, resampled_scores(both, metric, resamples, seed))
-
-
-def resampled_scores(runs: Sequence[tuple[Array, Floats]], metric: str, resamples: int, seed: int) -> Floats:
-    """Score bootstrap resamples, [resamples]; the same seed gives the same examples, which is what pairs two calls.
-
-    Args:
-        runs: labels and logits of each training seed, all on the same examples.
-        metric: name of the score.
-        resamples: how many.
-        seed: of the resampling.
-    """
-    generator = np.random.default_rng(seed)
-    size = len(runs[0][0])
-    seeds = generator.integers(0, len(runs), size=(resamples, len(runs)))
-    weights = generator.multinomial(size, np.full(size, 1 / size), size=resamples)
-    per_run = np.stack([_weighted_scores(METRICS[metric], *run, weights) for run in runs], axis=1)
-    scores: Floats = np.take_along_axis(per_run, seeds, axis=1).mean(axis=1)
-    return scores
-
-
-def _weighted_scores(metric: Metric, labels: Array, logits: Floats, weights: NDArray[np.int64]) -> Floats:
-    if metric.reduce is not None:
-        return metric.reduce(weights.astype(np.float64) @ count(labels, logits))
-    assert metric.direct is not None
-    everyone = np.arange(len(labels))
-    drawn = (np.repeat(everyone, row) for row in weights)
-    return np.array([metric.direct(labels[rows], logits[rows]) for rows in drawn])
+    return interval_of(_mean_score(pairs, metric, compressed=True) / baseline, ratios)
 
 
 def _mean_score(pairs: Sequence[Pair], metric: str, compressed: bool) -> float:
     scores = [METRICS[metric](pair.labels, pair.compressed if compressed else pair.baseline) for pair in pairs]
     return float(np.mean(scores))
-
-
-def _interval(value: float, resampled: Floats) -> Interval:
-    low, high = np.nanpercentile(resampled, LEVEL)
-    return Interval(value=value, low=float(low), high=float(high))
 
 
 def chance_corrected(new: float, old: float, chance: float) -> float | None:

@@ -25,11 +25,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from plankwise.evaluation.intervals import draw_counts, percentile_interval
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 RESAMPLES = 2000
 LEVELS, BINS = 8, 4  # a numeric parameter with more values than LEVELS is cut into BINS of equal count
-LEVEL = (2.5, 97.5)
 
 
 @dataclass(frozen=True)
@@ -210,18 +211,17 @@ class _Fit:
         seeds, trials = self._design.seeds, len(self._design.levels) if where is None else int(where.sum())
         low = high = None
         if len(np.unique(seeds)) > 1:
-            low, high = (float(end) for end in np.nanpercentile(of(self._resampled), LEVEL))
+            low, high = percentile_interval(of(self._resampled))
         return Estimate(float(of(self._effects)[0]), low, high, trials, len(np.unique(seeds)), self._design.paired)
 
 
 def _weights(design: _Design, resamples: int) -> Floats:
     """Draw how often each trial counts, [resamples, trials]: draws of its seed times draws of its combination."""
     generator = np.random.default_rng(0)
-    factors = []
-    for codes in (design.seeds, design.contexts):
-        count = int(codes.max()) + 1
-        factors.append(generator.multinomial(count, np.full(count, 1 / count), size=resamples)[:, codes])
-    weights: Floats = (factors[0] * factors[1]).astype(np.float64)
+    seeds, contexts = (
+        draw_counts(generator, int(codes.max()) + 1, resamples)[:, codes] for codes in (design.seeds, design.contexts)
+    )
+    weights: Floats = (seeds * contexts).astype(np.float64)
     return weights
 
 
