@@ -51,5 +51,5 @@ class TimedRuntime:
         return np.zeros((len(inputs["input_ids"]), 2), dtype=np.float32)
 
 
-def opened(runtime: TimedRuntime, **changes: Any) -> Deployed:
-    return Deployed(MANIFEST.model_copy(update=changes), bare_tokenizer(tiny.tokenizer()), runtime)
+def opened(timed: TimedRuntime, /, **changes: Any) -> Deployed:
+    return Deployed(MANIFEST.model_copy(update=changes), bare_tokenizer(tiny.tokenizer()), timed)
