@@ -26,9 +26,17 @@ class Pair:
 def retained_performance(pairs: Sequence[Pair], metric: str, resamples: int, seed: int = 0) -> Interval | None:
     """Compute R = score of the compressed model / score of the baseline, with a paired bootstrap interval.
 
-    With several seeds of training the bootstrap is hierarchical: seeds are drawn first, then examples, the same
-    examples for every seed and for both models; scores are averaged over seeds before they are divided. `None` where
-    the baseline scores 0.
+    With several training seeds the bootstrap is hierarchical: seeds are drawn first, then examples, the same examples
+    for every seed and for both models. Scores are averaged over seeds before they are divided.
+
+    Args:
+        pairs: of each training seed.
+        metric: name of the score.
+        resamples: of the bootstrap.
+        seed: of the resampling.
+
+    Returns:
+        None if the baseline scores 0.
     """
     old = resampled_scores([(pair.labels, pair.baseline) for pair in pairs], metric, resamples, seed)
     new = resampled_scores([(pair.labels, pair.compressed) for pair in pairs], metric, resamples, seed)
@@ -45,21 +53,28 @@ def _mean_score(pairs: Sequence[Pair], metric: str, compressed: bool) -> float:
 
 
 def chance_corrected(new: float, old: float, chance: float) -> float | None:
-    """Compute (s − c) / (t − c): what is kept of what the baseline had above always guessing the majority.
+    """Compute (s − c) / (t − c): the share of the baseline's lead over the majority guess that is kept.
 
-    `None` where the baseline is no better than the guess.
+    Args:
+        new: score of the compressed model, s.
+        old: score of the baseline, t.
+        chance: score of always guessing the majority, c.
+
+    Returns:
+        None if the baseline is no better than the guess.
     """
     return (new - chance) / (old - chance) if old > chance else None
 
 
 def behaviour(pair: Pair) -> dict[str, float]:
-    """Compare what both models do, example by example.
+    """Compare the decisions of both models, example by example.
 
     Returns:
         label_loyalty: share of equal decisions.
         probability_loyalty: mean of 1 − √JSD, base 2 (Xu et al. 2021, arXiv 2109.03228).
-        negative_flip_rate, positive_flip_rate: right became wrong, wrong became right; shares of all examples.
-        mcnemar_p: that both are wrong equally often; exact binomial below 25 discordant pairs.
+        negative_flip_rate: share of all examples that were right and became wrong.
+        positive_flip_rate: share of all examples that were wrong and became right.
+        mcnemar_p: p-value of both models being wrong equally often.
     """
     multi = pair.labels.ndim == 2
     choose = decide_flags if multi else decide
@@ -78,7 +93,15 @@ def behaviour(pair: Pair) -> dict[str, float]:
 
 
 def mcnemar(lost: int, won: int) -> float:
-    """Test whether `lost` and `won` discordant pairs differ: (b − c)² / (b + c), exact below 25 pairs; a p-value."""
+    """Test whether the numbers of discordant pairs differ (McNemar 1947).
+
+    Args:
+        lost: examples that only the baseline has right, b.
+        won: examples that only the compressed model has right, c.
+
+    Returns:
+        The p-value of χ² = (b − c)² / (b + c); below 25 pairs that of the exact binomial test.
+    """
     if lost + won == 0:
         return 1.0
     if lost + won < 25:
