@@ -24,7 +24,8 @@ from plankwise.data.tasks.germeval import METRICS as GERMEVAL_METRICS
 from plankwise.encoder.checkpoint import load_masked_lm, save
 from plankwise.encoder.surgery import rebuild
 from plankwise.encoder.tokenizer import load_tokenizer
-from plankwise.evaluation.comparison import Pair, behaviour, retained_performance, score_interval
+from plankwise.evaluation.comparison import Pair, behaviour, retained_performance
+from plankwise.evaluation.intervals import score_interval
 from plankwise.evaluation.metrics import METRICS, Array, Floats
 from plankwise.evaluation.saved_predictions import read_predictions
 from plankwise.report.run_report import finished

@@ -10,7 +10,8 @@ from bag_of_words import bag_of_words
 from plankwise.core.records import Cost, Entry, Final
 from plankwise.data.task import Task
 from plankwise.encoder.checkpoint import load_trained
-from plankwise.evaluation.comparison import behaviour, retained_performance, score_interval
+from plankwise.evaluation.comparison import behaviour, retained_performance
+from plankwise.evaluation.intervals import score_interval
 from plankwise.evaluation.metrics import METRICS
 from plankwise.evaluation.saved_predictions import read_predictions
 from plankwise.report.run_report import finished

@@ -53,7 +53,8 @@ from plankwise.encoder.anatomy import layers_of
 from plankwise.encoder.checkpoint import load_trained
 from plankwise.encoder.surgery import rebuild
 from plankwise.encoder.tokenizer import load_tokenizer
-from plankwise.evaluation.comparison import Pair, retained_performance, score_interval
+from plankwise.evaluation.comparison import Pair, retained_performance
+from plankwise.evaluation.intervals import score_interval
 from plankwise.methods.distillation import Distillation, Student
 from plankwise.methods.method import Job
 from plankwise.training.distillation.config import DistillationConfig

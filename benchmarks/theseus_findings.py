@@ -17,7 +17,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from plankwise.evaluation.effects import LEVEL, Estimate, Table, contrast, main_effects, spreads, table_of
+from plankwise.evaluation.effects import Estimate, Table, contrast, main_effects, spreads, table_of
+from plankwise.evaluation.intervals import LEVEL
 
 Verdict = Literal["holds", "does not hold", "undecided", "not tested"]
 _NAMES = {"start": "start", "full_at": "full_at", "schedule": "schedule", "rate": r"training\.learning_rate"}

@@ -44,7 +44,7 @@ from plankwise.deploy.runtimes import Mode
 from plankwise.encoder.checkpoint import save
 from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.evaluation.benchmark.measurements import Measurements
-from plankwise.evaluation.benchmark.peak_gemm import gemm_ceilings
+from plankwise.evaluation.benchmark.peak_gemm import peak_gemm
 from plankwise.evaluation.benchmark.system_load import LoadMonitor, load_warnings, unsteady_warnings
 from plankwise.evaluation.benchmark.workload import ARRIVAL_BATCH, Workload
 
@@ -132,7 +132,7 @@ def measure(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, An
     for name in names:
         place.make(*name.split("."))
     with fixed_threads(arguments.threads), LoadMonitor() as watch:
-        figures = Measurements(tuple(REFERENCES), gemm_ceilings(arguments.threads), arguments.rounds)
+        figures = Measurements(tuple(REFERENCES), peak_gemm(arguments.threads), arguments.rounds)
         alone = opened(place, single, "latency", arguments.threads)
         latency = {str(tokens): figures.latency(alone, tokens) for tokens in TOKENS}
         alone.clear()
@@ -151,7 +151,7 @@ def measure(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, An
     told["latency"] = {tokens: nested(case) for tokens, case in latency.items()}
     told["targets"] = targets(told)
     told |= {name: getattr(arguments, name) for name in ("rounds", "texts", "threads", "budget", "quick")}
-    told["ceiling_gops"], told["load"] = figures.ceilings, watch.load.as_json()
+    told["ceiling_gops"], told["load"] = figures.peak_gops, watch.load.as_json()
     told["warnings"] = [*load_warnings(watch.load, arguments.threads), *unsteady_warnings(figures.ratios)]
     return {**told, "environment": environment()}
 

@@ -31,7 +31,7 @@ steps:
   - method: theseus
     modules: 2
     training: {{epochs: 3, batch_size: 16, learning_rate: 5.0e-3, evaluations_per_epoch: 2}}
-evaluation: {{bootstrap: 100, rounds: 3, threads: 1}}
+evaluation: {{bootstrap: 100, rounds: 3, threads: 1, onnx_baseline: false}}
 """
 
 

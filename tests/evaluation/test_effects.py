@@ -61,9 +61,9 @@ def test_a_contrast_is_the_mean_difference_within_blocks() -> None:
     assert contrast(table, low, np.zeros_like(low), {"a"}) is None
 
 
-def test_intervals_hold_the_truth_about_as_often_as_they_say_and_errs_on_the_wide_side() -> None:
+def test_intervals_hold_the_truth_about_as_often_as_they_say_and_err_on_the_wide_side() -> None:
     inside = 0
-    for draw in range(60):
+    for draw in range(40):
         shift = np.random.default_rng(1000 + draw).normal(0, 0.02, (4, 5))  # contexts and seeds that differ as wholes
         rows = crossed(lambda a, b, seed, s=shift: 0.02 * (a < 0.4) + s[b - 1, seed], 5, 0.01, draw)  # type: ignore[misc]
         table = table_of(rows, KEYS)
@@ -73,7 +73,7 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say_and_errs_on_the_wid
         assert found.low is not None
         assert found.high is not None
         inside += found.low <= 0.02 <= found.high
-    assert inside >= 54
+    assert inside >= 36
 
 
 def test_one_seed_gives_no_interval() -> None:
@@ -101,7 +101,7 @@ def test_spreads_take_the_noise_off() -> None:
     """With no effect at all the raw variance between levels is positive; the component is zero on average."""
     components = [
         spreads(table_of(crossed(lambda a, b, seed: 0.0, noise=1.0, draw=draw), KEYS), KEYS, resamples=2)[0]
-        for draw in range(150)
+        for draw in range(60)
     ]
     for key in KEYS:
         values = np.array([each[key] for each in components])

@@ -1,4 +1,8 @@
+"""Every metric against scikit-learn, and on the edges where a class is missing."""
+
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,10 +16,19 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from plankwise.evaluation.metrics import METRICS, count, decide, decide_flags, majority_logits, probabilities
+from plankwise.evaluation.metrics import (
+    METRICS,
+    Array,
+    Floats,
+    count,
+    decide,
+    decide_flags,
+    majority_logits,
+    probabilities,
+)
 
 
-def single(classes: int, seed: int, size: int = 200):
+def single(classes: int, seed: int, size: int = 200) -> tuple[Array, Floats]:
     """Skewed labels and logits that are better than chance."""
     draw = np.random.default_rng(seed)
     labels = draw.choice(classes, size, p=np.arange(1, classes + 1) / sum(range(classes + 1)))
@@ -23,17 +36,17 @@ def single(classes: int, seed: int, size: int = 200):
     return labels, draw.normal(size=(size, classes)) + 0.8 * np.eye(classes)[labels]
 
 
-def several(classes: int, seed: int, size: int = 200):
+def several(classes: int, seed: int, size: int = 200) -> tuple[Array, Floats]:
     draw = np.random.default_rng(seed)
     labels = (draw.random((size, classes)) < 0.3).astype(np.float32)
     return labels, draw.normal(size=(size, classes)) + labels - 0.5
 
 
-def decisions(labels, logits):
+def decisions(labels: Array, logits: Array) -> Array:
     return (logits > 0).astype(int) if labels.ndim == 2 else logits.argmax(axis=1)
 
 
-def thresholded(labels, logits):
+def thresholded(labels: Array, logits: Array) -> dict[str, float]:
     """Scikit-learn's scores of the decisions, over every class whether it occurs or not."""
     guess, classes = decisions(labels, logits), list(range(logits.shape[1]))
     settings = {"labels": classes, "zero_division": 0}
@@ -46,7 +59,7 @@ def thresholded(labels, logits):
     }
 
 
-def ranked(labels, logits):
+def ranked(labels: Array, logits: Array) -> dict[str, float]:
     if labels.ndim == 1 and logits.shape[1] == 2:
         flags, scores = labels, softmax(logits, axis=1)[:, 1]
     elif labels.ndim == 1:
@@ -59,32 +72,33 @@ def ranked(labels, logits):
     }
 
 
+Make = Callable[[int, int], tuple[Array, Floats]]
 DATA = [(single, 2), (single, 5), (several, 2), (several, 4)]
 
 
 @pytest.mark.parametrize(("make", "classes"), DATA)
 @pytest.mark.parametrize("seed", range(3))
-def test_every_metric_equals_scikit_learn(make, classes, seed):
+def test_every_metric_equals_scikit_learn(make: Make, classes: int, seed: int) -> None:
     labels, logits = make(classes, seed)
     expected = {**thresholded(labels, logits), **ranked(labels, logits)}
     assert {name: metric(labels, logits) for name, metric in METRICS.items()} == pytest.approx(expected, abs=1e-12)
 
 
-def test_multi_class_auroc_is_one_against_the_rest():
+def test_multi_class_auroc_is_one_against_the_rest() -> None:
     labels, logits = single(4, 0)
     expected = roc_auc_score(labels, softmax(logits, axis=1), multi_class="ovr", average="macro")
     assert METRICS["auroc"](labels, logits) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("name", ["macro_f1", "germeval_f1", "micro_f1", "accuracy"])
-def test_a_class_that_nobody_is_or_is_called_counts_as_zero(name):
+def test_a_class_that_nobody_is_or_is_called_counts_as_zero(name: str) -> None:
     labels, logits = single(3, 1)
     logits = np.hstack([logits, np.full((len(logits), 1), -99.0)])
     assert METRICS[name](labels, logits) == pytest.approx(thresholded(labels, logits)[name])
 
 
 @pytest.mark.parametrize("name", ["auroc", "average_precision"])
-def test_ranks_skip_a_class_without_both_kinds(name):
+def test_ranks_skip_a_class_without_both_kinds(name: str) -> None:
     labels, logits = several(3, 1)
     wider = np.hstack([labels, np.zeros((len(labels), 1))])
     more = np.hstack([logits, logits[:, :1]])
@@ -94,24 +108,24 @@ def test_ranks_skip_a_class_without_both_kinds(name):
 class TestOfficialF:
     LABELS, LOGITS = np.array([0, 0, 0, 1]), np.eye(2)[[0, 0, 1, 1]]
 
-    def test_by_hand(self):
+    def test_by_hand(self) -> None:
         precision, recall = (1 + 1 / 2) / 2, (2 / 3 + 1) / 2
         expected = 2 * precision * recall / (precision + recall)
         assert METRICS["germeval_f1"](self.LABELS, self.LOGITS) == pytest.approx(expected) == pytest.approx(15 / 19)
 
-    def test_is_not_macro_f1(self):
+    def test_is_not_macro_f1(self) -> None:
         assert METRICS["macro_f1"](self.LABELS, self.LOGITS) == pytest.approx((4 / 5 + 2 / 3) / 2)
         labels, logits = single(3, 2)
         assert abs(METRICS["germeval_f1"](labels, logits) - METRICS["macro_f1"](labels, logits)) > 1e-3
 
 
-def test_nothing_predicted_scores_zero_and_never_warns():
+def test_nothing_predicted_scores_zero_and_never_warns() -> None:
     labels, logits = several(3, 0)[0], np.full((200, 3), -1.0)
     assert [METRICS[name](labels, logits) for name in ("macro_f1", "micro_f1", "germeval_f1")] == [0, 0, 0]
 
 
 @pytest.mark.parametrize(("make", "classes"), DATA)
-def test_counts_add_up(make, classes):
+def test_counts_add_up(make: Make, classes: int) -> None:
     labels, logits = make(classes, 0)
     counts = count(labels, logits)
     assert counts.shape == (200, 3 * classes + 2)
@@ -124,15 +138,17 @@ def test_counts_add_up(make, classes):
 
 @pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.reduce is not None])
 @pytest.mark.parametrize(("make", "classes"), DATA)
-def test_many_totals_reduce_as_each_one_does(name, make, classes):
+def test_many_totals_reduce_as_each_one_does(name: str, make: Make, classes: int) -> None:
     labels, logits = make(classes, 0)
     groups = np.array_split(np.arange(200), 4)
-    together = METRICS[name].reduce(np.stack([count(labels[rows], logits[rows]).sum(0) for rows in groups]))
+    reduce = METRICS[name].reduce
+    assert reduce is not None
+    together = reduce(np.stack([count(labels[rows], logits[rows]).sum(0) for rows in groups]))
     assert together.shape == (4,)
     assert together == pytest.approx([METRICS[name](labels[rows], logits[rows]) for rows in groups])
 
 
-def test_decisions_and_probabilities():
+def test_decisions_and_probabilities() -> None:
     logits = np.array([[0.0, 2.0, -1.0], [3.0, -800.0, 800.0]])
     assert decide(logits).tolist() == [1, 2]
     assert decide_flags(logits).tolist() == [[0, 1, 0], [1, 0, 1]]
@@ -142,7 +158,7 @@ def test_decisions_and_probabilities():
 
 
 class TestMajority:
-    def test_is_that_of_train_even_where_test_differs(self):
+    def test_is_that_of_train_even_where_test_differs(self) -> None:
         labels, train = np.array([0, 0, 0, 1]), np.array([1, 1, 0, 2])
         guess = majority_logits(labels, train)
         assert guess.shape == (4, 3)
@@ -150,12 +166,12 @@ class TestMajority:
         assert METRICS["accuracy"](labels, guess) == 0.25
         assert METRICS["macro_f1"](labels, guess) == pytest.approx((2 / 5) / 3)
 
-    def test_of_several_labels_are_those_above_one_half(self):
+    def test_of_several_labels_are_those_above_one_half(self) -> None:
         train = np.array([[1, 0, 1], [1, 0, 0], [0, 1, 0], [1, 1, 0]], dtype=np.float32)
         guess = majority_logits(train[:2], train)
         assert decide_flags(guess).tolist() == [[1, 0, 0]] * 2
 
-    def test_ranks_by_chance(self):
+    def test_ranks_by_chance(self) -> None:
         labels, _ = single(2, 0)
         guess = majority_logits(labels, labels)
         assert METRICS["auroc"](labels, guess) == 0.5

@@ -392,7 +392,7 @@ def recipe_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model": {"source": str(tiny.save_source(folder / "source", layers=2)), "max_length": 32},
         "baseline": {"epochs": 4, "batch_size": 16, "learning_rate": 1e-2},
         "steps": [{"method": "quantization", "examples": 64, "margin": 0.05}],
-        "evaluation": {"bootstrap": 100, "rounds": 3, "threads": 1},
+        "evaluation": {"bootstrap": 100, "rounds": 3, "threads": 1, "onnx_baseline": False},
     }
     path = folder / "recipe.yaml"
     path.write_text(json.dumps(recipe))

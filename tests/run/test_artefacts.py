@@ -1,8 +1,9 @@
-"""An export takes from a run what it may, and refuses wrong input in one line."""
+"""An export takes the texts of a run that it may, and refuses wrong input in one line."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,18 +11,23 @@ import yaml
 
 import plankwise
 import tiny
+from fake_runtime import MANIFEST
+from plankwise.core.errors import ModelError
 from plankwise.core.recipe import read_recipe
 from plankwise.data.truncation import Truncation
+from plankwise.deploy.export.export import export
+from plankwise.deploy.manifest import Manifest, read_manifest
 from plankwise.encoder.checkpoint import load_classifier, load_trained, save
 from plankwise.encoder.tokenizer import load_tokenizer
-from plankwise.run import artefacts
+from plankwise.evaluation.benchmark.artefact_timing import MOST_TEXTS
+from plankwise.run.artefacts import export_model
 from plankwise.run.recipe import Recipe
 from plankwise.training.prediction import predict
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder like a run's, with a model that was not trained: exporting does not mind."""
+    """A folder like that of a run, with a model that was not trained, which does not matter to an export."""
     folder = tmp_path_factory.mktemp("run")
     source = tiny.save_source(folder / "source", layers=2)
     save(load_classifier(str(source), ("bad", "good")), tiny.tokenizer(), folder / "model")
@@ -34,10 +40,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_texts_come_from_train_and_development_only(run, tmp_path, monkeypatch):
-    taken = {}
-    monkeypatch.setattr(artefacts, "export", lambda model, out, **how: taken.update(how))
-    artefacts.export_model(str(run / "model"), tmp_path / "out", "openvino", "int8")
+def test_texts_come_from_train_and_development_only(run: Path, tmp_path: Path) -> None:
+    taken: dict[str, Any] = {}
+
+    def note(model: str, out: Path, **how: Any) -> Manifest:
+        taken.update(how)
+        return MANIFEST
+
+    export_model(str(run / "model"), tmp_path / "out", "openvino", "int8", exporter=note)
     task = read_recipe(run / "recipe.yaml", Recipe).task.load()
     assert set(taken["calibration"]) <= set(task.splits["train"]["text"])
     assert set(taken["texts"]) <= set(task.splits["development"]["text"])
@@ -45,18 +55,30 @@ def test_texts_come_from_train_and_development_only(run, tmp_path, monkeypatch):
     assert only_test
     assert not only_test & {*taken["calibration"], *taken["texts"]} - set(task.splits["development"]["text"])
     assert taken["truncation"] == Truncation(max_length=12, truncation="tail")
-    artefacts.export_model(str(run / "model"), tmp_path / "out", "openvino", "int8", max_length=8)
+    export_model(str(run / "model"), tmp_path / "out", "openvino", "int8", max_length=8, exporter=note)
     assert taken["truncation"] == Truncation(max_length=8, truncation="tail")
 
 
-def test_an_artefact_scores_as_evaluate_does(run, tmp_path):
-    artefacts.export_model(str(run / "model"), tmp_path / "out", "openvino", "fp32")
+@pytest.mark.filterwarnings("ignore")  # tracers warn of themselves
+def test_an_artefact_scores_as_evaluate_does_and_is_timed(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+
+    def only_openvino(model: str, out: Path, *, to: str, **options: Any) -> Manifest:
+        if to != "openvino":
+            raise ModelError("this test has no time for it")
+        return export(model, out, to=to, **options)
+
+    written = export_model(str(run / "model"), tmp_path / "out", "openvino", "fp32", timed=True, exporter=only_openvino)
     recipe = read_recipe(run / "recipe.yaml", Recipe)
     task = recipe.task.load()
     model, tokenizer = load_trained(str(run / "model")), load_tokenizer(str(run / "model"))
     expected = predict(model, tokenizer, task, "test", recipe.model.plain_truncation).logits
     found = plankwise.Predictor(tmp_path / "out").logits(list(task.splits["test"]["text"]))
     np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert read_manifest(tmp_path / "out") == written  # hashes included
+    assert written.timing is not None
+    texts = min(MOST_TEXTS, len(task.splits["development"]))
+    assert (written.timing.texts, written.timing.rounds, written.timing.others) == (texts, 5, {})
 
 
 @pytest.mark.parametrize(
@@ -71,7 +93,14 @@ def test_an_artefact_scores_as_evaluate_does(run, tmp_path):
         (("--recipe", "{run}/other.yaml"), "knows the labels ('bad', 'good'), the recipe's task has ('a', 'b')"),
     ],
 )
-def test_wrong_input_ends_in_one_line(run, tmp_path, monkeypatch, capsys, options, said):
+def test_wrong_input_ends_in_one_line(
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    said: str,
+) -> None:
     table = "".join(f"word {number},{'ab'[number % 2]}\n" for number in range(60))
     (run / "other.csv").write_text("text,label\n" + table)
     other = yaml.safe_load((run / "recipe.yaml").read_text())

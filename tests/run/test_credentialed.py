@@ -30,7 +30,7 @@ SMALL = ["model.max_length=32", "baseline.epochs=1", "steps.0.modules=2", "steps
 SMALL += [
     "baseline.evaluations_per_epoch=1",
     "steps.0.training.evaluations_per_epoch=1",
-    "evaluation={bootstrap: 100, rounds: 3, threads: 1}",
+    "evaluation={bootstrap: 100, rounds: 3, threads: 1, onnx_baseline: false}",
 ]
 
 

@@ -34,7 +34,7 @@ tasks:
     max_length: 32
     fine_tuning: {{epochs: 1, batch_size: 16, learning_rate: 1.0e-2, evaluations_per_epoch: 2}}
 seeds: [1, 2]
-evaluation: {{bootstrap: 100, rounds: 3, threads: 1}}
+evaluation: {{bootstrap: 100, rounds: 3, threads: 1, onnx_baseline: false}}
 """
 
 

@@ -27,7 +27,7 @@ steps:
   - {{method: vocabulary, minimum_count: {minimum}}}
   - {{method: theseus, modules: 2, training: {{epochs: 1, batch_size: 16}}}}
   - {{method: pruning, target: 1.5, training: {{epochs: 1, batch_size: 16}}}}
-evaluation: {{bootstrap: 100, rounds: 3, threads: 1}}
+evaluation: {{bootstrap: 100, rounds: 3, threads: 1, onnx_baseline: false}}
 """
 
 

@@ -38,7 +38,7 @@ steps:
   - method: layer_subset
     layers: 2
     training: {{epochs: 2, batch_size: 16, learning_rate: 5.0e-3}}
-evaluation: {{bootstrap: 100, rounds: 3, threads: 1}}
+evaluation: {{bootstrap: 100, rounds: 3, threads: 1, onnx_baseline: false}}
 seed: 1
 """
 

@@ -6,19 +6,24 @@ import csv
 import dataclasses
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import plankwise
 import tiny
+from fake_runtime import MANIFEST
 from plankwise.core.errors import RecipeError
 from plankwise.core.recipe import read_recipe
 from plankwise.core.records import read_record
 from plankwise.data.truncation import Truncation, Windows
+from plankwise.deploy.manifest import Manifest
 from plankwise.encoder.checkpoint import load_config
 from plankwise.encoder.stored_truncation import TRUNCATION_KEY, stored_truncation
+from plankwise.evaluation.benchmark.benchmark import BenchmarkConfig
 from plankwise.run import artefacts
 from plankwise.run import evaluate as inspect
 from plankwise.run.pipeline import check, run
@@ -43,7 +48,7 @@ def write_recipe(folder: Path, name: str, **model: object) -> Path:
         "model": model,
         "baseline": TRAINING,
         "steps": [pruning],
-        "evaluation": {"bootstrap": 100, "rounds": 3, "threads": 1},
+        "evaluation": {"bootstrap": 100, "rounds": 3, "threads": 1, "onnx_baseline": False},
     }
     (folder / f"{name}.yaml").write_text(json.dumps(document))
     return folder / f"{name}.yaml"
@@ -142,19 +147,28 @@ def test_more_than_the_model_can_read_is_refused(place):
             verb()
 
 
-def test_exports_and_benchmarks_take_it(place, tmp_path, monkeypatch, caplog):
-    taken = {}
-    monkeypatch.setattr(artefacts, "export", lambda model, out, **how: taken.update(how))
+def test_exports_and_benchmarks_take_it(place, tmp_path, caplog):
+    taken: dict[str, Any] = {}
+
+    def export(model: str, out: Path, **how: Any) -> Manifest:
+        taken.update(how)
+        return MANIFEST
+
+    def timer(models: Sequence[str], config: BenchmarkConfig) -> dict[str, Any]:
+        taken["config"] = config
+        return {}
+
     (tmp_path / "texts.txt").write_text("the day\n")
     step = str(place / "runs" / "tail" / "steps" / "01-pruning")  # no recipe lies beside it
     for given, expected in (({}, TAIL), ({"max_length": 5}, Truncation(max_length=5, truncation="tail"))):
-        artefacts.export_model(step, tmp_path / "out", "onnx", "fp32", texts=tmp_path / "texts.txt", **given)
-        assert taken["reading"] == expected
+        artefacts.export_model(
+            step, tmp_path / "out", "onnx", "fp32", texts=tmp_path / "texts.txt", exporter=export, **given
+        )
+        assert taken["truncation"] == expected
     assert "reads texts with max_length 5 here, where it was made for max_length 6" in caplog.text
-    monkeypatch.setattr(inspect, "compare", lambda models, terms: taken.update(terms=terms))
     silent = read_recipe(write_recipe(place, "silent", source="unused"), Recipe)
-    inspect.bench([step], silent, None, "text", 1)
-    assert taken["terms"].truncation == TAIL
+    inspect.bench([step], silent, None, "text", 1, timer=timer)
+    assert taken["config"].truncation == TAIL
 
 
 def test_compressing_further_keeps_it_unless_the_recipe_says_otherwise(place, caplog):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -72,8 +72,8 @@ def bench(
 
     read = None if recipe is None else recipe_of(recipe, overrides, None)
     form = TextFormat(encoding, delimiter)
-    how = {"rounds": rounds, "budget": budget, "baselines": baselines, "memory": memory}
-    timing = time_all(models, read, texts, column, threads, form, **how)
+    options: dict[str, Any] = {"rounds": rounds, "budget": budget, "baselines": baselines, "memory": memory}
+    timing = time_all(models, read, texts, column, threads, form, **options)
     if as_json:
         print_document(timing, as_json, [])
     else:

@@ -1,4 +1,4 @@
-"""Proving what was kept: paired statistics of a baseline and a compressed model on the same examples."""
+"""What was kept: paired statistics of a baseline and a compressed model on the same examples."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial.distance import jensenshannon
 from scipy.stats import binomtest, chi2
 
 from plankwise.core.records import Interval
-from plankwise.evaluation.metrics import METRICS, Array, Floats, Metric, count, decide, decide_flags, probabilities
-
-LEVEL = (2.5, 97.5)
+from plankwise.evaluation.intervals import interval_of, resampled_scores
+from plankwise.evaluation.metrics import METRICS, Array, Floats, decide, decide_flags, probabilities
 
 
 @dataclass(frozen=True)
@@ -28,9 +26,17 @@ class Pair:
 def retained_performance(pairs: Sequence[Pair], metric: str, resamples: int, seed: int = 0) -> Interval | None:
     """Compute R = score of the compressed model / score of the baseline, with a paired bootstrap interval.
 
-    With several seeds of training the bootstrap is hierarchical: seeds are drawn first, then examples, the same
-    examples for every seed and for both models; scores are averaged over seeds before they are divided. `None` where
-    the baseline scores 0.
+    With several training seeds the bootstrap is hierarchical: seeds are drawn first, then examples, the same examples
+    for every seed and for both models. Scores are averaged over seeds before they are divided.
+
+    Args:
+        pairs: of each training seed.
+        metric: name of the score.
+        resamples: of the bootstrap.
+        seed: of the resampling.
+
+    Returns:
+        None if the baseline scores 0.
     """
     old = resampled_scores([(pair.labels, pair.baseline) for pair in pairs], metric, resamples, seed)
     new = resampled_scores([(pair.labels, pair.compressed) for pair in pairs], metric, resamples, seed)
@@ -38,43 +44,7 @@ def retained_performance(pairs: Sequence[Pair], metric: str, resamples: int, see
     if baseline == 0:
         return None
     ratios = np.divide(new, old, out=np.full_like(new, np.nan), where=old > 0)
-    return _interval(_mean_score(pairs, metric, compressed=True) / baseline, ratios)
-
-
-def score_interval(
-    labels: Sequence[Array], logits: Sequence[Floats], metric: str, resamples: int, seed: int = 0
-) -> Interval:
-    """Compute a score, averaged over the seeds given, with its bootstrap interval."""
-    both = list(zip(labels, logits, strict=True))
-    value = float(np.mean([METRICS[metric](*each) for each in both]))
-    return _interval(value, resampled_scores(both, metric, resamples, seed))
-
-
-def resampled_scores(runs: Sequence[tuple[Array, Floats]], metric: str, resamples: int, seed: int) -> Floats:
-    """Score bootstrap resamples, [resamples]; the same seed gives the same examples, which is what pairs two calls.
-
-    Args:
-        runs: labels and logits of each training seed, all on the same examples.
-        metric: name of the score.
-        resamples: how many.
-        seed: of the resampling.
-    """
-    generator = np.random.default_rng(seed)
-    size = len(runs[0][0])
-    seeds = generator.integers(0, len(runs), size=(resamples, len(runs)))
-    weights = generator.multinomial(size, np.full(size, 1 / size), size=resamples)
-    per_run = np.stack([_weighted_scores(METRICS[metric], *run, weights) for run in runs], axis=1)
-    scores: Floats = np.take_along_axis(per_run, seeds, axis=1).mean(axis=1)
-    return scores
-
-
-def _weighted_scores(metric: Metric, labels: Array, logits: Floats, weights: NDArray[np.int64]) -> Floats:
-    if metric.reduce is not None:
-        return metric.reduce(weights.astype(np.float64) @ count(labels, logits))
-    assert metric.direct is not None
-    everyone = np.arange(len(labels))
-    drawn = (np.repeat(everyone, row) for row in weights)
-    return np.array([metric.direct(labels[rows], logits[rows]) for rows in drawn])
+    return interval_of(_mean_score(pairs, metric, compressed=True) / baseline, ratios)
 
 
 def _mean_score(pairs: Sequence[Pair], metric: str, compressed: bool) -> float:
@@ -82,27 +52,29 @@ def _mean_score(pairs: Sequence[Pair], metric: str, compressed: bool) -> float:
     return float(np.mean(scores))
 
 
-def _interval(value: float, resampled: Floats) -> Interval:
-    low, high = np.nanpercentile(resampled, LEVEL)
-    return Interval(value=value, low=float(low), high=float(high))
-
-
 def chance_corrected(new: float, old: float, chance: float) -> float | None:
-    """Compute (s − c) / (t − c): what is kept of what the baseline had above always guessing the majority.
+    """Compute (s − c) / (t − c): the share of the baseline's lead over the majority guess that is kept.
 
-    `None` where the baseline is no better than the guess.
+    Args:
+        new: score of the compressed model, s.
+        old: score of the baseline, t.
+        chance: score of always guessing the majority, c.
+
+    Returns:
+        None if the baseline is no better than the guess.
     """
     return (new - chance) / (old - chance) if old > chance else None
 
 
 def behaviour(pair: Pair) -> dict[str, float]:
-    """Compare what both models do, example by example.
+    """Compare the decisions of both models, example by example.
 
     Returns:
         label_loyalty: share of equal decisions.
         probability_loyalty: mean of 1 − √JSD, base 2 (Xu et al. 2021, arXiv 2109.03228).
-        negative_flip_rate, positive_flip_rate: right became wrong, wrong became right; shares of all examples.
-        mcnemar_p: that both are wrong equally often; exact binomial below 25 discordant pairs.
+        negative_flip_rate: share of all examples that were right and became wrong.
+        positive_flip_rate: share of all examples that were wrong and became right.
+        mcnemar_p: p-value of both models being wrong equally often.
     """
     multi = pair.labels.ndim == 2
     choose = decide_flags if multi else decide
@@ -121,7 +93,15 @@ def behaviour(pair: Pair) -> dict[str, float]:
 
 
 def mcnemar(lost: int, won: int) -> float:
-    """Test whether `lost` and `won` discordant pairs differ: (b − c)² / (b + c), exact below 25 pairs; a p-value."""
+    """Test whether the numbers of discordant pairs differ (McNemar 1947).
+
+    Args:
+        lost: examples that only the baseline has right, b.
+        won: examples that only the compressed model has right, c.
+
+    Returns:
+        The p-value of χ² = (b − c)² / (b + c); below 25 pairs that of the exact binomial test.
+    """
     if lost + won == 0:
         return 1.0
     if lost + won < 25:

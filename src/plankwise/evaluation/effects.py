@@ -1,16 +1,15 @@
 """What each hyperparameter does to the score: effects, contrasts and spreads with intervals, from the table of trials.
 
-Everything rests on one model, fitted by least squares: score = block + level. A block holds the trials that agree in
+All of them come from one model, fitted by least squares: score = block + level. A block holds the trials that agree in
 every other parameter and in the seed, so that levels are compared within blocks only; a block that lacks some levels
-biases nothing. Where the design is not crossed enough for that, as with samplers, all trials are one block and levels
-are compared by their means.
+biases nothing. If the design is not crossed enough for that, as with samplers, all trials are one block, and levels are
+compared by their means.
 
-Intervals are 95 % and come from a bootstrap over both kinds of things that could have been others: the seeds, and the
-combinations of the other parameters (whole settings, where there are no blocks). Both are drawn with replacement,
-independently of each other, and a trial counts as often as its seed times as often as its combination was drawn: the
-pigeonhole bootstrap for crossed random factors (Owen 2007, arXiv 0712.1111), which errs on the wide side where the
-noise of single trials dominates. With few seeds no bootstrap knows how much seeds differ; with one there is no
-interval.
+Intervals are 95 % and come from a bootstrap over both random factors: the seeds, and the combinations of the other
+parameters (whole settings, if there are no blocks). Both are drawn with replacement, independently of each other, and
+the weight of a trial is the draws of its seed times the draws of its combination: the pigeonhole bootstrap for crossed
+random factors (Owen 2007, arXiv 0712.1111), which errs on the wide side if the noise of single trials dominates. With
+few seeds no bootstrap knows how much seeds differ; with one there is no interval.
 """
 
 from __future__ import annotations
@@ -25,16 +24,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from plankwise.evaluation.intervals import draw_counts, percentile_interval
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 RESAMPLES = 2000
 LEVELS, BINS = 8, 4  # a numeric parameter with more values than LEVELS is cut into BINS of equal count
-LEVEL = (2.5, 97.5)
 
 
 @dataclass(frozen=True)
 class Table:
-    """The finished trials: columns of the parameters, `seed` and `score`, whatever else the trials recorded beside."""
+    """The finished trials: columns of the parameters, `seed`, `score` and anything else that trials record."""
 
     keys: tuple[str, ...]
     rows: Any  # pandas.DataFrame
@@ -48,7 +48,7 @@ class Estimate:
         value: in units of the score.
         low, high: ends of the interval.
         trials: how many were compared.
-        seeds: how many of the trials' seeds took part.
+        seeds: how many different seeds these trials have.
         paired: whether levels were compared within blocks.
     """
 
@@ -79,7 +79,7 @@ class Level:
 
 
 def table_of(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> Table:
-    """Take the trials that have a score, each setting and seed once."""
+    """Make a table of the trials that have a score, with each setting and seed once."""
     done = [{key: _hashable(value) for key, value in row.items()} for row in rows if row["score"] is not None]
     frame = pd.DataFrame(done, columns=list(rows[0]) if rows else [*keys, "seed", "score"])
     return Table(tuple(keys), frame.drop_duplicates([*keys, "seed"]).reset_index(drop=True))
@@ -90,7 +90,7 @@ def _hashable(value: Any) -> Any:
 
 
 def levels_of(table: Table, key: str) -> tuple[list[str], Ints]:
-    """Name a parameter's levels in order and give each trial's; many numbers are cut into bins of equal count."""
+    """Return a parameter's levels in order, and the index of each trial's level; many numbers are cut into bins."""
     values = table.rows[key].tolist()
     distinct = list(dict.fromkeys(values))
     numeric = all(isinstance(each, (int, float)) and not isinstance(each, bool) for each in distinct)
@@ -105,7 +105,7 @@ def levels_of(table: Table, key: str) -> tuple[list[str], Ints]:
 
 
 def main_effects(table: Table, key: str, resamples: int = RESAMPLES) -> list[Level]:
-    """Give each level's mean score and its effect: how much better than the mean of all levels, all else equal."""
+    """Compute each level's mean score and its effect: how much better than the mean of all levels, all else equal."""
     names, levels = levels_of(table, key)
     scores = table.rows["score"].to_numpy(dtype=np.float64)
     design = _design(table, levels, len(names), {key})
@@ -136,14 +136,14 @@ def contrast(
 
 
 def spreads(table: Table, keys: Sequence[str], resamples: int = RESAMPLES) -> tuple[dict[str, float], Floats]:
-    """Estimate how much of the scores' variance each parameter makes: variance between its levels, noise taken off.
+    """Estimate the share of each parameter in the variance of the scores: that between its levels, without the noise.
 
-    The variance of the fitted effects is too large by what noise alone makes them differ, the more the more levels
-    there are; that part, from the residuals, is subtracted, so that parameters with different numbers of levels can be
-    compared. A component may come out below zero. A parameter with one level has none.
+    Noise alone makes fitted effects differ, the more the more levels there are. That part is estimated from the
+    residuals and subtracted, so that parameters with different numbers of levels can be compared. A component may be
+    negative. A parameter with one level has none.
 
     Returns:
-        Component by key, in squared score units, and the same for each resample, [resamples, keys].
+        Component by key, in squared units of the score, and the same for each resample, [resamples, keys].
     """
     components, resampled = {}, []
     for key in keys:
@@ -186,11 +186,11 @@ def _codes(table: Table, columns: list[str]) -> Ints:
 
 
 def _is_crossed(levels: Ints, blocks: Ints, level_count: int) -> bool:
-    """Tell whether blocks link all levels to each other, and at least half of the trials take part in that."""
+    """Return whether blocks link all levels to each other, and at least half of the trials are in such blocks."""
     seen = np.zeros((blocks.max() + 1, level_count))
     seen[blocks, levels] = 1
-    telling = seen.sum(axis=1) > 1
-    reach = seen[telling].T @ seen[telling] > 0
+    telling = seen.sum(axis=1) > 1  # blocks of one level compare nothing
+    reach = seen[telling].T @ seen[telling] > 0  # [levels, levels]: which levels meet in some block
     linked = np.linalg.matrix_power((reach | np.eye(level_count, dtype=bool)).astype(float), level_count) > 0
     return bool(linked.all() and telling[blocks].mean() >= 0.5)
 
@@ -210,18 +210,17 @@ class _Fit:
         seeds, trials = self._design.seeds, len(self._design.levels) if where is None else int(where.sum())
         low = high = None
         if len(np.unique(seeds)) > 1:
-            low, high = (float(end) for end in np.nanpercentile(of(self._resampled), LEVEL))
+            low, high = percentile_interval(of(self._resampled))
         return Estimate(float(of(self._effects)[0]), low, high, trials, len(np.unique(seeds)), self._design.paired)
 
 
 def _weights(design: _Design, resamples: int) -> Floats:
     """Draw how often each trial counts, [resamples, trials]: draws of its seed times draws of its combination."""
     generator = np.random.default_rng(0)
-    factors = []
-    for codes in (design.seeds, design.contexts):
-        count = int(codes.max()) + 1
-        factors.append(generator.multinomial(count, np.full(count, 1 / count), size=resamples)[:, codes])
-    weights: Floats = (factors[0] * factors[1]).astype(np.float64)
+    seeds, contexts = (
+        draw_counts(generator, int(codes.max()) + 1, resamples)[:, codes] for codes in (design.seeds, design.contexts)
+    )
+    weights: Floats = (seeds * contexts).astype(np.float64)
     return weights
 
 
@@ -240,7 +239,7 @@ def _solve(design: _Design, scores: Floats, weights: Floats) -> tuple[Floats, Fl
     count, blocks = design.level_count, int(design.blocks.max()) + 1
     cells = np.zeros((len(scores), blocks * count))
     cells[np.arange(len(scores)), design.blocks * count + design.levels] = 1
-    centred = scores - scores.mean()
+    centred = scores - scores.mean()  # sums of squares of scores near 1 would lose digits
     number = (weights @ cells).reshape(-1, blocks, count)
     total = ((weights * centred) @ cells).reshape(-1, blocks, count)
     size, sums = number.sum(axis=2), total.sum(axis=2)
@@ -250,6 +249,7 @@ def _solve(design: _Design, scores: Floats, weights: Floats) -> tuple[Floats, Fl
     drawn = number.sum(axis=1)
     normal[:, range(count), range(count)] += drawn
     right = total.sum(axis=1) - np.einsum("bkl,bk->bl", shared, sums)
+    # The normal matrix is singular: effects are defined up to a constant, which the pseudo-inverse sets to sum to 0.
     pseudo = np.linalg.pinv(normal, hermitian=True)
     effects = np.einsum("blm,bm->bl", pseudo, right)
     squares = (weights * centred**2).sum(axis=1) - (sums**2 * inverse).sum(axis=1) - (effects * right).sum(axis=1)

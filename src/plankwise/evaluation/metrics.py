@@ -1,7 +1,7 @@
 """Scores, all of them up-is-better, as functions of counts per example, so that a bootstrap costs one matrix product.
 
-`count(labels, logits)` gives what each example adds, [examples, counts]; `reduce(totals)` turns summed counts into the
-score, over any leading dimensions. Rank metrics have no such counts; they give `direct` instead.
+`count(labels, logits)` returns what each example adds, [examples, counts]; `reduce(totals)` computes the score from
+summed counts, over any leading dimensions. Rank metrics have no such counts and have `direct` instead.
 """
 
 from __future__ import annotations

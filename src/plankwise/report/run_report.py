@@ -15,7 +15,8 @@ from plankwise.core.errors import CheckpointError, OutputError
 from plankwise.core.files import write_text
 from plankwise.core.paths import check_target
 from plankwise.core.records import Interval, Record, read_record
-from plankwise.evaluation.comparison import Pair, retained_performance, score_interval
+from plankwise.evaluation.comparison import Pair, retained_performance
+from plankwise.evaluation.intervals import score_interval
 from plankwise.evaluation.saved_predictions import read_predictions
 
 RESAMPLES = 2000

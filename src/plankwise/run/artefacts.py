@@ -1,4 +1,4 @@
-"""From a run to an artefact: what an export takes from the recipe, which is texts to calibrate and to compare on."""
+"""From a run to an artefact: the recipe's texts, to calibrate and compare the export on, and how they are read."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ from plankwise.encoder.checkpoint import load_config
 from plankwise.encoder.classifier_head import check_classifier, labels_of
 from plankwise.encoder.quantized import is_quantized
 from plankwise.encoder.stored_truncation import stored_truncation
-from plankwise.run.candidates import AUTO, Candidate, candidates, export_and_time, held_against
+from plankwise.evaluation.benchmark.artefact_timing import time_artefacts
+from plankwise.evaluation.benchmark.models import Export
+from plankwise.run.candidates import AUTO, Candidate, Timer, candidates, export_and_time, references
 from plankwise.run.folder import RECIPE
 from plankwise.run.recipe import Recipe
 
 logger = logging.getLogger(__name__)
-CALIBRATED, COMPARED = 300, 200
+CALIBRATED, COMPARED = 300, 200  # texts
 
 
 def export_model(
@@ -43,28 +45,33 @@ def export_model(
     processor: str | None = None,
     timed: bool = False,
     portable: bool | None = None,
+    exporter: Export = export,
+    timer: Timer = time_artefacts,
 ) -> Manifest:
-    """Export a fine-tuned model as its recipe reads texts; int8 is calibrated on train, parity measured on development.
+    """Export a fine-tuned model that reads texts as its recipe says.
 
-    What `to` and `precision` leave open is decided by timing the candidates on this machine, or, if `processor` is
-    given, by what is known of such processors.
+    Int8 is calibrated on the training split, and the artefact compared with torch on the development split. Runtime and
+    precision, if left open, are chosen by timing the candidates on this machine, or, if `processor` is given, by what
+    is known of such processors.
 
     Args:
-        model: folder or Hub id; of a model in a run's folder the recipe is known.
+        model: folder or Hub id; the recipe of a model in a run's folder is known.
         out: the artefact's folder.
         to: a runtime, or `auto`.
-        precision: of it, or `auto`.
-        recipe: whose task and reading to take.
-        texts: a text file with a text a line, where there is no recipe.
+        precision: of that runtime, or `auto`.
+        recipe: whose texts to take and to read as it says.
+        texts: a text file with one text per line, if there is no recipe.
         encoding: of that file; UTF-8 by default.
-        max_length: tokens of an input, where that alone is to differ from the recipe, or from how it was trained.
-        tolerance: largest change of a probability that is handed out.
+        max_length: tokens of an input, to change that alone of how texts are read.
+        tolerance: largest change of a probability with which an artefact is written.
         processor: the kind that the artefact is for, vnni, avx2 or arm; nothing is timed then.
-        timed: time what was named, too, against fp32 in the same runtime and the other runtime.
-        portable: whether int8 weights get 7 bits; as a model that is quantized already has it, and otherwise they do.
+        timed: also time a candidate that was named, against fp32 in the same runtime and the other runtime.
+        portable: whether int8 weights get 7 bits; by default yes, and a quantized model keeps what it has.
+        exporter: makes an artefact.
+        timer: times artefacts.
 
     Raises:
-        PlankwiseError: of the kind that fits; nothing is written then.
+        PlankwiseError: if the request is wrong, or the model cannot be exported so; nothing is written then.
     """
     wanted = candidates(to, precision, processor)
     for each in wanted:
@@ -72,31 +79,33 @@ def export_model(
     if processor is not None and AUTO not in (to, precision):
         raise ModelError(f"for {processor}: {wanted[0]} is named already; leave out --to or --precision, or --for")
     check_classifier(load_config(model), model)
-    material = _material(model, recipe, texts, encoding)
-    compared = material.compared
+    data = _texts_for(model, recipe, texts, encoding)
+    compared = data.compared
     wanted = _possible(model, wanted, unmeasured=processor is None and compared is None)
     options: dict[str, Any] = {
-        "truncation": _reading(model, material, max_length),
-        "calibration": material.calibration,
+        "truncation": _truncation(model, data.truncation, max_length),
+        "calibration": data.calibration,
         "texts": compared,
         "tolerance": tolerance,
         "portable": portable,
     }
     if processor is None and compared is not None and (timed or len(wanted) > 1):
-        return export_and_time(model, out, wanted, held_against(wanted), compared, options)
+        return export_and_time(
+            model, out, wanted, references(wanted), compared, options=options, exporter=exporter, timer=timer
+        )
     [chosen, *_] = wanted
     if timed and processor is None:
         logger.info("%s is not timed: there are no texts; give --recipe or --texts", chosen)
     if processor is not None:
         logger.warning("%s: what is known to suit %s; it was not measured", chosen, processor)
-    return export(model, out, to=chosen.runtime, precision=chosen.precision, **options)
+    return exporter(model, out, to=chosen.runtime, precision=chosen.precision, **options)
 
 
 def _possible(model: str, wanted: list[Candidate], unmeasured: bool) -> list[Candidate]:
-    """Leave out what the model cannot become.
+    """Leave out the candidates that the model cannot be exported to.
 
     Raises:
-        DataError: if several precisions are left and nothing is there to choose among them by.
+        DataError: if several precisions are left and there is nothing to choose by.
     """
     if unmeasured and len({each.precision for each in wanted}) > 1:
         raise DataError(
@@ -107,10 +116,10 @@ def _possible(model: str, wanted: list[Candidate], unmeasured: bool) -> list[Can
     return wanted
 
 
-def _reading(model: str, material: _Material, max_length: int | None) -> Truncation | None:
-    """Read texts as the recipe says, where that is silent as the model was trained to, and say where these differ."""
+def _truncation(model: str, of_recipe: Truncation | None, max_length: int | None) -> Truncation | None:
+    """Read texts as the recipe says, and where it does not, as the model was trained to; warn where these differ."""
     own = stored_truncation(load_config(model))
-    truncation = own if material.truncation is None else truncation_for(material.truncation, own)
+    truncation = own if of_recipe is None else truncation_for(of_recipe, own)
     if max_length is not None:
         truncation = dataclasses.replace(truncation or Truncation(), max_length=max_length)
     if truncation is not None:
@@ -119,31 +128,31 @@ def _reading(model: str, material: _Material, max_length: int | None) -> Truncat
 
 
 @dataclasses.dataclass(frozen=True)
-class _Material:
-    """Texts to calibrate and to compare on, and how much of them the model sees, as far as that is known."""
+class _ExportTexts:
+    """Texts to calibrate and to compare on, and how much of them the model reads; None where it is not known."""
 
     calibration: list[Text] | None = None
     compared: list[Text] | None = None
     truncation: Truncation | None = None
 
 
-def _material(model: str, recipe: Path | None, texts: Path | None, encoding: str | None) -> _Material:
+def _texts_for(model: str, recipe: Path | None, texts: Path | None, encoding: str | None) -> _ExportTexts:
     found = _recipe_of(model) if recipe is None and texts is None else recipe
     if found is not None and texts is not None:
         raise DataError("give either a recipe or a file of texts, not both")
     if texts is not None:
         lines = _lines(texts, TextFormat(encoding))
-        return _Material(lines, lines)
-    return _Material() if found is None else _of_recipe(found, model)
+        return _ExportTexts(lines, lines)
+    return _ExportTexts() if found is None else _of_recipe(found, model)
 
 
-def _of_recipe(path: Path, model: str) -> _Material:
-    logger.info("texts and their reading: those of %s", path)
+def _of_recipe(path: Path, model: str) -> _ExportTexts:
+    logger.info("texts, and how they are read, come from %s", path)
     recipe = read_recipe(path, Recipe)
     task = recipe.task.load()
     _check_labels(model, task)
     train, development = (task.splits[split] for split in (TRAIN, DEVELOPMENT))
-    return _Material(sample_texts(train, CALIBRATED), sample_texts(development, COMPARED), recipe.model)
+    return _ExportTexts(sample_texts(train, CALIBRATED), sample_texts(development, COMPARED), recipe.model)
 
 
 def _recipe_of(model: str) -> Path | None:
@@ -158,7 +167,7 @@ def _check_labels(model: str, task: Task) -> None:
 
 
 def sample_texts(split: Dataset, most: int) -> list[Text]:
-    """Draw texts, or pairs of texts, of a split, the same every time."""
+    """Draw at most `most` texts, or pairs of texts, of a split, the same every time."""
     chosen = split.shuffle(seed=0).select(range(min(most, len(split))))
     if "text_pair" in chosen.column_names:
         return list(zip(chosen["text"], chosen["text_pair"], strict=True))
@@ -168,5 +177,5 @@ def sample_texts(split: Dataset, most: int) -> list[Text]:
 def _lines(path: Path, form: TextFormat) -> list[Text]:
     found: list[Text] = [line for line in read_lines(path, form.encoding) if line]
     if not found:
-        raise DataError(f"{path} holds no text; one a line is needed")
+        raise DataError(f"{path} holds no text; allowed: one text per line")
     return found

@@ -1,14 +1,14 @@
-"""Which runtime and precision an export takes: what was named, what suits a processor, or what is fastest here.
+"""The runtime and precision of an export: what was named, what suits a processor, or what is fastest here.
 
-What is faster depends on the processor: with VNNI static int8 in OpenVINO is several times as fast as fp32, with AVX2
-alone it is slower than fp32. So the candidates are made, compared with torch, and timed in turns.
+What is fastest depends on the processor: with VNNI static int8 in OpenVINO is several times as fast as fp32, with AVX2
+alone it is slower than fp32. So all candidates are exported, compared with torch, and timed in turns.
 """
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,16 +23,18 @@ from plankwise.encoder.dequantized import dequantized
 from plankwise.encoder.quantized import is_quantized
 from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.evaluation.benchmark.artefact_timing import time_artefacts
+from plankwise.evaluation.benchmark.models import Export
 
 logger = logging.getLogger(__name__)
 AUTO = "auto"
 FP32 = "fp32"
-FEW = 8  # texts on which what is only timed is compared with torch
+FEW = 8  # texts on which an artefact that is only timed is compared with torch
+Timer = Callable[[Mapping[str, Path], Sequence[Text]], dict[str, Timing]]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A runtime and its precision, which print as in `openvino int8`."""
+    """A runtime and its precision; their text form is as in `openvino int8`."""
 
     runtime: RuntimeName
     precision: str
@@ -53,12 +55,13 @@ PROCESSORS: dict[str, tuple[Candidate, ...]] = {
 
 
 def candidates(to: str, precision: str, processor: str | None = None) -> list[Candidate]:
-    """List what an export may become, as far as it is installed; one only where both are named.
+    """List the runtimes and precisions to choose from, of those that are installed; one if both are named.
 
     Args:
         to: a runtime, or `auto`.
-        precision: of it, or `auto`.
-        processor: the kind that comes first suits; one of `PROCESSORS`. VNNI's order otherwise, which is measured.
+        precision: of that runtime, or `auto`.
+        processor: one of `PROCESSORS`, whose best candidate then comes first. Without it the order is that of VNNI, and
+            does not matter: candidates are timed.
 
     Raises:
         ModelError: if there is no such runtime, precision or processor, or nothing is installed.
@@ -78,8 +81,8 @@ def candidates(to: str, precision: str, processor: str | None = None) -> list[Ca
     return [each for each in found if not missing_packages(each.runtime)] or found[:1]
 
 
-def held_against(wanted: Sequence[Candidate]) -> list[Candidate]:
-    """List what else is timed, as far as it is installed: fp32 in the same runtime and, of one, the other runtime."""
+def references(wanted: Sequence[Candidate]) -> list[Candidate]:
+    """List what is timed for comparison, if installed: fp32 in the same runtime and, of one, the other runtime."""
     others = [Candidate(each.runtime, FP32) for each in wanted]
     if len(wanted) == 1:
         [own] = wanted
@@ -95,25 +98,31 @@ def export_and_time(
     wanted: Sequence[Candidate],
     others: Sequence[Candidate],
     texts: Sequence[Text],
+    *,
     options: Mapping[str, Any],
+    exporter: Export = export,
+    timer: Timer = time_artefacts,
 ) -> Manifest:
     """Export all candidates, time them in turns, and keep the fastest of `wanted`.
 
     Args:
         model: folder or Hub id.
         out: the artefact's folder.
-        wanted: best guess first. A fault of the only one is raised; of several, those that fail are left out.
-        others: what is timed for comparison; those that fail are left out.
+        wanted: candidates, the best guess first. The fault of a single one is raised; of several, those that fail are
+            left out.
+        others: references, only timed for comparison; those that fail are left out.
         texts: to time on.
         options: of `export`.
+        exporter: makes an artefact.
+        timer: times artefacts.
 
     Raises:
         PlankwiseError: if none of `wanted` can be exported; nothing is written then.
     """
     with atomic_folder(out) as folder:
         work = folder / "candidates"
-        made = _made(model, work, wanted, others, options)
-        timings = time_artefacts({str(each): work / str(each) for each in made}, texts)
+        made = _made(model, work, wanted, others, options=options, exporter=exporter)
+        timings = timer({str(each): work / str(each) for each in made}, texts)
         chosen = min((each for each in wanted if each in made), key=lambda each: timings[str(each)].ms_per_text)
         manifest = made[chosen].model_copy(update={"timing": timings[str(chosen)]})
         for path in list((work / str(chosen)).iterdir()):
@@ -125,7 +134,13 @@ def export_and_time(
 
 
 def _made(
-    model: str, work: Path, wanted: Sequence[Candidate], others: Sequence[Candidate], options: Mapping[str, Any]
+    model: str,
+    work: Path,
+    wanted: Sequence[Candidate],
+    others: Sequence[Candidate],
+    *,
+    options: Mapping[str, Any],
+    exporter: Export,
 ) -> dict[Candidate, Manifest]:
     made: dict[Candidate, Manifest] = {}
     faults: dict[Candidate, Exception] = {}
@@ -139,7 +154,7 @@ def _made(
             own = {**options} if each in wanted else {**options, "texts": options["texts"][:FEW]}
             if each.precision not in INTEGERS and [each] != [*wanted]:  # nobody named it
                 own["portable"] = None
-            made[each] = export(source, work / str(each), to=each.runtime, precision=each.precision, **own)
+            made[each] = exporter(source, work / str(each), to=each.runtime, precision=each.precision, **own)
         except Exception as error:  # converters raise errors of any kind
             if len(wanted) == 1 and each in wanted:
                 raise
@@ -152,7 +167,7 @@ def _made(
 
 
 def _float_twin(model: str, work: Path) -> Path:
-    """Write the fp32 model that a quantized one is held against; no export makes one of int8 weights."""
+    """Write the fp32 model that a quantized one is compared with; an export cannot make it of int8 weights."""
     folder = work / "float"
     if not folder.exists():
         save(dequantized(load_trained(model)), load_tokenizer(model), folder)
@@ -160,7 +175,7 @@ def _float_twin(model: str, work: Path) -> Path:
 
 
 def _warn_if_slow(chosen: Candidate, timings: Mapping[str, Timing]) -> None:
-    """Log where fp32 in the same runtime is faster, and what else is."""
+    """Warn if fp32 in the same runtime is faster, and name all that is faster."""
     own, plain = timings[str(chosen)], timings.get(f"{chosen.runtime} {FP32}")
     if own.over_fp32 is None or own.over_fp32 >= 1 or plain is None:
         return

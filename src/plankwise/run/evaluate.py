@@ -1,9 +1,9 @@
-"""One part of the chain on models that exist: score one, or time several."""
+"""Parts of the chain on existing models: score one, or time several."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,22 @@ from plankwise.encoder.configuration import usable_positions
 from plankwise.encoder.stored_truncation import stored_truncation
 from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.evaluation.benchmark.benchmark import BenchmarkConfig, compare
-from plankwise.evaluation.benchmark.torch_pair import THROUGHPUT_TEXTS
-from plankwise.evaluation.benchmark.workload import texts_of_file, texts_of_split
-from plankwise.evaluation.comparison import score_interval
+from plankwise.evaluation.benchmark.workload import THROUGHPUT_TEXTS, texts_of_file, texts_of_split
+from plankwise.evaluation.intervals import score_interval
 from plankwise.run.recipe import Recipe
 from plankwise.training.prediction import predict
 
 
 def evaluate(model: Path, recipe: Recipe, split: str) -> dict[str, Any]:
-    """Score the model in a folder on one split of the recipe's task, whose texts are read as the model was trained.
+    """Score a model on one split of a recipe's task.
 
-    Where the recipe says otherwise, it wins.
+    Args:
+        model: its folder.
+        recipe: names the task. What it says of how texts are read wins over how the model was trained to read them.
+        split: of the task.
+
+    Returns:
+        The document that `plankwise evaluate --json` prints: scores with their bootstrap intervals, and what was read.
 
     Raises:
         DataError: if there is no such split, or the model was trained for other labels.
@@ -71,22 +76,34 @@ def bench(
     column: str,
     threads: int | None,
     form: TextFormat | None = None,
-    **terms: Any,
+    *,
+    timer: Callable[[Sequence[str], BenchmarkConfig], dict[str, Any]] = compare,
+    **options: Any,
 ) -> dict[str, Any]:
-    """Time models against the first of them, on a recipe's test texts or on those of a file.
+    """Time models against the first of them, on a recipe's test texts or on the texts of a file.
 
-    All of them read as the recipe says, and where that is silent as the first was trained or exported.
+    All models read texts as the recipe says, and where it does not, as the first was trained or exported.
+
+    Args:
+        models: folders, artefacts or Hub ids.
+        recipe: whose test texts are taken.
+        texts: a file of texts, if there is no recipe.
+        column: of that file, if it is a table.
+        threads: cores that each model may use; all by default.
+        form: encoding and delimiter of the file.
+        timer: times the models.
+        **options: of `BenchmarkConfig`.
 
     Raises:
-        DataError: if not exactly one of both is given, or the texts cannot be read.
+        DataError: if not exactly one of both sources is given, or the texts cannot be read.
     """
     if (recipe is None) == (texts is None):
         raise DataError("give either --recipe, for the test texts of its task, or --texts FILE")
     used = threads or os.cpu_count() or 1
     if texts is not None:
-        return compare(models, BenchmarkConfig(texts_of_file(texts, column, THROUGHPUT_TEXTS, form), used, **terms))
-    assert recipe is not None
-    given = texts_of_split(recipe.task.load().splits[TEST], THROUGHPUT_TEXTS)
-    return compare(
-        models, BenchmarkConfig(given, used, truncation_for(recipe.model, own_truncation(models[0])), **terms)
-    )
+        config = BenchmarkConfig(texts_of_file(texts, column, THROUGHPUT_TEXTS, form), used, **options)
+    else:
+        assert recipe is not None
+        given = texts_of_split(recipe.task.load().splits[TEST], THROUGHPUT_TEXTS)
+        config = BenchmarkConfig(given, used, truncation_for(recipe.model, own_truncation(models[0])), **options)
+    return timer(models, config)

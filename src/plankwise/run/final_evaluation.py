@@ -1,44 +1,64 @@
-"""The last stage: both models on the test split, once; what was kept, what it costs, how fast it is."""
+"""The last stage: both models on the test split, once. What was kept, what it costs, and how fast it is."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from transformers import PreTrainedModel
 
 from plankwise.core.hardware import default_device
 from plankwise.core.records import Cost, Entry, Final, Record, Runtimes
-from plankwise.data.batching.examples import encode
 from plankwise.data.batching.inputs import log_texts_read
 from plankwise.data.task import TEST, TRAIN, Task
 from plankwise.data.truncation import Truncation
 from plankwise.encoder.checkpoint import load_trained
-from plankwise.encoder.quantized import is_quantized
 from plankwise.encoder.tokenizer import load_tokenizer
-from plankwise.evaluation.benchmark.torch_pair import Variant, benchmark
-from plankwise.evaluation.comparison import Pair, behaviour, chance_corrected, retained_performance, score_interval
+from plankwise.evaluation.comparison import Pair, behaviour, chance_corrected, retained_performance
+from plankwise.evaluation.intervals import score_interval
 from plankwise.evaluation.metrics import METRICS, majority_logits
 from plankwise.evaluation.saved_predictions import save_predictions
-from plankwise.run.deployed_benchmark import deployed_benchmark
+from plankwise.run.final_benchmark import benchmark_final
 from plankwise.run.folder import cost_of
 from plankwise.run.recipe import Recipe
 from plankwise.training.prediction import Predictions, predict
 
+Benchmark = Callable[[Task, Recipe, Path, Path], dict[str, Any]]  # task, recipe, baseline's folder, model's folder
 
-def measure_final(record: Record, task: Task, recipe: Recipe, baseline: Path, model: Path, predictions: Path) -> Record:
-    """Fill in the test scores of a record and everything that follows from them; save logits and ids, never text."""
+
+def measure_final(
+    record: Record,
+    task: Task,
+    recipe: Recipe,
+    baseline: Path,
+    model: Path,
+    predictions: Path,
+    *,
+    benchmark: Benchmark = benchmark_final,
+) -> Record:
+    """Fill in the test scores of a record and everything that follows from them.
+
+    Args:
+        record: of the run, with its baseline and steps.
+        task: with all its splits.
+        recipe: of the run.
+        baseline: folder of the model before compression.
+        model: folder of the model after it.
+        predictions: file to save logits and ids to, never text.
+        benchmark: times both models.
+    """
     assert record.baseline is not None
-    before, after = (read_variant(folder, task, recipe.model.plain_truncation) for folder in (baseline, model))
-    old, new = (
-        predict(each.model, each.tokenizer, task, TEST, recipe.model.plain_truncation) for each in (before, after)
-    )
+    truncation = recipe.model.plain_truncation
+    old, _ = _predict(baseline, task, truncation)
+    new, compressed = _predict(model, task, truncation)
     for name, found in (("baseline", old), ("model", new)):
         log_texts_read(f"{name}, {TEST}", found.read)
     save_predictions(predictions, old.ids, Pair(old.labels, old.logits, new.logits))
-    timing = deployed_benchmark(task, recipe, baseline, model) if is_quantized(after.model.config) else None
-    timing = timing or benchmark(before, after, recipe.evaluation.rounds, recipe.evaluation.threads)
-    cost = cost_of(after.model, model, sum(step.train_seconds for step in record.steps))
+    cost = cost_of(compressed, model, sum(step.train_seconds for step in record.steps))
+    del compressed  # the benchmark loads it again, where it is meant to run
+    timing = benchmark(task, recipe, baseline, model)
     texts_read = {**record.baseline.texts_read, TEST: old.read}
     scored = {"scores": old.scores(task.metrics), "scores_split": TEST, "texts_read": texts_read}
     tested = record.baseline.model_copy(update=scored)
@@ -46,11 +66,10 @@ def measure_final(record: Record, task: Task, recipe: Recipe, baseline: Path, mo
     return record.model_copy(update={"baseline": tested, "final": final})
 
 
-def read_variant(folder: Path, task: Task, truncation: Truncation) -> Variant:
-    """Load a model with its own tokenizer, and tokenize the test texts for it."""
-    tokenizer = load_tokenizer(str(folder))
-    examples = encode(task.splits[TEST], tokenizer, truncation)
-    return Variant(load_trained(str(folder)).to(default_device()), tokenizer, examples)
+def _predict(folder: Path, task: Task, truncation: Truncation) -> tuple[Predictions, PreTrainedModel]:
+    """Predict the test split with a model and its own tokenizer."""
+    model = load_trained(str(folder)).to(default_device())
+    return predict(model, load_tokenizer(str(folder)), task, TEST, truncation), model
 
 
 def _compare(

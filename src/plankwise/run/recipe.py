@@ -54,11 +54,13 @@ class Evaluation:
         bootstrap: resamples of the test split for each 95 % interval.
         rounds: interleaved rounds of the timing.
         threads: torch threads while timing; all cores by default.
+        onnx_baseline: also time the baseline in ONNX Runtime fp32, where that is installed; it is exported for that.
     """
 
     bootstrap: Resamples = 2000
     rounds: Rounds = 9
     threads: Threads | None = None
+    onnx_baseline: bool = True
 
 
 @settings

@@ -1,15 +1,16 @@
-"""How fast artefacts are on this machine: in turns, on real texts, batched as prediction does it, within seconds."""
+"""How fast artefacts are on this machine: timed in turns, on real texts, in batches of prediction, within seconds."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from plankwise.data.batching.inputs import Text
 from plankwise.data.batching.token_budget import TOKENS_PER_BATCH
-from plankwise.deploy.deployed import open_model
+from plankwise.deploy.deployed import Deployed, open_model
 from plankwise.deploy.manifest import Timing
+from plankwise.deploy.runtimes import Mode
 from plankwise.evaluation.benchmark.measurements import Measurements
 from plankwise.evaluation.benchmark.system_load import LoadMonitor, load_warnings
 from plankwise.evaluation.benchmark.workload import affordable, workload
@@ -20,22 +21,26 @@ SECONDS = 30.0  # about what all rounds of all artefacts may take
 MOST_TEXTS = 64
 
 
-def time_artefacts(folders: Mapping[str, Path], texts: Sequence[Text]) -> dict[str, Timing]:
+def time_artefacts(
+    folders: Mapping[str, Path], texts: Sequence[Text], *, opener: Callable[[Path, Mode], Deployed] = open_model
+) -> dict[str, Timing]:
     """Time artefacts in throughput mode on all cores, all of them in every round.
 
     Args:
-        folders: of the artefacts, by name; fp32 of a runtime is named as in `openvino fp32`.
+        folders: of the artefacts, by name; the name of fp32 in a runtime is as in `openvino fp32`.
         texts: to run, in order of preference; as many are used as `SECONDS` allow.
+        opener: opens an artefact.
     """
-    opened = {name: open_model(folder, "throughput") for name, folder in folders.items()}
+    opened = {name: opener(folder, "throughput") for name, folder in folders.items()}
+    # Two passes come before the rounds: a warm-up of each shape, and the untimed turn.
     used = texts[: min(MOST_TEXTS, affordable(opened, texts, ROUNDS + 2, SECONDS))]
     logger.info("timing %s on %d texts, about %.0f s at most", ", ".join(opened), len(used), SECONDS)
     work = {name: workload(each.manifest, each.tokenizer, used, TOKENS_PER_BATCH) for name, each in opened.items()}
     plain = [name for name, each in opened.items() if each.manifest.precision == "fp32"]
-    with LoadMonitor() as watch:
+    with LoadMonitor() as monitor:
         figures = Measurements(plain, {}, ROUNDS, SECONDS).throughput(opened, work)
     threads = max(each.runtime.threads for each in opened.values())
-    warnings = tuple(load_warnings(watch.load, threads))
+    warnings = tuple(load_warnings(monitor.load, threads))
     for warning in warnings:
         logger.warning("%s", warning)
     found = {}

@@ -1,4 +1,4 @@
-"""The threads that call a runtime: as many as it is made for, as in prediction."""
+"""The threads that call a runtime: as many as it has streams, as in prediction."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from plankwise.deploy.runtimes import Runtime
 
 
 class StreamPool:
-    """Runs batches, `runtime.streams` at once; a context that ends the threads."""
+    """Runs batches, `runtime.streams` at once; a context manager that ends its threads."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -33,15 +33,15 @@ class StreamPool:
             list(self._pool.map(self._runtime, batches))
 
     def warm_up(self, batches: Sequence[Inputs]) -> None:
-        """Run each shape once in every thread: runtimes prepare a new shape, and each stream does so by itself."""
+        """Run each shape once in every thread: runtimes prepare a new shape, and each stream prepares its own."""
         new = list({batch["input_ids"].shape: batch for batch in batches}.values())
         if self._pool is None:
             self.run(new)
             return
-        meeting = threading.Barrier(self._runtime.streams)
+        barrier = threading.Barrier(self._runtime.streams)
 
         def each_shape() -> None:
-            meeting.wait()  # no thread can take two of these
+            barrier.wait()  # so that no thread takes two of these tasks
             for batch in new:
                 self._runtime(batch)
 

@@ -1,20 +1,28 @@
-"""Whether the machine was quiet while something was timed: what other processes computed, how far rounds differed."""
+"""Whether the machine was quiet during a timing: what other processes computed, and how far the rounds differed."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
 
 OTHERS_ALLOWED = 0.05  # of the cores in use
-UNSTEADY = 0.1  # a quartile range, as a share of the median
+UNSTEADY = 0.1  # an interquartile range, as a share of the median
 _IDLE = ("idle", "iowait", "guest", "guest_nice")  # guests are counted under user and nice already
+
+
+class Clocks(NamedTuple):
+    """Wall time, CPU time of this process and CPU time of all processes, in seconds since some fixed moment."""
+
+    wall: float
+    own: float
+    busy: float
 
 
 @dataclass(frozen=True)
@@ -25,8 +33,8 @@ class Load:
         seconds: length of the interval.
         cores: that the machine has.
         own: cores that this process kept busy, on average.
-        others: cores that everything else kept busy, stolen time included; None where that cannot be read.
-        load_average: processes that wanted to run in the minute before the interval began, and before it ended.
+        others: cores that everything else kept busy, stolen time included; None if it cannot be read.
+        load_average: of the last minute (processes that run or wait to run), before and at the end of the interval.
     """
 
     seconds: float
@@ -36,33 +44,44 @@ class Load:
     load_average: tuple[float, float]
 
     def as_json(self) -> dict[str, Any]:
-        """Give it for a document."""
+        """Return the fields, for a JSON document."""
         return asdict(self)
 
 
+def read_clocks() -> Clocks:
+    """Read the clocks of this machine."""
+    own, everyone = psutil.Process().cpu_times(), psutil.cpu_times()._asdict()
+    busy = sum(value for name, value in everyone.items() if name not in _IDLE)
+    return Clocks(time.perf_counter(), own.user + own.system, busy)
+
+
 class LoadMonitor:
-    """Watches the machine while it is entered; afterwards `load` says what was seen."""
+    """Observes the system load inside a `with` block; `load` holds it afterwards."""
 
     load: Load
 
+    def __init__(self, clocks: Callable[[], Clocks] = read_clocks) -> None:
+        self._read = clocks
+
     def __enter__(self) -> LoadMonitor:
-        self._start, self._average = _clocks(), os.getloadavg()[0]
+        self._start, self._average = self._read(), os.getloadavg()[0]
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        seconds, own, busy = (end - start for start, end in zip(self._start, _clocks(), strict=True))
+        seconds, own, busy = (end - start for start, end in zip(self._start, self._read(), strict=True))
         cores = os.cpu_count() or 1
+        # In some containers the machine's clocks do not advance; they then say nothing about other processes.
         others = max(0.0, busy - own) / seconds if busy > 0 else None
         self.load = Load(seconds, cores, own / seconds, others, (self._average, os.getloadavg()[0]))
 
 
 def load_warnings(load: Load, threads: int) -> list[str]:
-    """Say in words what about the load makes timings with so many threads doubtful; nothing if all is well.
+    """Describe what about the load makes timings with so many threads doubtful; empty if nothing does.
 
-    What others compute does no harm as long as enough cores are left. Where only load averages are known, the one
-    before the interval has to leave room for the threads; that at its end would count this process too.
+    Other processes do no harm as long as enough cores are left. If only load averages are known, the one before the
+    interval has to leave room for the threads; the one at its end would count this process too.
     """
     free = load.cores - threads
     if load.others is not None:
@@ -81,7 +100,7 @@ def load_warnings(load: Load, threads: int) -> list[str]:
 
 
 def unsteady_warnings(ratios: Mapping[str, Sequence[float]]) -> list[str]:
-    """Name the comparisons whose rounds differ too much: the middle half of their ratios spans over 10 % of the median.
+    """Name the comparisons whose rounds differ too much: their interquartile range is over 10 % of the median.
 
     Args:
         ratios: of the rounds, by what was compared.
@@ -96,10 +115,3 @@ def unsteady_warnings(ratios: Mapping[str, Sequence[float]]) -> list[str]:
 def _span(values: Sequence[float]) -> float:
     low, middle, high = np.percentile(values, [25, 50, 75])
     return float((high - low) / middle)
-
-
-def _clocks() -> tuple[float, float, float]:
-    """Read wall time, CPU time of this process, and CPU time of all, in seconds."""
-    own, all_ = psutil.Process().cpu_times(), psutil.cpu_times()._asdict()
-    busy = sum(value for name, value in all_.items() if name not in _IDLE)
-    return time.perf_counter(), own.user + own.system, busy

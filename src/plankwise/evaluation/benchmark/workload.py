@@ -1,10 +1,10 @@
-"""What models are timed on: the same texts for all, read by each one's own tokenizer and batched as prediction does."""
+"""What models are timed on: the same texts, read by each model's own tokenizer and batched as in prediction."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 
 from plankwise.core.errors import DataError
 from plankwise.core.records import TextsRead
+from plankwise.core.timing import fastest
 from plankwise.data.batching.inputs import MASK, Encoded, Inputs, Numbers, Text, encode_texts
 from plankwise.data.batching.token_budget import (
     TOKENS_PER_BATCH,
@@ -27,10 +28,12 @@ from plankwise.data.text_files import TextFormat, kind_of, read_lines
 from plankwise.data.truncation import check_truncation
 from plankwise.deploy.deployed import Deployed
 from plankwise.deploy.manifest import Manifest
+from plankwise.deploy.runtimes import Runtime
 
-ARRIVAL_BATCH = 8
+ARRIVAL_BATCH = 8  # texts of a batch in order of arrival
+THROUGHPUT_TEXTS = 256  # of a split or a file: enough for a few seconds a round, not all of a large test split
 _PAIR = "text_pair"
-_PROBED, _FEWEST_TEXTS = 4, 8
+_PROBED, _FEWEST_TEXTS = 4, 8  # texts that are timed to judge the cost of all; texts that are always run
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,10 @@ class Workload:
     """One model's input, batch by batch.
 
     Attributes:
-        batches: what its runtime is called with.
-        texts: how many these are; a text in windows is one text.
-        lengths: tokens of each input.
-        read: how much of the texts that is.
+        batches: inputs of its runtime.
+        texts: how many there are; a text that is read in several windows counts once.
+        lengths: tokens of each input, [inputs].
+        read: how much of the texts the inputs hold.
     """
 
     batches: Sequence[Inputs]
@@ -57,7 +60,7 @@ class Workload:
 
 
 def texts_of_split(split: Dataset, most: int) -> list[Text]:
-    """Choose at most so many texts, or pairs of texts, of a split, evenly."""
+    """Choose at most `most` texts, or pairs of texts, of a split, evenly spaced."""
     chosen = split.select(evenly(len(split), most))
     texts: list[Text] = list(chosen["text"][:])
     if _PAIR not in chosen.column_names:
@@ -66,10 +69,10 @@ def texts_of_split(split: Dataset, most: int) -> list[Text]:
 
 
 def texts_of_file(path: Path, column: str, most: int, form: TextFormat | None = None) -> list[Text]:
-    """Choose at most so many texts of a file, evenly: lines of `.txt`, else a column of a table, without empty ones.
+    """Choose at most `most` texts of a file, evenly spaced: lines of `.txt`, else a column of a table; no blank ones.
 
     Raises:
-        DataError: if it cannot be read, has no such column, or holds no text.
+        DataError: if the file cannot be read, has no such column, or holds no text.
     """
     texts = [text for text in _read(path, column, form or TextFormat()) if isinstance(text, str) and text.strip()]
     if not texts:
@@ -81,14 +84,14 @@ def workload(manifest: Manifest, tokenizer: Tokenizer, texts: Sequence[Text], bu
     """Tokenize texts for one model and batch them.
 
     Args:
-        manifest: how the model reads.
-        tokenizer: its own.
+        manifest: the model's inputs, padding and truncation.
+        tokenizer: of the model.
         texts: in order of arrival.
-        budget: padded tokens of a batch, after sorting by length, as prediction does it. Without one, texts are taken
-            as they come, 8 at a time, each batch padded to its longest: what is done without a thought.
+        budget: padded tokens of a batch, after sorting by length, as in prediction. None takes the texts in order of
+            arrival, 8 at a time, each batch padded to its longest: the naive way.
 
     Raises:
-        PlankwiseError: if the reading does not fit the tokenizer or the texts, or the model takes other inputs.
+        PlankwiseError: if the truncation does not fit the tokenizer or the texts, or the model takes other inputs.
     """
     pairs = isinstance(texts[0], tuple)
     check_truncation(manifest.truncation, tokenizer.num_special_tokens_to_add(pairs), pairs)
@@ -101,19 +104,18 @@ def workload(manifest: Manifest, tokenizer: Tokenizer, texts: Sequence[Text], bu
 
 
 def affordable(opened: Mapping[str, Deployed], texts: Sequence[Text], passes: int, seconds: float) -> int:
-    """Count the texts that all models together can run so often in so many seconds, judged by a few; at least 8."""
+    """Estimate from a few texts how many of them all models together can run `passes` times in `seconds`; 8 or more."""
     few = [texts[index] for index in evenly(len(texts), _PROBED)]
     spent = 0.0
     for each in opened.values():
         batches = workload(each.manifest, each.tokenizer, few, TOKENS_PER_BATCH).batches
-        times = []
-        for _ in range(2):  # the first prepares the shapes
-            start = time.perf_counter()
-            for batch in batches:
-                each.runtime(batch)
-            times.append(time.perf_counter() - start)
-        spent += min(times) / len(few)
+        spent += fastest(partial(_run_all, each.runtime, batches), 2) / len(few)  # the first run prepares the shapes
     return max(_FEWEST_TEXTS, min(len(texts), int(seconds / (passes * max(spent, 1e-9)))))
+
+
+def _run_all(runtime: Runtime, batches: Sequence[Inputs]) -> None:
+    for batch in batches:
+        runtime(batch)
 
 
 def one_text(manifest: Manifest, tokenizer: Tokenizer, tokens: int) -> Inputs:
@@ -130,7 +132,7 @@ def _in_order(encoded: Encoded) -> list[Numbers]:
 
 
 def evenly(total: int, most: int) -> list[int]:
-    """Choose at most so many numbers below `total`, from the first to the last."""
+    """Choose at most `most` indices below `total`, evenly spaced, the first and the last among them."""
     numbers: list[int] = np.linspace(0, total - 1, min(most, total), dtype=int).tolist()
     return numbers
 
