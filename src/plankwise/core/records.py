@@ -9,6 +9,7 @@ import pydantic
 
 from plankwise.core.errors import CheckpointError
 from plankwise.core.files import read_text, write_json
+from plankwise.core.intervals import MISSING, format_interval
 
 FILE_NAME = "record.json"
 TORCH = "torch eager fp32"
@@ -40,7 +41,12 @@ class Interval(_Part):
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return format_interval(self.value, self.low, self.high)
+
+
+def format_optional(interval: Interval | None) -> str:
+    """Format an interval, or a dash where a record has none."""
+    return MISSING if interval is None else str(interval)
 
 
 class TextsRead(_Part):
