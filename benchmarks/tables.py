@@ -238,7 +238,7 @@ TABLES = {
 
 
 def interval(value: dict[str, float]) -> str:
-    return format_interval(**value)
+    return format_interval(value["value"], value["low"], value["high"])
 
 
 def filled(page: str) -> str:

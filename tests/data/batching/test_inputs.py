@@ -129,5 +129,5 @@ def test_texts_that_get_no_input_are_not_counted_and_counts_read_well():
         "truncation cuts 1 of 8 texts (12.5%); 10.0% of all tokens are not read"
     )
     assert str(TextsRead(texts=4, tokens=100, thinned=1)) == (
-        "windows.most thins 1 of 4 texts (25.0%); 0.0% of all tokens are not read"
+        "windows.max_windows thins 1 of 4 texts (25.0%); 0.0% of all tokens are not read"
     )
