@@ -142,7 +142,7 @@ def study(
     """Vary hyperparameters of a recipe, one trial per setting and seed, and report their effects on the score."""
     require("a study", "optuna", "matplotlib", error=RecipeError)
     from plankwise.core.paths import check_folder
-    from plankwise.search.study_plan import read_study
+    from plankwise.search.study_plan import format_setting, read_study
 
     if not dry_run:
         check_folder(out)
@@ -162,4 +162,7 @@ def study(
     if as_json:
         typer.echo(json.dumps(document))
     else:
-        print_table(study_table(document, out))
+        best = document["best"][0]
+        score = f"{document['metric']} {best['mean']:.4f}, {best['seeds']} seeds"
+        print_table(study_table(document))
+        typer.echo(f"best: {format_setting(best['setting'])}: {score}\n{out / 'report.html'}")

@@ -148,8 +148,8 @@ def _milliseconds(case: dict[str, Any] | None) -> str:
     return "" if case is None else f"{case['p50_ms']:.3g} / {case['p95_ms']:.3g}"
 
 
-def study_table(document: dict[str, Any], out: Path) -> Table:
-    """Return the table of a study: the effect of each parameter's values; below it the best setting."""
+def study_table(document: dict[str, Any]) -> Table:
+    """Return the table of a study: the effect of each parameter's values."""
     from plankwise.evaluation.effects import short_names, shown_estimate  # pandas, which other tables do not need
 
     counts = ", ".join(f"{count} {state}" for state, count in document["counts"].items() if count)
@@ -161,9 +161,4 @@ def study_table(document: dict[str, Any], out: Path) -> Table:
     for key, levels in document["effects"].items():
         for at, level in enumerate(levels):
             table.add_row("" if at else short[key], str(level["value"]), shown_estimate(level["effect"]))
-    lines = [str(out / "report.html")]
-    for best in document["best"][:1]:
-        setting = ", ".join(f"{short[key]}={value}" for key, value in best["setting"].items())
-        lines.insert(0, f"best: {setting}: {document['metric']} {best['mean']:.4f}, {best['seeds']} seeds")
-    table.caption = "\n".join(lines)
     return table

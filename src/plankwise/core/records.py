@@ -75,9 +75,12 @@ class TextsRead(_Part):
         return TextsRead(**{name: value + getattr(other, name) for name, value in self})
 
     def __str__(self) -> str:
-        reduced, how = (self.thinned, "windows.max_windows thins") if self.thinned else (self.truncated, "truncation cuts")
+        if self.thinned:
+            reduced = f"windows.max_windows thins {self.thinned}"
+        else:
+            reduced = f"truncation cuts {self.truncated}"
         return (
-            f"{how} {reduced} of {self.texts} texts ({reduced / max(1, self.texts):.1%}); "
+            f"{reduced} of {self.texts} texts ({(self.thinned or self.truncated) / max(1, self.texts):.1%}); "
             f"{self.unread_tokens / max(1, self.tokens):.1%} of all tokens are not read"
         )
 

@@ -43,11 +43,17 @@ def draw_all(
         "importance": lambda: importance_plot(importances),
         "cost": lambda: cost_plot(table, varied, metric),
     }
-    wanted = [name for name in plots if not (name == "pairs" and len(varied) < 2) and (varied or name == "cost")]
+    possible = {
+        "main_effects": bool(varied),
+        "pairs": len(varied) > 1,
+        "importance": bool(varied and importances),  # empty while the first trials have equal scores
+        "cost": True,
+    }
     made = []
-    for name in wanted:
-        made.append(folder / f"{name}.png")
-        _save(plots[name](), made[-1])
+    for name, draw in plots.items():
+        if possible[name]:
+            made.append(folder / f"{name}.png")
+            _save(draw(), made[-1])
     return made
 
 
