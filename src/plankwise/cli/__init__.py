@@ -47,7 +47,7 @@ def run_app(app: Callable[..., Any]) -> int:
     except PlankwiseError as error:
         return _complain(str(error), error.exit_code)
     except OSError as error:
-        if error.errno is None:
+        if error.errno is None:  # raised by a library, not by the system: a fault of ours
             raise
         where = f"cannot use {error.filename}: " if error.filename else ""
         hint = "; --resume continues a run" if error.errno in DISK_FAULTS else ""
@@ -88,6 +88,7 @@ def _complain_of_usage(error: BaseException) -> int:
     hint = f"; see {context.command_path} --help" if context is not None else ""
     message = " ".join(error.format_message().split()).rstrip(".")  # type: ignore[attr-defined]
     names = getattr(getattr(error, "param", None), "opts", ())
+    # Click names the option but not always the value; the value follows it on the command line.
     given = next((value for name, value in zip(sys.argv, sys.argv[1:], strict=False) if name in names), None)
     if given is not None:
         message = message.replace("Invalid value for", f"Invalid value '{given}' for", 1)

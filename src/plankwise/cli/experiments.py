@@ -140,6 +140,7 @@ def study(
     as_json: AsJson = False,
 ) -> None:
     """Vary hyperparameters of a recipe, one trial per setting and seed, and report their effects on the score."""
+    # Before plankwise.search is imported, which imports Optuna.
     require("a study", "optuna", "matplotlib", error=RecipeError)
     from plankwise.core.paths import check_folder
     from plankwise.search.study_plan import format_setting, read_study

@@ -97,6 +97,7 @@ def report(
     rows = table(runs)
     if out is not None:
         write_report(runs, out)
+    # Intervals are pydantic models inside dataclasses: asdict stops at them.
     document = [
         {name: value.model_dump() if hasattr(value, "model_dump") else value for name, value in asdict(row).items()}
         for row in rows

@@ -78,6 +78,7 @@ def checked_recipe(
         check_folder(out)
     dropping = ["task.deduplicate=true"] if deduplicate else []
     recipe = recipe_of(path, [*(overrides or []), *dropping], seed)
+    # Other processes may see files that the main one is just writing there; it refuses for all of them.
     if out is not None and is_main_process():
         RunFolder(out, to_plain(recipe)).refuse_taken(resume)
     return check(recipe)

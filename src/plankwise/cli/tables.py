@@ -15,7 +15,7 @@ from plankwise.core.records import Record, format_optional
 
 def print_table(table: Table) -> None:
     """Print to standard output; 140 columns wide if that is not a terminal."""
-    console = Console()
+    console = Console()  # a pipe has no width: Rich would assume 80 columns and break numbers
     (console if console.is_terminal else Console(width=140)).print(table)
 
 

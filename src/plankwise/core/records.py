@@ -75,12 +75,10 @@ class TextsRead(_Part):
         return TextsRead(**{name: value + getattr(other, name) for name, value in self})
 
     def __str__(self) -> str:
-        if self.thinned:
-            reduced = f"windows.max_windows thins {self.thinned}"
-        else:
-            reduced = f"truncation cuts {self.truncated}"
+        how = "windows.max_windows thins" if self.thinned else "truncation cuts"
+        reduced = self.thinned or self.truncated
         return (
-            f"{reduced} of {self.texts} texts ({(self.thinned or self.truncated) / max(1, self.texts):.1%}); "
+            f"{how} {reduced} of {self.texts} texts ({reduced / max(1, self.texts):.1%}); "
             f"{self.unread_tokens / max(1, self.tokens):.1%} of all tokens are not read"
         )
 

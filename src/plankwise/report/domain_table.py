@@ -123,10 +123,12 @@ def _steps(entries: Sequence[Entry]) -> int:
 
 
 def _per_step(entry: Entry) -> float:
+    """Return the seconds of one step of training."""
     return entry.train_seconds / max(1, _steps([entry]))
 
 
 def _per_epoch(record: Record, entry: Entry) -> float:
+    # The last batch of an epoch may be smaller than the others, and counts as a step.
     batch_size = int(entry.settings["training"]["batch_size"])
     return float(_per_step(entry) * math.ceil(record.task["rows"]["train"] / batch_size))
 

@@ -80,6 +80,7 @@ def pairs_plot(table: Table, keys: list[str], metric: str) -> Figure:
     short = short_names(keys)
     pairs = list(itertools.combinations(keys, 2))
     means = [_pair_means(table, *pair) for pair in pairs]
+    # One color scale for all panels; pairs of values that no trial has are not numbers.
     low, high = min(np.nanmin(each) for each in means), max(np.nanmax(each) for each in means)
     figure, axes = _panels(len(pairs), 3.2)
     for axis, (one, other), mean in zip(axes, pairs, means, strict=False):
@@ -172,13 +173,15 @@ def _name_levels(axis: Axes, names: list[str]) -> None:
 
 
 def _ordered(levels: list[Level]) -> bool:
+    # Numbers and ranges ("0.1 to 0.3") are connected by a line; names are not, as they have no order.
     return all(
         level.value.split(" ")[0].replace(".", "").replace("-", "").replace("e", "").isdigit() for level in levels
     )
 
 
 def _save(figure: Figure, path: Path) -> None:
-    FigureCanvasAgg(figure)
+    FigureCanvasAgg(figure)  # draws without a display, and without pyplot's global state
+    # A page embeds the file: it must never see half of one.
     temporary = path.with_name(f".{path.name}")
     figure.savefig(temporary, format="png", dpi=130)
     temporary.replace(path)

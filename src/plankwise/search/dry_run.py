@@ -33,6 +33,7 @@ def estimate_study(plan: StudyPlan) -> dict[str, Any]:
     trials = [
         sum(_seconds(row, step, examples) for row, step in zip(steps, recipe.steps, strict=False)) for recipe in recipes
     ]
+    # Trials that differ in their steps alone share a baseline; the seed is part of the recipe.
     baselines = {json.dumps(to_plain(dataclasses.replace(recipe, steps=())), sort_keys=True) for recipe in recipes}
     seconds_per_baseline = sum(row["seconds"] for row in before)
     return {
@@ -48,7 +49,7 @@ def estimate_study(plan: StudyPlan) -> dict[str, Any]:
 
 
 def _seconds(row: dict[str, Any], step: Method, examples: int) -> float:
-    if step.training is None:
+    if step.training is None:  # such a step measures and solves; its seconds do not depend on the setting
         return float(row["seconds"])
     return float(row["seconds_per_step"]) * planned_steps(examples, step.training)
 

@@ -63,7 +63,7 @@ def reachable(url: str) -> Iterator[None]:
     try:
         yield
     except (ImportError, sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        cause: BaseException = error
+        cause: BaseException = error  # SQLAlchemy and Optuna wrap the driver's error, whose first line says it best
         while cause.__cause__ is not None:
             cause = cause.__cause__
         first = (str(cause).strip() or type(cause).__name__).splitlines()[0]
@@ -76,6 +76,8 @@ def _public(url: str) -> str:
 
 def open_storage(url: str) -> optuna.storages.RDBStorage:
     """Open a storage and create its tables if needed; several workers may do so at the same time."""
+    # SQLite locks the whole file for each write: workers wait for each other. Servers close connections that are idle,
+    # as they are while a trial trains: each is tested before it is used.
     arguments = {"connect_args": {"timeout": 120}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     place = with_driver(url).render_as_string(hide_password=False)
     for pause_s in (0.5, 1.0, 2.0, 4.0):  # another worker is creating the tables; each time it gets further

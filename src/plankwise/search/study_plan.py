@@ -99,6 +99,7 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> StudyPlan:
 def _base(study: Study, file: RecipeFile) -> dict[str, Any]:
     """Read the recipe that the study varies, and apply what is fixed."""
     origin = open_recipe(file.path.parent / study.recipe) if isinstance(study.recipe, Path) else None
+    # Overrides change the data in place; the study's own recipe stays as it is in the file.
     base = copy.deepcopy(study.recipe if origin is None else origin.data)
     assert isinstance(base, dict)
     for key, value in study.fixed.items():
@@ -166,6 +167,7 @@ def _grid(study: Study) -> tuple[Setting, ...]:
     products = [
         dict(zip(space, each, strict=True)) for space in study.space for each in itertools.product(*space.values())
     ]
+    # The grids of a union may overlap, and values may be lists, which no set holds: compare them as JSON.
     distinct = list({json.dumps(setting, sort_keys=True): setting for setting in products}.values())
     random.Random(mix_seed(study.name, "grid")).shuffle(distinct)
     return tuple(distinct[: study.trials])

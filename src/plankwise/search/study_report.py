@@ -63,6 +63,7 @@ def write_study(plan: StudyPlan, rows: Sequence[TrialRow], out: Path) -> dict[st
 
 def _best(table: Table) -> list[dict[str, Any]]:
     """Return the settings with the best mean score, among those that were run with the most seeds."""
+    # A setting that is still incomplete could win by a lucky seed: compare those with the most seeds only.
     grouped = table.rows.groupby(list(table.keys), dropna=False, sort=False)["score"]
     summary = grouped.agg(["mean", "min", "max", "count"]).reset_index()
     whole = summary[summary["count"] == summary["count"].max()].sort_values("mean", ascending=False).head(BEST)

@@ -117,6 +117,7 @@ class TrialQueue:
 
     def _open(self, url: str, resume: bool, create: bool) -> optuna.Study:
         storage, name = open_storage(url), self._plan.study.name
+        # The definition travels through JSON in the storage, which turns tuples into lists: compare it after the same.
         if not create and name not in optuna.get_all_study_names(storage):
             raise CheckpointError(f"the storage holds no study '{name}'; there is nothing to report on")
         study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
@@ -142,7 +143,7 @@ class TrialQueue:
                 trial = self._ask(index)
                 if self._is_first(trial):
                     lock = FileLock(self._lock_path(trial.number))
-                    lock.acquire(blocking=False)
+                    lock.acquire(blocking=False)  # no one else has the number, so this cannot fail
                     key = key_of(trial)
                     number = all_keys(self._plan).index(key) + 1
                     return ClaimedTrial(trial, recipe_values(self._plan, trial.params), key.seed, number, lock)
@@ -176,7 +177,7 @@ class TrialQueue:
     def _ask(self, index: int) -> optuna.Trial:
         """Take a trial out of Optuna's queue; values still open are drawn with a seed that depends on `index` alone."""
         sampler = optuna.samplers.TPESampler if self._plan.study.sampler == "tpe" else optuna.samplers.RandomSampler
-        self._study.sampler = sampler(seed=mix_seed(self._plan.study.name, index) % 2**32)
+        self._study.sampler = sampler(seed=mix_seed(self._plan.study.name, index) % 2**32)  # NumPy takes 32 bits
         return self._study.ask(self._distributions)
 
     def _is_first(self, trial: optuna.Trial) -> bool:
@@ -239,6 +240,7 @@ class TrialQueue:
                 shutil.rmtree(self._folder / LOCKS, ignore_errors=True)
 
     def _attempts(self) -> list[FrozenTrial]:
+        """List all attempts, without those that another machine's claim overruled."""
         trials = self._study.get_trials(deepcopy=False)
         return [each for each in trials if SETTING in each.user_attrs and each.state != TrialState.PRUNED]
 
@@ -258,6 +260,7 @@ class TrialQueue:
                     return True
             except Timeout:
                 return False
+        # A worker on another machine: its lock file is not here, only its heartbeat is in the storage.
         began = trial.datetime_start.timestamp() if trial.datetime_start else time.time()
         return time.time() - float(trial.user_attrs.get(HEARTBEAT, began)) > self._grace_seconds
 
