@@ -17,10 +17,14 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    TrainerCallback,
 )
 
 from plankwise import cli
 from plankwise.data.task import Row, Task, build_task
+from plankwise.data.truncation import Truncation
+from plankwise.methods.method import Job, ModelSpec
+from plankwise.training.objectives.registry import objective_of
 
 GOOD = ["fine", "lovely", "sweet", "bright", "kind", "warm"]
 BAD = ["awful", "nasty", "grim", "bitter", "cruel", "cold"]
@@ -142,6 +146,31 @@ def task(train: int = 96, other: int = 32) -> Task:
     return build_task("tiny", splits, ("macro_f1", "accuracy"))
 
 
+def job(folder: Path, **changes: Any) -> Job:
+    """Make a job on the tiny task; its objective is that of the task."""
+    made = {"tokenizer": tokenizer(), "truncation": Truncation(max_length=32), "seed": 1, "folder": folder, **changes}
+    of = made.setdefault("task", task().without_test())
+    made.setdefault("objective", objective_of(of.kind))
+    return Job(**made)
+
+
+class Kill(TrainerCallback):  # type: ignore[misc]
+    """Interrupts the process in the second half of the training whose folder has this name."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if Path(args.output_dir).name == self._folder and state.global_step > state.max_steps / 2:
+            raise KeyboardInterrupt
+
+
+def spec(of: PreTrainedModel | PreTrainedConfig | None = None, kind: str = "single_label", **changes: Any) -> ModelSpec:
+    """Describe a model of the tiny tokenizer before it is loaded; the tiny one by default."""
+    config = (model() if of is None else of).config if not isinstance(of, PreTrainedConfig) else of
+    return ModelSpec(**{"config": config, "tokenizer": tokenizer(), "objective": objective_of(kind), **changes})
+
+
 def batch(size: int = 4, length: int = 12, seed: int = 0) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(5, 32, (size, length), generator=generator)
@@ -149,6 +178,11 @@ def batch(size: int = 4, length: int = 12, seed: int = 0) -> dict[str, torch.Ten
     mask[0, length // 2 :] = 0
     ids[mask == 0] = 0
     return {"input_ids": ids, "attention_mask": mask}
+
+
+def hooks_of(model: PreTrainedModel) -> int:
+    """Count the forward hooks on all modules."""
+    return sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in model.modules())
 
 
 def write_table(folder: Path, count: int = 120) -> Path:

@@ -8,20 +8,19 @@ import functools
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 import plankwise
 import tiny
 from plankwise.core.errors import MethodError
 from plankwise.core.recipe import to_plain, validate
 from plankwise.data.task import Task
-from plankwise.data.truncation import Truncation
 from plankwise.encoder.anatomy import layers_of
 from plankwise.encoder.cost import (
     compressed_size_bytes,
@@ -37,7 +36,7 @@ from plankwise.methods.distillation import Distillation, Sizes, Student
 from plankwise.methods.layer_subset import LayerSubset
 from plankwise.methods.learned_pruning import LearnedPruning
 from plankwise.methods.low_rank import LowRank
-from plankwise.methods.method import Job, Method
+from plankwise.methods.method import Compressed, Method, StepLog
 from plankwise.methods.pruning import Pruning
 from plankwise.methods.quantization import Quantization
 from plankwise.methods.registry import METHODS, AnyMethod
@@ -46,7 +45,6 @@ from plankwise.methods.unstructured import Unstructured
 from plankwise.methods.vocabulary import TrimmedVocabulary
 from plankwise.training.distillation.config import DistillationConfig
 from plankwise.training.fit import Training
-from plankwise.training.objectives.losses import task_loss
 
 TRAINING = Training(epochs=2, batch_size=16, learning_rate=2e-3, precision="fp32", evaluations_per_epoch=2)
 LONGER = dataclasses.replace(TRAINING, epochs=4)  # for trainings of two parts, as long as TRAINING each
@@ -147,16 +145,18 @@ each_method = pytest.mark.parametrize("name", SETTINGS)
 
 
 class Killed(BaseException):
-    """Stands for a process that ends without warning."""
+    """A process that ends without warning."""
 
 
-@dataclass
-class Result:
-    """What a method returned, delivered and noted."""
+class Kill(TrainerCallback):  # type: ignore[misc]
+    """Ends the process at the beginning of a step."""
 
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    notes: dict[str, Any] = field(default_factory=dict)
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == self._step:
+            raise Killed
 
 
 @functools.cache
@@ -164,29 +164,26 @@ def task(train: int = 96, other: int = 32) -> Task:
     return tiny.task(train, other).without_test()
 
 
-def compress(method: Method, given: Result, folder: Path, seed: int = 1, data: Task | None = None) -> Result:
+def compress(
+    method: Method,
+    given: Compressed,
+    folder: Path,
+    *,
+    seed: int = 1,
+    data: Task | None = None,
+    callbacks: tuple[TrainerCallback, ...] = (),
+) -> Compressed:
     """Run a method on a model with its tokenizer."""
-    result = Result(given.model, given.tokenizer)
-    job = Job(
-        data or task(),
-        given.tokenizer,
-        Truncation(max_length=32),
-        task_loss("single_label"),
-        seed,
-        folder,
-        note=result.notes.__setitem__,
-        deliver_tokenizer=lambda tokenizer: setattr(result, "tokenizer", tokenizer),
-    )
-    result.model = method.compress(given.model, job)
-    return result
+    own = tiny.job(folder, task=data or task(), tokenizer=given.tokenizer, seed=seed, callbacks=callbacks)
+    return method.compress(given.model, own)
 
 
-def start(layers: int = 4) -> Result:
-    return Result(tiny.model(layers=layers), tiny.tokenizer())
+def start(layers: int = 4) -> Compressed:
+    return Compressed(tiny.model(layers=layers), tiny.tokenizer(), StepLog())
 
 
 @functools.cache
-def finished(name: str) -> Result:
+def finished(name: str) -> Compressed:
     """Give what a method makes of the tiny model with seed 1; several tests look at it, none changes it."""
     return compress(SETTINGS[name].method, start(), SCRATCH / "finished" / name)
 
@@ -197,7 +194,7 @@ def quick(name: str) -> Method:
 
 
 @functools.cache
-def first_of_pair(name: str) -> Result:
+def first_of_pair(name: str) -> Compressed:
     return compress(quick(name), start(layers=6), SCRATCH / "first" / name, data=task(48, 16))
 
 
@@ -213,7 +210,7 @@ def logits(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> torch.
         return model.eval()(**tokenizer(texts, padding=True, return_tensors="pt")).logits
 
 
-def save(result: Result, folder: Path) -> Path:
+def save(result: Compressed, folder: Path) -> Path:
     plankwise.save(result.model, result.tokenizer, folder)
     return folder
 
@@ -240,7 +237,11 @@ def test_the_model_passed_in_is_left_as_it_was(name: str, tmp_path: Path) -> Non
 def test_the_result_is_smaller_and_called_the_same_way(name: str, tmp_path: Path) -> None:
     large, small, method = start(), finished(name), SETTINGS[name].method
     config = small.model.config
-    assert len(layers_of(small.model)) == config.num_hidden_layers == method.plan(large.model.config).num_hidden_layers
+    assert (
+        len(layers_of(small.model))
+        == config.num_hidden_layers
+        == method.plan(tiny.spec(large.model)).config.num_hidden_layers
+    )
     assert config.id2label == large.model.config.id2label
     assert not small.model.training
     assert all(value.requires_grad for value in small.model.parameters())
@@ -261,21 +262,14 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(name: str,
 
 @pytest.mark.parametrize("kill_at", [4, 11])  # between two checkpoints, and at the last step
 @pytest.mark.parametrize("name", [name for name, case in SETTINGS.items() if case.method.training is not None])
-def test_a_killed_run_ends_at_the_same_weights(
-    name: str, kill_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def kill(self: Any, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step == kill_at:
-            raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr("plankwise.training.callbacks.Watch.on_step_begin", kill, raising=False)
-        with pytest.raises(Killed):
-            compress(SETTINGS[name].method, start(), tmp_path)
+def test_a_killed_run_ends_at_the_same_weights(name: str, kill_at: int, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        compress(SETTINGS[name].method, start(), tmp_path, callbacks=(Kill(kill_at),))
     resumed = compress(SETTINGS[name].method, start(), tmp_path)
     assert same_weights(finished(name).model, resumed.model)
     assert logits(resumed.model, resumed.tokenizer).equal(logits(finished(name).model, finished(name).tokenizer))
-    assert len(resumed.notes["training"]["history"]) == 4
+    assert resumed.log.training is not None
+    assert len(resumed.log.training.history) == 4
 
 
 @each_method
@@ -304,13 +298,13 @@ def test_plain_transformers_loads_it_or_says_what_does(name: str, mismatched: bo
 @pytest.mark.parametrize("second", PAIRED)
 @pytest.mark.parametrize("first", PAIRED)
 def test_every_pair_composes_or_is_refused_by_the_plan(first: str, second: str, tmp_path: Path) -> None:
-    config = SETTINGS[first].method.plan(tiny.model(layers=6).config)
+    spec = SETTINGS[first].method.plan(tiny.spec(tiny.model(layers=6)))
     if (first, second) in REFUSED:
         with pytest.raises(MethodError, match=REFUSED[first, second]):
-            SETTINGS[second].method.plan(config)
+            SETTINGS[second].method.plan(spec)
         return
     last = compress(quick(second), first_of_pair(first), tmp_path / "work", data=task(48, 16))
-    assert last.model.config.num_hidden_layers == SETTINGS[second].method.plan(config).num_hidden_layers
+    assert last.model.config.num_hidden_layers == SETTINGS[second].method.plan(spec).config.num_hidden_layers
     again = plankwise.load(save(last, tmp_path / "model"))
     assert torch.isfinite(logits(again, last.tokenizer)).all()
     assert torch.equal(logits(again, last.tokenizer), logits(last.model, last.tokenizer))
@@ -318,7 +312,7 @@ def test_every_pair_composes_or_is_refused_by_the_plan(first: str, second: str, 
 
 def test_a_chain_that_cannot_work_is_refused_by_the_plan() -> None:
     with pytest.raises(MethodError, match="3 modules do not fit a model of 2 layers; allowed: 1 to 2"):
-        Theseus(modules=3).plan(LayerSubset(layers=2).plan(tiny.model().config))
+        Theseus(modules=3).plan(LayerSubset(layers=2).plan(tiny.spec()))
 
 
 def test_the_test_split_is_out_of_reach() -> None:

@@ -1,13 +1,18 @@
+"""The warning that a model gives all texts of a split the same answer."""
+
 from __future__ import annotations
 
 import dataclasses
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tiny
+from plankwise.data.task import Task
 from plankwise.data.truncation import Truncation
+from plankwise.evaluation.metrics import Array, Floats
 from plankwise.methods.method import Job, train_on_task
 from plankwise.training.fit import Training
 from plankwise.training.objectives.losses import task_loss
@@ -22,7 +27,7 @@ END = "; the model tells nothing apart"
 
 
 @pytest.mark.parametrize(
-    ("labels", "logits", "task", "said"),
+    ("labels", "logits", "task", "warning"),
     [
         (SINGLE, ALWAYS_SECOND, OPEN, f"all 3 texts get the class '{OPEN.labels[1]}'"),
         (SINGLE, ALWAYS_SECOND, CLOSED, "all 3 texts get the same class"),
@@ -33,13 +38,15 @@ END = "; the model tells nothing apart"
         (np.array([1, 1, 1]), ALWAYS_SECOND, OPEN, None),
     ],
 )
-def test_one_answer_for_all_is_said(labels, logits, task, said, caplog):
+def test_one_answer_for_all_texts_is_warned_of(
+    labels: Array, logits: Floats, task: Task, warning: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
     warn_of_one_answer(labels, logits, task, "development")
-    assert [each.getMessage() for each in caplog.records] == ([f"development: {said}{END}"] if said else [])
+    assert [each.getMessage() for each in caplog.records] == ([f"development: {warning}{END}"] if warning else [])
 
 
-def test_it_is_said_at_every_evaluation_of_a_training_and_of_a_split(tmp_path, caplog):
-    model = tiny.model()
+def test_every_evaluation_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = tiny.model(layers=1)
     model.classifier.weight.data.zero_()
     model.classifier.bias.data[:] = 0
     model.classifier.bias.data[0] = 9.0

@@ -68,7 +68,6 @@ def checked_recipe(
 
     The run's folder is checked first: loading data may take minutes, and the folder may be taken.
     """
-    from plankwise.core.distributed import is_main_process
     from plankwise.core.paths import check_folder
     from plankwise.core.recipe import to_plain
     from plankwise.run.folder import RunFolder
@@ -78,8 +77,7 @@ def checked_recipe(
         check_folder(out)
     dropping = ["task.deduplicate=true"] if deduplicate else []
     recipe = recipe_of(path, [*(overrides or []), *dropping], seed)
-    # Other processes may see files that the main one is just writing there; it refuses for all of them.
-    if out is not None and is_main_process():
+    if out is not None:
         RunFolder(out, to_plain(recipe)).refuse_taken(resume)
     return check(recipe)
 

@@ -9,15 +9,18 @@ error: a study validates hundreds of recipes, and nearly all of them are right.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, overload
 
 import pydantic
 import yaml
 from pydantic.dataclasses import dataclass as checked_dataclass
+from pydantic_core import core_schema
 from typing_extensions import dataclass_transform
 
 from plankwise.core.documents import parse_yaml, read_yaml
@@ -25,22 +28,62 @@ from plankwise.core.errors import RecipeError
 from plankwise.core.numbers import refuse_booleans
 from plankwise.core.recipe_errors import Location, dotted, explain, holds
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Name = Annotated[str, pydantic.Field(pattern=r"^[\w.+-]+$", max_length=100)]  # of runs and files
+_STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 _ADAPTERS: dict[Any, pydantic.TypeAdapter[Any]] = {}
 
 
+@overload
+def settings(cls: type[T], /) -> type[T]: ...
+@overload
+def settings(*, renamed: Mapping[str, str]) -> Callable[[type[T]], type[T]]: ...
 @dataclass_transform(frozen_default=True, kw_only_default=True)
-def settings(cls: type[T]) -> type[T]:
-    """Turn a class into frozen, keyword-only settings whose fields are checked and whose unknown keys are refused."""
-    config = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
-    setattr(cls, "__get_pydantic_core_schema__", classmethod(_without_booleans))  # noqa: B010 - no attribute of T
-    made: Any = checked_dataclass(frozen=True, kw_only=True, config=config)(cls)
-    return made  # type: ignore[no-any-return]
+def settings(cls: type[T] | None = None, /, *, renamed: Mapping[str, str] | None = None) -> Any:
+    """Turn a class into frozen, keyword-only settings whose fields are checked and whose unknown keys are refused.
+
+    Args:
+        cls: the class to decorate.
+        renamed: field names by the keys that older recipes use for them. Such a key is read with a warning and never
+            written.
+
+    Example:
+        >>> @settings(renamed={"fast_start": "ppmi_init"})
+        ... class PretrainingConfig:
+        ...     ppmi_init: bool = True
+    """
+    return partial(_checked, renamed=renamed or {}) if cls is None else _checked(cls, {})
 
 
-def _without_booleans(cls: type[Any], source: Any, handler: Callable[[Any], Any]) -> Any:
-    return refuse_booleans(handler(source))
+def _checked(cls: type[Any], renamed: Mapping[str, str]) -> Any:
+    for old, new in renamed.items():
+        # An alias, not a rewritten mapping: an error then names the key that the file has, and its line is found.
+        aliases = pydantic.AliasChoices(new, old)
+        setattr(cls, new, pydantic.Field(default=getattr(cls, new), validation_alias=aliases))
+    setattr(cls, "__get_pydantic_core_schema__", classmethod(partial(_checks, renamed)))  # noqa: B010 - no attribute
+    return checked_dataclass(frozen=True, kw_only=True, config=_STRICT)(cls)
+
+
+def _checks(renamed: Mapping[str, str], cls: type[Any], source: Any, handler: Callable[[Any], Any]) -> Any:
+    schema = refuse_booleans(handler(source))
+    return _warning_of_old_keys(renamed, schema) if renamed else schema
+
+
+def _warning_of_old_keys(renamed: Mapping[str, str], schema: Any) -> Any:
+    def warn(data: Any) -> Any:
+        given = getattr(data, "kwargs", data)  # pydantic passes the keywords of a call as `ArgsKwargs`
+        for old, new in renamed.items():
+            if isinstance(given, Mapping) and old in given:
+                _warn_renamed(old, new)
+        return data
+
+    return core_schema.no_info_before_validator_function(warn, schema)
+
+
+@functools.cache  # once a process: a study checks the same recipe hundreds of times
+def _warn_renamed(old: str, new: str) -> None:
+    logger.warning("the key '%s' is now called '%s'; the old name still works", old, new)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ import pydantic
 from plankwise.core.errors import CheckpointError
 from plankwise.core.files import read_text, write_json
 from plankwise.core.intervals import MISSING, format_interval
+from plankwise.core.step_log import StepLog
+from plankwise.core.texts_read import TextsRead as TextsRead
 
 FILE_NAME = "record.json"
 TORCH = "torch eager fp32"
@@ -53,36 +55,6 @@ def format_optional(interval: Interval | None) -> str:
     return MISSING if interval is None else str(interval)
 
 
-class TextsRead(_Part):
-    """How much of some texts a model read.
-
-    Attributes:
-        texts: number of texts.
-        tokens: of all texts before truncation, special tokens included.
-        truncated: number of texts that were truncated.
-        thinned: number of texts with more windows than `windows.max_windows`, of which some windows were left out.
-        unread_tokens: tokens that are in no input of the model.
-    """
-
-    texts: int = 0
-    tokens: int = 0
-    truncated: int = 0
-    thinned: int = 0
-    unread_tokens: int = 0
-
-    def __add__(self, other: TextsRead) -> TextsRead:
-        """Return the sum of both counts."""
-        return TextsRead(**{name: value + getattr(other, name) for name, value in self})
-
-    def __str__(self) -> str:
-        how = "windows.max_windows thins" if self.thinned else "truncation cuts"
-        reduced = self.thinned or self.truncated
-        return (
-            f"{how} {reduced} of {self.texts} texts ({reduced / max(1, self.texts):.1%}); "
-            f"{self.unread_tokens / max(1, self.tokens):.1%} of all tokens are not read"
-        )
-
-
 class Entry(_Part):
     """One trained model: the baseline, or the result of one step.
 
@@ -105,7 +77,7 @@ class Entry(_Part):
     cost: Cost
     train_seconds: float
     development_scores: dict[str, float]
-    details: dict[str, Any] = {}
+    details: pydantic.SerializeAsAny[StepLog] = StepLog()  # else pydantic would drop what a method's own log adds
     texts_read: dict[str, TextsRead] = {}
 
 

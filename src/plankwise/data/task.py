@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from datasets import Dataset, DatasetDict, Features, Value
 from datasets import Sequence as ListOf
@@ -17,7 +17,7 @@ from plankwise.data.overlap import without_overlap
 from plankwise.data.splitting import Row as Row
 from plankwise.data.splitting import cut, labels_of
 
-Kind = Literal["single_label", "multi_label", "masked_lm"]
+Kind = str  # a key of the registry of objectives
 Access = Literal["open", "credentialed"]
 TRAIN, DEVELOPMENT, TEST = "train", "development", "test"
 
@@ -53,7 +53,13 @@ class Task:
 
 
 class TaskSource(Protocol):
-    """Settings that know how to load one task."""
+    """Settings that know how to load one task.
+
+    Attributes:
+        kinds: of the tasks that it may load; which of them, only the data can say.
+    """
+
+    kinds: ClassVar[tuple[str, ...]]
 
     def load(self) -> Task:
         """Read the data, check it, and cut the splits that are not given."""

@@ -14,7 +14,6 @@ from plankwise.encoder.anatomy import anatomy_of
 from plankwise.encoder.shapes import new_model
 
 _NAMES_A_TOKEN = "_token_id"  # how the keys of a configuration end that hold the id of a token
-_UNKNOWN_SIZE = "trims_vocabulary"
 
 
 def fixed_rows(config: PreTrainedConfig) -> set[int]:
@@ -24,7 +23,7 @@ def fixed_rows(config: PreTrainedConfig) -> set[int]:
     """
     named = {each for value in _named(config).values() for each in (value if isinstance(value, list) else [value])}
     anatomy = anatomy_of(config)
-    if anatomy.positions_start_behind_padding:
+    if anatomy.positions_follow_padding:
         named |= set(range(max(config.pad_token_id or 0, anatomy.counts_on_padding_id or 0) + 1))
     return {row for row in named if 0 <= row < config.vocab_size}
 
@@ -70,16 +69,3 @@ def _named(config: PreTrainedConfig) -> dict[str, Any]:
         for key, value in config.to_dict().items()
         if key.endswith(_NAMES_A_TOKEN) and isinstance(value, int | list)
     }
-
-
-def plan_fewer_tokens(config: PreTrainedConfig, most: int | None) -> PreTrainedConfig:
-    """Copy `config` for a model of at most so many tokens; how many, and which, is not known yet."""
-    planned = copy.deepcopy(config)
-    planned.vocab_size = min(config.vocab_size, most or config.vocab_size)
-    setattr(planned, _UNKNOWN_SIZE, True)
-    return planned
-
-
-def tokens_are_unknown(config: PreTrainedConfig) -> bool:
-    """Tell whether a planned model's tokens are known only once they have been counted."""
-    return bool(getattr(config, _UNKNOWN_SIZE, False))

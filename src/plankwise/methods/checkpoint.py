@@ -10,22 +10,22 @@ import dataclasses
 from typing import Literal
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plankwise.core.errors import MethodError
 from plankwise.core.recipe import settings
 from plankwise.core.seeds import mix_seed
-from plankwise.encoder.checkpoint import load_classifier, load_config
-from plankwise.encoder.embeddings import tokens_are_unknown
+from plankwise.encoder.checkpoint import load_config
 from plankwise.encoder.quantized import refuse_quantized
-from plankwise.encoder.tokenizer import fitted, load_tokenizer
-from plankwise.methods.method import Job, train_on_task
+from plankwise.encoder.tokenizer import adapted_tokenizer, load_tokenizer
+from plankwise.methods.method import Compressed, Job, Method, ModelSpec, planned
 from plankwise.training.distillation.config import DistillationConfig
 from plankwise.training.fit import Training
+from plankwise.training.on_task import train_on_task
 
 
 @settings
-class Checkpoint:
+class Checkpoint(Method):
     """Settings of fine-tuning another checkpoint.
 
     Attributes:
@@ -39,37 +39,35 @@ class Checkpoint:
     teacher: DistillationConfig | None = None
     training: Training = Training()
 
-    def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:
-        """Give the configuration of the other model.
+    def plan(self, spec: ModelSpec) -> ModelSpec:
+        """Plan the other model.
 
         Raises:
             MethodError: if the two do not share their tokenizer.
         """
-        refuse_quantized(config)
-        if tokens_are_unknown(config):
-            raise MethodError(f"{self.source} has a tokenizer of its own, and a step before trims it; trim behind it")
+        refuse_quantized(spec.config)
+        if not spec.objective.has_labels:
+            raise MethodError("checkpoint fine-tunes for a task with labels; a corpus has none")
+        if spec.trimmed:
+            raise MethodError(f"{self.source} has a tokenizer of its own, and a step before trims it; trim after it")
         other = load_config(self.source)
         refuse_quantized(other)
-        known_at = str(getattr(config, "name_or_path", "") or "")
-        same = other.vocab_size == config.vocab_size
-        if same and known_at:
-            same = load_tokenizer(known_at).get_vocab() == load_tokenizer(self.source).get_vocab()
-        if not same:
+        differs = spec.tokenizer is not None and self._is_other(spec.tokenizer)
+        if differs or other.vocab_size != spec.config.vocab_size:
             raise MethodError(f"{self.source} has another tokenizer than the model; its vocabulary has to be the same")
-        return other
+        return planned(self, spec, other)
 
-    def compress(self, model: PreTrainedModel, job: Job) -> PreTrainedModel:
+    def compress(self, model: PreTrainedModel, job: Job) -> Compressed:
         """Load the other checkpoint with a new head and fine-tune it on the job's task."""
-        if load_tokenizer(self.source).get_vocab() != job.tokenizer.get_vocab():
+        if self._is_other(job.tokenizer):  # of a model trained from scratch, this is known only now
             raise MethodError(f"{self.source} has another tokenizer than the model; its vocabulary has to be the same")
-        if job.task.kind == "masked_lm":
-            raise MethodError("checkpoint fine-tunes for a task with labels; a corpus has none")
         labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
         torch.manual_seed(mix_seed(job.seed, "checkpoint", "head"))
-        other = load_classifier(self.source, labels, job.task.kind).to(model.device)
-        tokenizer = fitted(job.tokenizer, other.config, self.source)
-        if tokenizer is not job.tokenizer:
-            job.deliver_tokenizer(tokenizer)
-            job = dataclasses.replace(job, tokenizer=tokenizer)
-        train_on_task(other, job, self.training, "checkpoint", teacher=self.teacher, given=model)
-        return other.eval()
+        other = job.objective.load(self.source, labels).to(model.device)
+        tokenizer = adapted_tokenizer(job.tokenizer, other.config, self.source)
+        job = dataclasses.replace(job, tokenizer=tokenizer)
+        log = train_on_task(other, job, self.training, "checkpoint", teacher=self.teacher, given=model)
+        return Compressed(other.eval(), tokenizer, log)
+
+    def _is_other(self, tokenizer: PreTrainedTokenizerBase) -> bool:
+        return bool(load_tokenizer(self.source).get_vocab() != tokenizer.get_vocab())

@@ -23,9 +23,10 @@ from plankwise.encoder.quantized import refuse_quantized
 from plankwise.encoder.shapes import new_model
 from plankwise.encoder.surgery import Source, rebuild, resized, with_depth
 from plankwise.methods.layer_init import Initialization, contiguous_modules, sources_of
-from plankwise.methods.method import Job, train_on_task
+from plankwise.methods.method import Compressed, Job, Method, ModelSpec, planned
 from plankwise.training.distillation.config import DistillationConfig
 from plankwise.training.fit import Training
+from plankwise.training.on_task import train_on_task
 
 
 @settings
@@ -82,7 +83,7 @@ class Student:
 
 
 @settings
-class Distillation:
+class Distillation(Method):
     """Settings of distillation.
 
     Attributes:
@@ -96,33 +97,34 @@ class Distillation:
     teacher: DistillationConfig = DistillationConfig()
     training: Training = Training()
 
-    def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:
-        """Give the configuration of the student.
+    def plan(self, spec: ModelSpec) -> ModelSpec:
+        """Plan the student.
 
         Raises:
             MethodError: if sizes do not fit.
         """
-        refuse_quantized(config)
-        planned = copy.deepcopy(config)
-        if self.student.layers is not None:
-            planned = with_depth(config, self._sources(int(config.num_hidden_layers)))
-        elif self.student.sizes is not None:
-            planned = resized(config, **self.student.sizes.given)
-        return planned
+        refuse_quantized(spec.config)
+        return planned(self, spec, self._config(spec.config))
 
-    def compress(self, model: PreTrainedModel, job: Job) -> PreTrainedModel:
+    def compress(self, model: PreTrainedModel, job: Job) -> Compressed:
         """Make the student and train all of it."""
         torch.manual_seed(mix_seed(job.seed, "distillation", "initialization"))
         student = self._student(model)
-        train_on_task(student, job, self.training, "distillation", teacher=self.teacher, given=model)
-        return student.eval()
+        log = train_on_task(student, job, self.training, "distillation", teacher=self.teacher, given=model)
+        return Compressed(student.eval(), job.tokenizer, log)
+
+    def _config(self, config: PreTrainedConfig) -> PreTrainedConfig:
+        if self.student.layers is not None:
+            return with_depth(config, self._sources(int(config.num_hidden_layers)))
+        if self.student.sizes is not None:
+            return resized(config, **self.student.sizes.given)
+        return copy.deepcopy(config)
 
     def _student(self, model: PreTrainedModel) -> PreTrainedModel:
-        planned = self.plan(model.config)
         if self.student.layers is not None:
             return rebuild(model, self._sources(int(model.config.num_hidden_layers)))
         if self.student.sizes is not None:
-            return new_model(type(model), planned).to(model.device, model.dtype)
+            return new_model(type(model), self._config(model.config)).to(model.device, model.dtype)
         return copy.deepcopy(model).requires_grad_(True)
 
     def _sources(self, depth: int) -> list[Source]:

@@ -11,24 +11,21 @@ mean of these squares is the curvature of the KL divergence to the unpruned mode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import PreTrainedModel
 
 from plankwise.core.hardware import bf16_is_fast
 from plankwise.data.batching.inputs import model_inputs
-from plankwise.data.task import Kind
 from plankwise.encoder.anatomy import head_inputs_of, layers_of, neuron_inputs_of, residual_outputs_of
 from plankwise.encoder.gates import LayerGates, gated
 from plankwise.encoder.shapes import shapes_of
 from plankwise.evaluation.metrics import Floats
-from plankwise.methods.calibration import Sample
-from plankwise.training.objectives.losses import Loss
+from plankwise.training.objectives.objective import Sample
 
 Importance = tuple[list[Floats], list[Floats]]  # of heads and of neurons, one array for each layer
 
@@ -84,20 +81,6 @@ def _split(values: Sequence[Floats], heads: Sequence[int]) -> Importance:
     return [value[:count] for value, count in zip(values, heads, strict=True)], [
         value[count:] for value, count in zip(values, heads, strict=True)
     ]
-
-
-def own_label_loss(kind: Kind, generator: torch.Generator) -> Loss:
-    """Make a loss at labels that are drawn from the model's own predictions; the batch's labels are not looked at."""
-
-    def loss(outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
-        logits = outputs.logits.float()
-        if kind == "multi_label":
-            drawn = torch.bernoulli(torch.sigmoid(logits.detach()), generator=generator)
-            return functional.binary_cross_entropy_with_logits(logits, drawn, reduction="sum") / len(logits)
-        chosen = torch.multinomial(torch.softmax(logits.detach(), dim=-1), 1, generator=generator)[:, 0]
-        return functional.cross_entropy(logits, chosen)
-
-    return loss
 
 
 @torch.no_grad()

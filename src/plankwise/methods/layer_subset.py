@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from plankwise.core.numbers import Layer, Layers
 from plankwise.core.recipe import settings
@@ -18,13 +18,14 @@ from plankwise.encoder.anatomy import layers_of
 from plankwise.encoder.quantized import refuse_quantized
 from plankwise.encoder.surgery import Source, rebuild, with_depth
 from plankwise.methods.layer_init import Initialization, contiguous_modules, sources_of
-from plankwise.methods.method import Job, train_on_task
+from plankwise.methods.method import Compressed, Job, Method, ModelSpec, planned
 from plankwise.training.distillation.config import DistillationConfig
 from plankwise.training.fit import Training
+from plankwise.training.on_task import train_on_task
 
 
 @settings
-class LayerSubset:
+class LayerSubset(Method):
     """Settings of layer-subset fine-tuning.
 
     Attributes:
@@ -40,17 +41,18 @@ class LayerSubset:
     teacher: DistillationConfig | None = None
     training: Training = Training()
 
-    def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:
-        """Give the configuration of the shallower model."""
-        refuse_quantized(config)
-        return with_depth(config, self._sources(int(config.num_hidden_layers)))
+    def plan(self, spec: ModelSpec) -> ModelSpec:
+        """Plan the shallower model."""
+        refuse_quantized(spec.config)
+        config = with_depth(spec.config, self._sources(int(spec.config.num_hidden_layers)))
+        return planned(self, spec, config)
 
-    def compress(self, model: PreTrainedModel, job: Job) -> PreTrainedModel:
+    def compress(self, model: PreTrainedModel, job: Job) -> Compressed:
         """Copy the kept layers into a plain, shallower model and fine-tune all of it."""
         torch.manual_seed(mix_seed(job.seed, "layer_subset", "initialization"))
         smaller = rebuild(model, self._sources(len(layers_of(model))))
-        train_on_task(smaller, job, self.training, "layer subset", teacher=self.teacher, given=model)
-        return smaller.eval()
+        log = train_on_task(smaller, job, self.training, "layer subset", teacher=self.teacher, given=model)
+        return Compressed(smaller.eval(), job.tokenizer, log)
 
     def _sources(self, depth: int) -> list[Source]:
         return sources_of(contiguous_modules(depth, self.layers), self.keep)

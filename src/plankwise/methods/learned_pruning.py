@@ -10,33 +10,48 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import pydantic
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from plankwise.core.errors import MethodError
 from plankwise.core.numbers import Bounds, Factor, LessThanAll, Share, Width
 from plankwise.core.recipe import settings
 from plankwise.core.seeds import mix_seed
-from plankwise.encoder.cost import linear_flops_per_token
-from plankwise.encoder.gates import fold, gated_anew
+from plankwise.core.step_log import TrainingLog
+from plankwise.encoder.gates import fold, gated_per_call
 from plankwise.encoder.low_rank import has_low_rank
 from plankwise.encoder.quantized import refuse_quantized
-from plankwise.encoder.shapes import prune, shapes_of
+from plankwise.encoder.shapes import prune
 from plankwise.methods.cost_table import flops_costs
 from plankwise.methods.hard_concrete import Kind, LearnedGates
-from plankwise.methods.method import Job, train_on_task
+from plankwise.methods.method import Compressed, Job, Method, ModelSpec, StepLog, planned
+from plankwise.methods.pruning import sizes_of
 from plankwise.methods.selection import cut_evenly
 from plankwise.training.distillation.config import DistillationConfig
-from plankwise.training.fit import Training, TrainingResult
+from plankwise.training.fit import Training
+from plankwise.training.on_task import train_on_task
 
 GATES = "learned_gates"  # name of the gates' module in the network while it trains
 
 
+class LearnedPruningLog(StepLog):
+    """What learned pruning did.
+
+    Attributes:
+        search: the training of weights and gates; `training` holds the steps of both parts.
+        pruning: operations before and after, the share that the gates expected, and each layer's heads and neurons.
+    """
+
+    search: TrainingLog
+    pruning: Mapping[str, Any]
+
+
 @settings
-class LearnedPruning:
+class LearnedPruning(Method):
     """Settings of learned pruning.
 
     Attributes:
@@ -72,20 +87,19 @@ class LearnedPruning:
             raise ValueError("relations need heads in the last layer, and gates may shut all; allowed: 0")
         return self
 
-    def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:
-        """Give the configuration of a model cut evenly; which layers lose how much, only training can say.
+    def plan(self, spec: ModelSpec) -> ModelSpec:
+        """Plan a model cut evenly; which layers lose how much, only training can say.
 
         Raises:
             MethodError: if the model's feed-forward layers are low-rank.
         """
-        refuse_quantized(config)
-        if has_low_rank(config, "feed_forward"):
-            raise MethodError("learned_pruning cannot cut low-rank layers; put low_rank behind it")
-        return cut_evenly(config, 1 / self.target)
+        refuse_quantized(spec.config)
+        if has_low_rank(spec.config, "feed_forward"):
+            raise MethodError("learned_pruning cannot cut low-rank layers; put low_rank after it")
+        return planned(self, spec, cut_evenly(spec.config, 1 / self.target))
 
-    def compress(self, model: PreTrainedModel, job: Job) -> PreTrainedModel:
+    def compress(self, model: PreTrainedModel, job: Job) -> Compressed:
         """Train weights and gates, cut out what they left shut, and fine-tune the rest."""
-        self.plan(model.config)
         costs = flops_costs(model)
         budget = costs.full() / self.target
         if costs.fixed >= budget:
@@ -93,18 +107,19 @@ class LearnedPruning:
         network = copy.deepcopy(model).requires_grad_(True)
         gates = LearnedGates(costs, self.gates, self.gate_learning_rate / self.training.learning_rate)
         network.add_module(GATES, gates.to(model.device))
-        searched = self._search(network, gates, model, job)
+        search = self._search(network, gates, model, job)
         kept = gates.choose(costs, budget, self.neuron_step)
         delattr(network, GATES)
         smaller = prune(network, kept.heads, kept.neurons)
         fold(smaller, gates.settled(kept))
-        self._note(model, smaller, gates, job)
-        self._tune(smaller, searched, model, job)
-        return smaller.eval()
+        with torch.no_grad():
+            cut = {**sizes_of(model, smaller), "expected_share": float(gates.expected_share())}
+        tuned = self._tune(smaller, model, job)
+        assert search.training is not None
+        both = {**dict(tuned), "training": _both(search.training, tuned.training)}
+        return Compressed(smaller.eval(), job.tokenizer, LearnedPruningLog(**both, search=search.training, pruning=cut))
 
-    def _search(
-        self, network: PreTrainedModel, gates: LearnedGates, model: PreTrainedModel, job: Job
-    ) -> TrainingResult:
+    def _search(self, network: PreTrainedModel, gates: LearnedGates, model: PreTrainedModel, job: Job) -> StepLog:
         """Train weights and gates; the last weights count, since earlier ones never cost as little."""
         part = dataclasses.replace(
             self.training, epochs=self.training.epochs * self.search, keep="last", early_stopping_patience=None
@@ -114,45 +129,29 @@ class LearnedPruning:
             """Put the price's gradient where that of the step's batches will be added."""
             torch.autograd.backward(gates.price(self.goal(self.search * step / total, gates.first_share)))
 
-        with gated_anew(network, gates.factors):
-            return train_on_task(
-                network, _renamed(job, "search"), part, "search", add_price, teacher=self.teacher, given=model
-            )
+        with gated_per_call(network, gates.factors):
+            return train_on_task(network, job, part, "search", on_step=add_price, teacher=self.teacher, given=model)
 
     def goal(self, progress: float, first_share: float = 1.0) -> float:
         """Give the share of the operations that may be left after a share of all steps: from the first to 1/target."""
         risen = 1.0 if progress >= self.warmup else progress / self.warmup
         return first_share - risen * (first_share - 1.0 / self.target)
 
-    def _tune(self, smaller: PreTrainedModel, searched: TrainingResult, model: PreTrainedModel, job: Job) -> None:
+    def _tune(self, smaller: PreTrainedModel, model: PreTrainedModel, job: Job) -> StepLog:
         part = dataclasses.replace(self.training, epochs=self.training.epochs * (1 - self.search))
         seed = mix_seed(job.seed, "learned_pruning", "tuning")
-        notes: dict[str, Any] = {}
-        own = dataclasses.replace(job, folder=job.folder / "tuning", seed=seed, note=notes.__setitem__)
-        train_on_task(smaller, own, part, "tuning", teacher=self.teacher, given=model)
-        for key, value in notes.items():
-            job.note(key, _both(searched, value) if key == "training" else value)
-
-    def _note(self, model: PreTrainedModel, smaller: PreTrainedModel, gates: LearnedGates, job: Job) -> None:
-        flops = [linear_flops_per_token(each) for each in (model, smaller)]
-        with torch.no_grad():
-            expected = float(gates.expected_share())
-        shapes = [[len(shape.heads), shape.neurons] for shape in shapes_of(smaller.config)]
-        job.note("pruning", {"linear_flops_per_token": flops, "expected_share": expected, "heads_and_neurons": shapes})
+        own = dataclasses.replace(job, folder=job.folder / "tuning", seed=seed)
+        return train_on_task(smaller, own, part, "tuning", teacher=self.teacher, given=model)
 
 
-def _renamed(job: Job, name: str) -> Job:
-    """Let what is noted of a training stand under another name."""
-    return dataclasses.replace(job, note=lambda key, value: job.note(name if key == "training" else key, value))
-
-
-def _both(searched: TrainingResult, tuning: dict[str, Any]) -> dict[str, Any]:
-    """Add the search's steps and seconds to the note of the training that followed; scores are of the cut model."""
-    return {
-        **tuning,
-        "steps": searched.steps + tuning["steps"],
-        "planned_steps": searched.planned_steps + tuning["planned_steps"],
-        "best_step": searched.steps + tuning["best_step"],
-        "history": [{**each, "step": searched.steps + each["step"]} for each in tuning["history"]],
-        "train_seconds": searched.train_seconds + tuning["train_seconds"],
-    }
+def _both(search: TrainingLog, tuning: TrainingLog | None) -> TrainingLog:
+    """Add the search's steps and seconds to the training that followed; scores are those of the cut model."""
+    assert tuning is not None
+    return TrainingLog(
+        steps=search.steps + tuning.steps,
+        planned_steps=search.planned_steps + tuning.planned_steps,
+        train_seconds=search.train_seconds + tuning.train_seconds,
+        best_step=search.steps + tuning.best_step,
+        history=[{**each, "step": search.steps + each["step"]} for each in tuning.history],
+        precision=tuning.precision,
+    )

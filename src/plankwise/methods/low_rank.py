@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from typing import Literal
 
 import pydantic
@@ -23,7 +24,7 @@ from plankwise.core.seeds import mix_seed
 from plankwise.encoder.low_rank import (
     LowRankEmbedding,
     LowRankLinear,
-    Sizes,
+    MatrixSize,
     embedding_sizes,
     factorize,
     feed_forward_sizes,
@@ -34,15 +35,21 @@ from plankwise.encoder.low_rank import (
 )
 from plankwise.encoder.quantized import refuse_quantized
 from plankwise.encoder.shapes import new_model, shapes_of
-from plankwise.methods.calibration import sampled
-from plankwise.methods.method import Job, train_on_task
+from plankwise.methods.method import Compressed, Job, Method, ModelSpec, StepLog, planned
 from plankwise.methods.row_importance import row_importance
 from plankwise.training.distillation.config import DistillationConfig, check_taught
 from plankwise.training.fit import Training
+from plankwise.training.on_task import train_on_task
+
+
+class LowRankLog(StepLog):
+    """What factorization did; `ranks` are those of the parts that were factorized."""
+
+    ranks: Mapping[str, int]
 
 
 @settings
-class LowRank:
+class LowRank(Method):
     """Settings of low-rank factorization.
 
     Attributes:
@@ -69,13 +76,25 @@ class LowRank:
         check_taught(self.teacher, self.training)
         return self
 
-    def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:
-        """Give the configuration of the factorized model; all layers have the same ranks.
+    def plan(self, spec: ModelSpec) -> ModelSpec:
+        """Plan the factorized model; all layers have the same ranks.
 
         Raises:
             MethodError: if a part is factorized already, or no rank makes each of its matrices smaller.
         """
-        refuse_quantized(config)
+        refuse_quantized(spec.config)
+        if self.embeddings is not None and spec.objective.ties_embeddings:
+            raise MethodError(
+                "embeddings: a masked LM's head shares them, so they cannot be of low rank; allowed on a corpus: "
+                "feed_forward"
+            )
+        return planned(self, spec, self._config(spec.config))
+
+    def examples_used(self, available: int) -> int:
+        """Return how many training texts the rows' importance is measured on."""
+        return min(available, self.examples)
+
+    def _config(self, config: PreTrainedConfig) -> PreTrainedConfig:
         ranks = ranks_of(config)
         if self.embeddings is not None:
             _refuse_twice(config, "embeddings")
@@ -88,33 +107,31 @@ class LowRank:
             ranks = dataclasses.replace(ranks, neurons=both[0], output=both[1])
         return with_ranks(config, ranks)
 
-    def compress(self, model: PreTrainedModel, job: Job) -> PreTrainedModel:
+    def compress(self, model: PreTrainedModel, job: Job) -> Compressed:
         """Measure the rows, factorize the matrices, and train the result if asked to."""
-        if self.embeddings is not None and job.task.kind == "masked_lm":
-            raise MethodError(TIED)
-        planned = self.plan(model.config)
+        config = self._config(model.config)
         torch.manual_seed(mix_seed(job.seed, "low_rank", "construction"))
-        smaller = new_model(type(model), planned).to(model.device, model.dtype)
+        smaller = new_model(type(model), config).to(model.device, model.dtype)
         begun = time.perf_counter()
         places = _factorized(model, smaller)
-        importance = self._importance(model, job, list(places))
+        importance, examples = self._importance(model, job, list(places))
         fill(model, smaller, places, importance)
-        job.note("seconds", {"factorization": time.perf_counter() - begun})
-        job.note("ranks", {name: rank for name, rank in dataclasses.asdict(ranks_of(planned)).items() if rank})
+        seconds, log = {"factorization": time.perf_counter() - begun}, StepLog()
         if self.training is not None:
-            train_on_task(smaller, job, self.training, "low rank", teacher=self.teacher, given=model)
-        return smaller.eval()
+            log = train_on_task(smaller, job, self.training, "low rank", teacher=self.teacher, given=model)
+        ranks = {name: rank for name, rank in dataclasses.asdict(ranks_of(config)).items() if rank}
+        whole = LowRankLog(**{**dict(log), "seconds": seconds, "examples": examples}, ranks=ranks)
+        return Compressed(smaller.eval(), job.tokenizer, whole)
 
-    def _importance(self, model: PreTrainedModel, job: Job, names: list[str]) -> dict[str, Tensor]:
+    def _importance(self, model: PreTrainedModel, job: Job, names: list[str]) -> tuple[dict[str, Tensor], int | None]:
+        """Measure the importance of rows by name of the matrix; also return on how many examples."""
         if self.weighting == "none":
-            return {}
-        with sampled(model, job, self.examples) as sample:
-            job.note("examples", sample.examples)
+            return {}, None
+        with job.objective.sample(model, job, self.examples) as sample:
             wanted = {name: model.get_submodule(name) for name in names}
-            return row_importance(model, wanted, sample.batches(), sample.loss)
+            return row_importance(model, wanted, sample.batches(), sample.loss), sample.examples
 
 
-TIED = "embeddings: a masked LM's head shares them, so they cannot be of low rank; allowed on a corpus: feed_forward"
 Places = dict[str, LowRankLinear | LowRankEmbedding]
 
 
@@ -143,7 +160,7 @@ def _refuse_twice(config: PreTrainedConfig, part: Literal["embeddings", "feed_fo
         raise MethodError(f"{part}: they are of low rank already, and are not factorized twice")
 
 
-def _rank(part: str, share: float, sizes: list[Sizes]) -> int:
+def _rank(part: str, share: float, sizes: list[MatrixSize]) -> int:
     """Choose the rank that keeps this share of the matrices' parameters, and makes each of them smaller."""
     rank = rank_for(share, sizes)
     if rank < 1:

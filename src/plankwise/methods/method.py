@@ -1,238 +1,114 @@
-"""What a method is, what it may use, and the one way in which methods train."""
+"""What a method is: a frozen dataclass of settings that plans on a `ModelSpec` and compresses a model for a `Job`."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from datasets import Dataset
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from plankwise.core.cache import cache_folder
 from plankwise.core.errors import MethodError
-from plankwise.data.batching.examples import Collator, Example, encode, encode_and_count
-from plankwise.data.batching.inputs import log_texts_read
-from plankwise.data.corpus.blocks import blocks_of
-from plankwise.data.task import DEVELOPMENT, TRAIN, Task
-from plankwise.data.truncation import Truncation, warn_if_other
-from plankwise.encoder.quantized import refuse_quantized
-from plankwise.encoder.stored_truncation import stored_truncation
-from plankwise.evaluation.metrics import METRICS
-from plankwise.training.callbacks import Rehearsal
-from plankwise.training.distillation.activations import Depth, depths_of
+from plankwise.core.step_log import StepLog as StepLog
 from plankwise.training.distillation.config import DistillationConfig
-from plankwise.training.distillation.objective import Lesson, Subject, lesson
-from plankwise.training.distillation.teacher import Teacher, find_teacher
-from plankwise.training.fit import Training, TrainingResult, fit, uses_bf16
-from plankwise.training.objectives.losses import Loss, over_windows
-from plankwise.training.objectives.masking import Masking
-from plankwise.training.prediction import predict_logits, warn_of_one_answer
-from plankwise.training.pretraining.pretrain import masked_lm_material
-from plankwise.training.trainer import OnStep, TrainingData
-
-TEXTS_READ = "texts_read"  # the note of how much of each split a training reads
-Teach = Callable[[Sequence[Example] | None], AbstractContextManager[Lesson]]
+from plankwise.training.distillation.teacher import check_teacher
+from plankwise.training.fit import Training, check_training
+from plankwise.training.objectives.objective import Job as Job
+from plankwise.training.objectives.objective import Objective
 
 
-def _ignore(key: str, value: Any) -> None:
-    """Take a note and forget it."""
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """What is known of a model before it is loaded, and of the models that steps will make of it.
 
+    Attributes:
+        config: of the model.
+        tokenizer: of the model; `None` where one is yet to be trained or trimmed.
+        objective: what the model is trained and scored for.
+        trimmed: whether a step trims the vocabulary, so that which tokens the model has is known once they are counted.
+    """
 
-def _keep_own(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Take a tokenizer and forget it."""
+    config: PreTrainedConfig
+    tokenizer: PreTrainedTokenizerBase | None
+    objective: Objective
+    trimmed: bool = False
 
 
 @dataclass(frozen=True)
-class Job:
-    """What a method may use.
+class Compressed:
+    """What a method returns.
 
     Attributes:
-        task: without its test split.
-        tokenizer: of the model.
-        truncation: how much of a text the model sees; a corpus is cut into blocks of its `max_length`.
-        loss: the objective that every training recovers against.
-        masking: what is guessed, where the task is a corpus.
-        seed: source of all randomness.
-        folder: for checkpoints; the method's own.
-        progress: whether to show a progress bar.
-        cache: folder that keeps a corpus' tokens and what teachers say; that of the user by default.
-        baseline: loads the run's baseline with its tokenizer, for methods that learn from it; where there is none, the
-            model passed in is all there is to learn from.
-        deliver_tokenizer: takes the tokenizer of the model returned, where it is not the job's own.
-        note: writes a key and a JSON value into the step's record. `seconds` names what a method spent besides
-            training, such as `{"importance": 12.5}`; `TEXTS_READ`, by split, becomes a place of its own in the record.
-        rehearsal: times the training where it is only tried out.
+        model: the smaller model, in evaluation mode.
+        tokenizer: of that model.
+        log: what was done.
     """
 
-    task: Task
+    model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    truncation: Truncation
-    loss: Loss
-    seed: int
-    folder: Path
-    progress: bool = False
-    note: Callable[[str, Any], None] = _ignore
-    masking: Masking = field(default_factory=Masking)
-    cache: Path | None = None
-    baseline: Callable[[], tuple[PreTrainedModel, PreTrainedTokenizerBase]] | None = None
-    deliver_tokenizer: Callable[[PreTrainedTokenizerBase], None] = _keep_own
-    rehearsal: Rehearsal | None = None
+    log: StepLog
 
 
-class Method(Protocol):
-    """Settings that know how to compress. Implementations are frozen dataclasses; see the contract in the tests."""
+class Method(ABC):
+    """One way of compressing. Subclasses are `@settings` dataclasses, whose fields are the keys of a recipe's step.
 
-    @property
-    def method(self) -> str:
-        """The name that recipes use."""
-        ...
+    Attributes:
+        method: the name that recipes use.
+        training: the settings of its training; `None` where it does not train.
+        teacher: what that training learns from a larger model, beside the task.
+        credentialed_warning: what the result reveals of texts that must not leave the machine; nothing if empty.
+    """
 
-    @property
-    def training(self) -> Training | None:
-        """The settings of its training; `None` where it does not train."""
-        ...
+    method: str
+    training: Training | None
+    teacher: DistillationConfig | None
+    credentialed_warning: ClassVar[str] = ""
 
-    def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:
-        """Give the configuration of the model that `compress` would return.
+    @abstractmethod
+    def plan(self, spec: ModelSpec) -> ModelSpec:
+        """Return what will be known of the model that `compress` returns.
 
         Raises:
-            MethodError: if the method cannot work on such a model; nothing has been trained by then.
+            PlankwiseError: if the method cannot work on such a model; nothing has been trained by then.
         """
-        ...
 
-    def compress(self, model: PreTrainedModel, job: Job) -> PreTrainedModel:
+    @abstractmethod
+    def compress(self, model: PreTrainedModel, job: Job) -> Compressed:
         """Return a smaller model; `model` itself is left as it is."""
-        ...
+
+    def plan_from_texts(self, spec: ModelSpec, job: Job) -> tuple[ModelSpec, Mapping[str, float]]:
+        """Plan with the texts at hand, for an estimate of a run's cost.
+
+        Returns:
+            What `plan` returns, more exactly where the texts decide; and the seconds of work that was estimated for
+            this. Where there are any, the step's own work beside training need not be tried out.
+        """
+        return self.plan(spec), {}
+
+    def examples_used(self, available: int) -> int:
+        """Return how many of the training examples the method's own work looks at, beside training."""
+        return available
 
 
-def train_on_task(
-    model: PreTrainedModel,
-    job: Job,
-    training: Training,
-    title: str,
-    on_step: OnStep | None = None,
-    select_from: float = 0.0,
-    *,
-    teacher: DistillationConfig | None = None,
-    given: PreTrainedModel | None = None,
-    depths: Sequence[Depth] | None = None,
-) -> TrainingResult:
-    """Train `model` in place on the job's task and note what was done; the development split selects the weights.
+def planned(method: Method, spec: ModelSpec, config: PreTrainedConfig, **changes: Any) -> ModelSpec:
+    """Return `spec` with the configuration that `method` leaves, after the checks that all methods share.
 
     Args:
-        model: the network to train.
-        job: what it is trained on.
-        training: settings.
-        title: of the progress bar.
-        on_step: as in `fit`.
-        select_from: as in `fit`.
-        teacher: what is learned beside the task's own loss; nothing without it.
-        given: the model passed to the method, to learn from where the teacher is that one or there is no baseline.
-        depths: where the layers of `model` are heard, if it is not a plain model.
+        method: that plans.
+        spec: of the model before it.
+        config: of the model after it.
+        changes: of other fields of `spec`.
 
     Raises:
-        MethodError: if the teacher cannot teach this model, or it is quantized, before anything is trained.
+        MethodError: if the teacher cannot teach such a model.
+        RecipeError: if the training's settings cannot work on this machine.
     """
-    refuse_quantized(model.config)
-
-    def teach(examples: Sequence[Example] | None) -> AbstractContextManager[Lesson]:
-        return _lesson(model, job, training, teacher, given, depths, examples)
-
-    with _material(model, job, teach) as material:
-        fitted = fit(
-            model,
-            material,
-            training,
-            seed=job.seed,
-            folder=job.folder,
-            on_step=on_step,
-            select_from=select_from,
-            progress=title if job.progress else None,
-            rehearsal=job.rehearsal,
-        )
-    job.note("training", dataclasses.asdict(fitted))
-    return fitted
-
-
-def blocks_for(job: Job, split: str) -> Dataset:
-    """Give a split of a corpus as full blocks of the job's length."""
-    cache = cache_folder() / "blocks" if job.cache is None else job.cache
-    return blocks_of(job.task.splits[split], job.task.hashes[split], job.tokenizer, job.truncation.max_length, cache)
-
-
-@contextmanager
-def _material(model: PreTrainedModel, job: Job, teach: Teach) -> Iterator[TrainingData]:
-    """Make of the job's task what `fit` trains on."""
-    if job.task.kind == "masked_lm":
-        train, held_out = blocks_for(job, TRAIN), blocks_for(job, DEVELOPMENT)
-        with teach(None) as taught:
-            loss, asked = taught.loss, taught.asked
-            with masked_lm_material(model, job.tokenizer, train, held_out, job.masking, loss, asked) as material:
-                yield material
-        return
-    examples, read = encode_and_count(job.task.splits[TRAIN], job.tokenizer, job.truncation)
-    development, also_read = encode_and_count(job.task.splits[DEVELOPMENT], job.tokenizer, job.truncation)
-    texts_read = {TRAIN: read, DEVELOPMENT: also_read}
-    for split, each in texts_read.items():
-        log_texts_read(f"{job.folder.name}, {split}", each)
-    job.note(TEXTS_READ, {split: each.model_dump() for split, each in texts_read.items()})
-    labels = job.task.splits[DEVELOPMENT].with_format("numpy")["label"][:]
-    metric = METRICS[job.task.metrics[0]]
-    pooling = None if job.truncation.windows is None else job.truncation.windows.pooling
-
-    def evaluate(current: PreTrainedModel) -> float:
-        logits = predict_logits(current, job.tokenizer, development, pooling)
-        warn_of_one_answer(labels, logits, job.task, DEVELOPMENT)
-        return metric(labels, logits)
-
-    with teach(examples) as taught:
-        yield TrainingData(
-            [{**each, "example": at} for at, each in enumerate(examples)] if taught.numbered else examples,
-            Collator(job.tokenizer),
-            taught.loss if pooling is None else over_windows(taught.loss, pooling),
-            evaluate=evaluate,
-        )
-
-
-def _lesson(
-    model: PreTrainedModel,
-    job: Job,
-    training: Training,
-    teacher: DistillationConfig | None,
-    given: PreTrainedModel | None,
-    depths: Sequence[Depth] | None,
-    examples: Sequence[Example] | None,
-) -> AbstractContextManager[Lesson]:
-    """Open the lesson of a teacher; without one, the job's own loss is all there is."""
-    if teacher is None:
-        return nullcontext(Lesson(job.loss))
-    if job.task.kind == "masked_lm" and teacher.cache == "hidden":
-        raise MethodError("teacher.cache 'hidden': on a corpus masks change, so nothing can be kept; allowed: none")
-    expert = find_teacher(teacher, model, job.tokenizer, job.task.kind, given, job.baseline)
-    if job.task.kind != "masked_lm":
-        warn_if_other(job.truncation, stored_truncation(expert.model.config), f"the teacher {expert.name}")
-    subject = Subject(
-        job.task.kind,
-        job.loss,
-        None if job.truncation.windows is None else job.truncation.windows.pooling,
-        examples if expert.reads_alike else _as_read_by(expert, job),
-        cache_folder() / "teachers" if job.cache is None else job.cache,
-        job.seed,
-        uses_bf16(training),
-    )
-    return _noted(lesson(model, depths_of(model) if depths is None else depths, expert, teacher, subject), job)
-
-
-def _as_read_by(expert: Teacher, job: Job) -> list[Example]:
-    return encode(job.task.splits[TRAIN], expert.tokenizer, job.truncation)
-
-
-@contextmanager
-def _noted(opened: AbstractContextManager[Lesson], job: Job) -> Iterator[Lesson]:
-    with opened as taught:
-        job.note("teacher", taught.about)
-        yield taught
+    if method.training is not None:
+        check_training(method.training)
+    if method.teacher is not None:
+        if spec.objective.inputs_change and method.teacher.cache == "hidden":
+            raise MethodError("teacher.cache 'hidden' is for a task with labels; on a corpus masks change")
+        check_teacher(method.teacher, int(config.num_hidden_layers))
+    return dataclasses.replace(spec, config=config, **changes)

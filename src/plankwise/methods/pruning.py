@@ -9,11 +9,12 @@ Training afterwards is optional, against the job's loss and, if asked, a teacher
 from __future__ import annotations
 
 import time
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import pydantic
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from plankwise.core.distributed import agree
 from plankwise.core.errors import MethodError
@@ -27,22 +28,34 @@ from plankwise.encoder.low_rank import has_low_rank
 from plankwise.encoder.quantized import refuse_quantized
 from plankwise.encoder.shapes import prune, shapes_of
 from plankwise.encoder.surgery import frozen_twin
-from plankwise.methods.calibration import sampled
 from plankwise.methods.cost_table import CostTable, flops_costs, parameter_costs
-from plankwise.methods.importance import Importance, gate_importance, magnitude_importance, own_label_loss
+from plankwise.methods.importance import Importance, gate_importance, magnitude_importance
 from plankwise.methods.latency import latency_costs
-from plankwise.methods.method import Job, train_on_task
-from plankwise.methods.reconstruction import repair
+from plankwise.methods.method import Compressed, Job, Method, ModelSpec, StepLog, planned
+from plankwise.methods.reconstruction import reconstruct
 from plankwise.methods.selection import Selection, cut_evenly, select, select_uniform
 from plankwise.training.distillation.config import DistillationConfig, check_taught
 from plankwise.training.fit import Training
+from plankwise.training.on_task import train_on_task
 
-REPAIR_TOKENS = 65_536  # hidden states of so many tokens are held at a time, of both models
+RECONSTRUCTION_TOKENS = 65_536  # hidden states of so many tokens are held at a time, of both models
 MEASURES = {"flops": flops_costs, "parameters": parameter_costs}
 
 
+class PruningLog(StepLog):
+    """What structured pruning did.
+
+    Attributes:
+        pruning: operations before and after, and each layer's heads and neurons.
+        repaired: of each sublayer, from below, the share of the squared error that reconstruction took away.
+    """
+
+    pruning: Mapping[str, Any]
+    repaired: list[float] | None = None
+
+
 @settings
-class Pruning:
+class Pruning(Method):
     """Settings of structured pruning.
 
     Attributes:
@@ -81,35 +94,43 @@ class Pruning:
         check_taught(self.teacher, self.training)
         return self
 
-    def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:
-        """Give the configuration of a model cut evenly; which layers lose how much, only the importance can say.
+    def plan(self, spec: ModelSpec) -> ModelSpec:
+        """Plan a model cut evenly; which layers lose how much, only the importance can say.
 
         Raises:
             MethodError: if the model's feed-forward layers are low-rank.
         """
-        refuse_quantized(config)
-        if has_low_rank(config, "feed_forward"):
-            raise MethodError("pruning cannot cut low-rank layers; put low_rank behind pruning")
-        return cut_evenly(config, 1 / self.target, whole_heads=self.shape == "plain")
+        refuse_quantized(spec.config)
+        if has_low_rank(spec.config, "feed_forward"):
+            raise MethodError("pruning cannot cut low-rank layers; put low_rank after pruning")
+        return planned(self, spec, cut_evenly(spec.config, 1 / self.target, whole_heads=self.shape == "plain"))
 
-    def compress(self, model: PreTrainedModel, job: Job) -> PreTrainedModel:
+    def examples_used(self, available: int) -> int:
+        """Return how many texts, or blocks of a corpus, importance and reconstruction look at."""
+        return min(available, self.examples)
+
+    def compress(self, model: PreTrainedModel, job: Job) -> Compressed:
         """Rank units, choose what stays, cut, repair, and train on if asked."""
-        self.plan(model.config)
-        seconds: dict[str, float] = {}
-        kept = self._choose(model, job, seconds)
+        begun, seconds, log = time.perf_counter(), dict[str, float](), StepLog()
+        importance, examples = self._importance(model, job)
+        seconds["importance"] = time.perf_counter() - begun
+        begun = time.perf_counter()
+        kept = self._choose(model, job, importance)
+        seconds["selection"] = time.perf_counter() - begun
         smaller = prune(model, kept.heads, kept.neurons)
-        self._note(model, smaller, job)
+        repaired = None
         if self.repair:
-            self._repair(smaller, model, job, seconds)
-        job.note("seconds", seconds)
+            begun = time.perf_counter()
+            repaired = self._reconstruct(smaller, model, job)
+            seconds["repair"] = time.perf_counter() - begun
         if self.training is not None:
-            train_on_task(smaller, job, self.training, "recovery", teacher=self.teacher, given=model)
-        return smaller.eval()
+            log = train_on_task(smaller, job, self.training, "recovery", teacher=self.teacher, given=model)
+        own = {"seconds": seconds, "examples": examples}
+        whole = PruningLog(**{**dict(log), **own}, repaired=repaired, pruning=sizes_of(model, smaller))
+        return Compressed(smaller.eval(), job.tokenizer, whole)
 
-    def _choose(self, model: PreTrainedModel, job: Job, seconds: dict[str, float]) -> Selection:
-        start = time.perf_counter()
-        heads, neurons = self._importance(model, job)
-        seconds["importance"] = time.perf_counter() - start
+    def _choose(self, model: PreTrainedModel, job: Job, importance: Importance) -> Selection:
+        heads, neurons = importance
         costs = self._costs(model, job)
         budget = costs.full() / self.target
         if self.shape == "free":
@@ -117,35 +138,37 @@ class Pruning:
         else:
             kept = select_uniform(heads, neurons, costs, budget, self.neuron_step, whole_heads=self.shape == "plain")
         agree(repr(kept), "the heads and neurons that stay")
-        seconds["selection"] = time.perf_counter() - start - seconds["importance"]
         return kept
 
-    def _importance(self, model: PreTrainedModel, job: Job) -> Importance:
+    def _importance(self, model: PreTrainedModel, job: Job) -> tuple[Importance, int | None]:
+        """Measure the units' importance; also return on how many examples."""
         if self.importance == "magnitude":
-            return magnitude_importance(model)
+            return magnitude_importance(model), None
         generator = torch.Generator(model.device).manual_seed(mix_seed(job.seed, "own labels"))
-        loss = job.loss if self.labels else own_label_loss(job.task.kind, generator)
+        loss = None if self.labels else job.objective.own_label_loss(generator)
         network = frozen_twin(model).eval()
-        with sampled(network, job, self.examples, loss) as sample:
-            job.note("examples", sample.examples)
-            with bar("importance", sample.examples, job.progress) as shown:
-                return gate_importance(network, sample, self.importance, shown)
+        with (
+            job.objective.sample(network, job, self.examples, loss=loss) as sample,
+            bar("importance", sample.examples, job.progress) as shown,
+        ):
+            return gate_importance(network, sample, self.importance, shown), sample.examples
 
     def _costs(self, model: PreTrainedModel, job: Job) -> CostTable:
         if self.measure == "latency":
             return latency_costs(model, *self.latency_shape, progress=job.progress)
         return MEASURES[self.measure](model)
 
-    def _repair(self, smaller: PreTrainedModel, model: PreTrainedModel, job: Job, seconds: dict[str, float]) -> None:
-        start = time.perf_counter()
+    def _reconstruct(self, smaller: PreTrainedModel, model: PreTrainedModel, job: Job) -> list[float]:
         with (
-            sampled(model, job, self.examples, tokens=REPAIR_TOKENS) as sample,
-            bar("repair", len(layers_of(model)), job.progress) as shown,
+            job.objective.sample(model, job, self.examples, tokens=RECONSTRUCTION_TOKENS) as sample,
+            bar("reconstruction", len(layers_of(model)), job.progress) as shown,
         ):
-            job.note("repaired", repair(smaller, model, list(sample.batches()), self.ridge, shown))
-        seconds["repair"] = time.perf_counter() - start
+            return reconstruct(smaller, model, list(sample.batches()), self.ridge, shown)
 
-    def _note(self, model: PreTrainedModel, smaller: PreTrainedModel, job: Job) -> None:
-        flops = [linear_flops_per_token(each) for each in (model, smaller)]
-        shapes = [[len(shape.heads), shape.neurons] for shape in shapes_of(smaller.config)]
-        job.note("pruning", {"linear_flops_per_token": flops, "heads_and_neurons": shapes})
+
+def sizes_of(model: PreTrainedModel, smaller: PreTrainedModel) -> dict[str, Any]:
+    """Describe for the log what was cut: operations before and after, and each layer's heads and neurons."""
+    return {
+        "linear_flops_per_token": [linear_flops_per_token(each) for each in (model, smaller)],
+        "heads_and_neurons": [[len(shape.heads), shape.neurons] for shape in shapes_of(smaller.config)],
+    }

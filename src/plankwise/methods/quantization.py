@@ -11,11 +11,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import pydantic
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from plankwise.core.errors import MethodError
 from plankwise.core.hardware import INT8_FLAGS, saturates
@@ -24,19 +25,34 @@ from plankwise.core.progress import bar
 from plankwise.core.recipe import settings
 from plankwise.encoder.fake_quantized import EMBEDDINGS, FakeQuantized
 from plankwise.encoder.quantized import Quantized, refuse_quantized, with_quantized
-from plankwise.methods.calibration import sampled
-from plankwise.methods.method import Job, train_on_task
+from plankwise.methods.method import Compressed, Job, Method, ModelSpec, StepLog, planned
 from plankwise.methods.sensitivity import fewest_kept, logits_of, sensitivities
 from plankwise.training.distillation.config import DistillationConfig, check_taught
 from plankwise.training.fit import Training
+from plankwise.training.on_task import train_on_task
 
 logger = logging.getLogger(__name__)
-CLASSIFIERS = "it is for tasks with labels, and a corpus has none; fine-tune what the corpus gave, and quantize that"
 RANKED_EXAMPLES = 64  # of the calibration texts; each group takes one pass over them
 
 
+class QuantizationLog(StepLog):
+    """What quantization did.
+
+    Attributes:
+        quantized: the number of `projections`, and whether `embeddings` are.
+        kept: projections that stayed in fp32.
+        sensitivities: for a margin, how far predictions move if a group alone is quantized; the most sensitive first.
+        fallback: for a margin, what was tried on the development split, as in `sensitivity.Fallback`.
+    """
+
+    quantized: Mapping[str, int | bool]
+    kept: Sequence[str]
+    sensitivities: Mapping[str, float] | None = None
+    fallback: Mapping[str, Any] | None = None
+
+
 @settings
-class Quantization:
+class Quantization(Method):
     """Settings of quantization to int8.
 
     Attributes:
@@ -63,20 +79,27 @@ class Quantization:
         check_taught(self.teacher, self.training)
         return self
 
-    def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:
-        """Give the configuration of the quantized model; what a margin keeps in fp32, only the scores can say.
+    def plan(self, spec: ModelSpec) -> ModelSpec:
+        """Plan the quantized model; what a margin keeps in fp32, only the scores can say.
 
         Raises:
             MethodError: if the model is quantized already.
         """
-        refuse_quantized(config)
-        return with_quantized(config, Quantized(embeddings=self.embeddings, portable=self.portable))
+        refuse_quantized(spec.config)
+        if not spec.objective.has_labels:
+            raise MethodError(
+                "quantization is for a task with labels, and a corpus has none; fine-tune what the corpus gave, and "
+                "quantize that"
+            )
+        quantized = Quantized(embeddings=self.embeddings, portable=self.portable)
+        return planned(self, spec, with_quantized(spec.config, quantized))
 
-    def compress(self, model: PreTrainedModel, job: Job) -> PreTrainedModel:
+    def examples_used(self, available: int) -> int:
+        """Return how many training texts give the ranges."""
+        return min(available, self.examples)
+
+    def compress(self, model: PreTrainedModel, job: Job) -> Compressed:
         """Observe inputs, choose what stays in fp32, train if asked to, and round for good."""
-        if job.task.kind == "masked_lm":
-            raise MethodError(f"quantization: {CLASSIFIERS}")
-        self.plan(model.config)
         if not self.portable and saturates():
             logger.warning(
                 "quantization: portable: false, and this processor has none of %s: what is scored here is exact "
@@ -84,39 +107,47 @@ class Quantization:
                 ", ".join(INT8_FLAGS),
             )
         rounding, seconds = FakeQuantized(model, self.portable), dict[str, float]()
+        log, measured = StepLog(), dict[str, Any]()
         begun = time.perf_counter()
-        self._observe(rounding, job)
+        examples = self._observe(rounding, job)
         seconds["calibration"] = time.perf_counter() - begun
         wanted = [name for name in rounding.names() if self.embeddings or name != EMBEDDINGS]
         if self.margin is not None:
-            wanted = self._within(self.margin, wanted, rounding, job, seconds)
+            wanted, measured = self._within(self.margin, wanted, rounding, job, seconds)
         rounding.quantize(wanted)
-        job.note("seconds", seconds)
-        job.note("quantized", {"projections": len({*wanted} - {EMBEDDINGS}), "embeddings": EMBEDDINGS in wanted})
-        job.note("kept", [name for name in rounding.names() if name not in {*wanted, EMBEDDINGS}])
         if not wanted:
             hint = "; embeddings: false may change that" if self.embeddings else ""
             logger.warning(
                 "quantization: nothing can be quantized within margin %s, so nothing is%s", self.margin, hint
             )
         elif self.training is not None:
-            train_on_task(rounding.network, job, self.training, "quantization-aware", teacher=self.teacher, given=model)
-        return rounding.finished().eval()
+            title = "quantization-aware"
+            log = train_on_task(rounding.network, job, self.training, title, teacher=self.teacher, given=model)
+        whole = QuantizationLog(
+            **{**dict(log), **measured, "seconds": seconds, "examples": examples},
+            quantized={"projections": len({*wanted} - {EMBEDDINGS}), "embeddings": EMBEDDINGS in wanted},
+            kept=[name for name in rounding.names() if name not in {*wanted, EMBEDDINGS}],
+        )
+        return Compressed(rounding.finished().eval(), job.tokenizer, whole)
 
-    def _observe(self, rounding: FakeQuantized, job: Job) -> None:
-        network = rounding.network.eval()
-        with sampled(network, job, self.examples) as sample, torch.no_grad(), rounding.observing():
-            job.note("examples", sample.examples)
-            with bar("calibration", sample.examples, job.progress) as shown:
-                done = 0
-                for batch in sample.batches():
-                    logits_of(network, batch)
-                    done += len(batch["input_ids"])
-                    shown(done)
+    def _observe(self, rounding: FakeQuantized, job: Job) -> int:
+        """Run the calibration texts through the model and return how many there are."""
+        network, done = rounding.network.eval(), 0
+        with (
+            job.objective.sample(network, job, self.examples) as sample,
+            torch.no_grad(),
+            rounding.observing(),
+            bar("calibration", sample.examples, job.progress) as shown,
+        ):
+            for batch in sample.batches():
+                logits_of(network, batch)
+                done += len(batch["input_ids"])
+                shown(done)
+            return sample.examples
 
     def _within(
         self, margin: float, wanted: list[str], rounding: FakeQuantized, job: Job, seconds: dict[str, float]
-    ) -> list[str]:
+    ) -> tuple[list[str], dict[str, Any]]:
         """Choose what is quantized so that the development score falls by no more than the margin."""
         begun = time.perf_counter()
         groups = {name: parts for name, parts in rounding.groups().items() if parts[0] in wanted}
@@ -126,7 +157,6 @@ class Quantization:
         ranking = sorted(changes, key=lambda group: group == EMBEDDINGS)
         fallback = fewest_kept(rounding, groups, ranking, job, margin)
         seconds["development"] = time.perf_counter() - begun - seconds["ranking"]
-        job.note("sensitivities", changes)
-        job.note("fallback", dataclasses.asdict(fallback))
         stay = {name for group in fallback.kept for name in groups[group]}
-        return [name for name in wanted if name not in stay]
+        measured = {"sensitivities": changes, "fallback": dataclasses.asdict(fallback)}
+        return [name for name in wanted if name not in stay], measured

@@ -138,7 +138,7 @@ class _Climb:
 
 
 @torch.no_grad()
-def repair(
+def reconstruct(
     pruned: PreTrainedModel,
     original: PreTrainedModel,
     batches: Sequence[Batch],

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Union
 
 import pydantic
 
+from plankwise.core.recipe import validate
 from plankwise.methods.checkpoint import Checkpoint
 from plankwise.methods.distillation import Distillation
 from plankwise.methods.layer_subset import LayerSubset
 from plankwise.methods.learned_pruning import LearnedPruning
 from plankwise.methods.low_rank import LowRank
+from plankwise.methods.method import Method
 from plankwise.methods.pruning import Pruning
 from plankwise.methods.quantization import Quantization
 from plankwise.methods.theseus import Theseus
 from plankwise.methods.unstructured import Unstructured
 from plankwise.methods.vocabulary import TrimmedVocabulary
 
-METHODS = (
+METHODS: tuple[type[Method], ...] = (
     Theseus,
     LayerSubset,
     Checkpoint,
@@ -30,16 +33,17 @@ METHODS = (
     Quantization,
 )
 
-AnyMethod = Annotated[
-    Theseus
-    | LayerSubset
-    | Checkpoint
-    | Distillation
-    | Pruning
-    | LearnedPruning
-    | Unstructured
-    | TrimmedVocabulary
-    | LowRank
-    | Quantization,
-    pydantic.Field(discriminator="method"),
-]
+if TYPE_CHECKING:
+    AnyMethod = Method
+else:  # what recipes are checked against: the settings of one method, told apart by their key `method`
+    AnyMethod = Annotated[Union[METHODS], pydantic.Field(discriminator="method")]  # noqa: UP007 - a tuple of classes
+
+
+def method_of(step: Mapping[str, Any]) -> Method:
+    """Make the method of a recipe's step.
+
+    Raises:
+        RecipeError: if there is no such method, or a key or value does not fit it.
+    """
+    made: Method = validate(dict(step), AnyMethod)  # type: ignore[type-abstract]
+    return made

@@ -19,10 +19,7 @@ from plankwise.core.progress import bar
 from plankwise.data.batching.inputs import Batch, model_inputs
 from plankwise.data.task import DEVELOPMENT
 from plankwise.encoder.fake_quantized import FakeQuantized
-from plankwise.methods.calibration import sampled
 from plankwise.methods.method import Job
-from plankwise.training.distillation.losses import logits_loss
-from plankwise.training.prediction import predict
 
 Groups = Mapping[str, tuple[str, ...]]
 ROUNDING = 1e-12  # scores are compared as decimals are read: 0.81 is within 0.01 of 0.82
@@ -68,14 +65,14 @@ def sensitivities(rounding: FakeQuantized, groups: Groups, job: Job, examples: i
     """
     network = rounding.network.eval()
     changes = {}
-    with sampled(network, job, examples) as sample, bar("ranking", len(groups), job.progress) as shown:
+    with job.objective.sample(network, job, examples) as sample, bar("ranking", len(groups), job.progress) as shown:
         batches = list(sample.batches())
         rounding.quantize(())
         before = torch.cat([logits_of(network, batch) for batch in batches])
         for done, (group, names) in enumerate(groups.items(), 1):
             rounding.quantize(names)
             after = torch.cat([logits_of(network, batch) for batch in batches])
-            changes[group] = float(logits_loss(after, before, job.task.kind, temperature=1.0))
+            changes[group] = float(job.objective.logits_loss(after, before, temperature=1.0))
             shown(done)
     rounding.quantize(())
     return dict(sorted(changes.items(), key=lambda change: -change[1]))
@@ -98,8 +95,7 @@ def fewest_kept(rounding: FakeQuantized, groups: Groups, ranking: Sequence[str],
 
     def score(kept: int) -> float:
         rounding.quantize([name for group in ranking[kept:] for name in groups[group]])
-        found = predict(rounding.network, job.tokenizer, job.task, DEVELOPMENT, job.truncation)
-        return found.scores(job.task.metrics[:1])[job.task.metrics[0]]
+        return job.objective.score(rounding.network, job, DEVELOPMENT).scores[job.task.metrics[0]]
 
     unquantized = score(len(ranking))
 

@@ -40,10 +40,11 @@ from plankwise.encoder.anatomy import (
 from plankwise.encoder.quantized import refuse_quantized
 from plankwise.encoder.surgery import copy_outside_layers, frozen_twin, rebuild, thaw, with_depth
 from plankwise.methods.layer_init import Initialization, contiguous_modules, sources_of, standing_at
-from plankwise.methods.method import Job, train_on_task
+from plankwise.methods.method import Compressed, Job, Method, ModelSpec, StepLog, planned
 from plankwise.training.distillation.activations import Depth
 from plankwise.training.distillation.config import DistillationConfig
 from plankwise.training.fit import Training
+from plankwise.training.on_task import train_on_task
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
@@ -58,8 +59,14 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+class TheseusLog(StepLog):
+    """What Theseus compression did; `draws_sha256` tells whether two runs drew the same modules at each step."""
+
+    draws_sha256: str
+
+
 @settings
-class Theseus:
+class Theseus(Method):
     """Settings of Theseus compression.
 
     Attributes:
@@ -111,30 +118,26 @@ class Theseus:
             raise ValueError(f"a teacher contradicts the preset '{self.preset}', which learns from the task alone")
         return self
 
-    def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:
-        """Give the configuration of the successor model."""
-        refuse_quantized(config)
-        modules = contiguous_modules(int(config.num_hidden_layers), self.modules)
-        sources = sources_of(modules, self.initialization)
-        own = layer_types(config)
-        types = [own[standing_at(module, source, own)] for module, source in zip(modules, sources, strict=True)]
-        return with_depth(config, sources, types)
+    def plan(self, spec: ModelSpec) -> ModelSpec:
+        """Plan the successor model."""
+        refuse_quantized(spec.config)
+        return planned(self, spec, self._config(spec.config))
 
-    def compress(self, model: PreTrainedModel, job: Job) -> PreTrainedModel:
+    def compress(self, model: PreTrainedModel, job: Job) -> Compressed:
         """Train one successor layer for each module and return them as a plain, shallower model."""
-        planned = self.plan(model.config)
+        config = self._config(model.config)
         modules = contiguous_modules(len(layers_of(model)), self.modules)
         torch.manual_seed(mix_seed(job.seed, "theseus", "initialization"))
-        successor = rebuild(model, sources_of(modules, self.initialization), layer_types(planned))
+        successor = rebuild(model, sources_of(modules, self.initialization), layer_types(config))
         network, gates = self.assemble(model, successor)
         replacing = Replacing(SCHEDULES[self.schedule](self.start, self.full_at), gates, job.seed, self.mode)
         # What counts is the model after both phases: one chosen while predecessors still ran was never trained alone.
-        fitted = train_on_task(
+        log = train_on_task(
             network,
             job,
             self.training,
             "theseus",
-            replacing,
+            on_step=replacing,
             select_from=self.full_at,
             teacher=self.teacher,
             given=model,
@@ -142,9 +145,16 @@ class Theseus:
         )
         agree(replacing.digest(), "the draws of Theseus")
         copy_outside_layers(network, successor)
-        job.note("redraws", replacing.redraws_until(fitted.steps, fitted.planned_steps))
-        job.note("draws_sha256", replacing.digest())
-        return successor.requires_grad_(True).eval()
+        assert log.training is not None
+        redraws = replacing.redraws_until(log.training.steps, log.training.planned_steps)
+        whole = TheseusLog(**{**dict(log), "redraws": redraws}, draws_sha256=replacing.digest())
+        return Compressed(successor.requires_grad_(True).eval(), job.tokenizer, whole)
+
+    def _config(self, config: PreTrainedConfig) -> PreTrainedConfig:
+        modules = contiguous_modules(int(config.num_hidden_layers), self.modules)
+        sources, own = sources_of(modules, self.initialization), layer_types(config)
+        types = [own[standing_at(module, source, own)] for module, source in zip(modules, sources, strict=True)]
+        return with_depth(config, sources, types)
 
     def assemble(self, model: PreTrainedModel, successor: PreTrainedModel) -> tuple[PreTrainedModel, list[Gate]]:
         """Build the network that trains: a frozen twin of `model` whose layers give way to those of `successor`.

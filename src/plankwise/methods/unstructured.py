@@ -10,10 +10,11 @@ The result is a dense model with zeros in it. It takes up less space once its fi
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Literal
 
 import pydantic
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from plankwise.core.numbers import LessThanAll, Share, UpToAll
 from plankwise.core.recipe import settings
@@ -21,13 +22,20 @@ from plankwise.core.schedules import Schedule, cubic
 from plankwise.encoder.anatomy import anatomy_of
 from plankwise.encoder.quantized import refuse_quantized
 from plankwise.encoder.sparsity import Masks, matrices_of, sparsity_of
-from plankwise.methods.method import Job, train_on_task
+from plankwise.methods.method import Compressed, Job, Method, ModelSpec, StepLog, planned
 from plankwise.training.distillation.config import DistillationConfig, check_taught
 from plankwise.training.fit import Training
+from plankwise.training.on_task import train_on_task
+
+
+class UnstructuredLog(StepLog):
+    """What unstructured pruning did; `sparsity` is the share of zeros in each part."""
+
+    sparsity: Mapping[str, float]
 
 
 @settings
-class Unstructured:
+class Unstructured(Method):
     """Settings of unstructured pruning.
 
     Attributes:
@@ -64,28 +72,34 @@ class Unstructured:
         check_taught(self.teacher, self.training)
         return self
 
-    def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:
-        """Give the configuration of the sparse model, which is that of the dense one."""
-        anatomy_of(config)
-        refuse_quantized(config)
-        return copy.deepcopy(config)
+    def plan(self, spec: ModelSpec) -> ModelSpec:
+        """Plan the sparse model, which is that of the dense one."""
+        anatomy_of(spec.config)
+        refuse_quantized(spec.config)
+        return planned(self, spec, copy.deepcopy(spec.config))
 
-    def compress(self, model: PreTrainedModel, job: Job) -> PreTrainedModel:
+    def compress(self, model: PreTrainedModel, job: Job) -> Compressed:
         """Train a copy whose masks grow by the schedule, and write the zeros into its weights at the end."""
-        self.plan(model.config)
-        sparse = copy.deepcopy(model).requires_grad_(True)
+        log, sparse = StepLog(), copy.deepcopy(model).requires_grad_(True)
         matrices = matrices_of(sparse, self.embeddings)
         masks = Masks(sparse, matrices, self.importance == "movement", self.scope == "global")
         if self.training is not None:
             # What counts is the model at its final sparsity: an earlier one is better because it is less sparse.
             full_at = self.end if self.schedule == "cubic" else 0.0
             sparsify = Sparsifying(masks, self._schedule(), self.sparsity, full_at)
-            train_on_task(
-                sparse, job, self.training, "unstructured", sparsify, full_at, teacher=self.teacher, given=model
+            log = train_on_task(
+                sparse,
+                job,
+                self.training,
+                "unstructured",
+                on_step=sparsify,
+                select_from=full_at,
+                teacher=self.teacher,
+                given=model,
             )
         masks.remove(self.sparsity)
-        job.note("sparsity", sparsity_of(matrices))
-        return sparse.eval()
+        whole = UnstructuredLog(**dict(log), sparsity=sparsity_of(matrices))
+        return Compressed(sparse.eval(), job.tokenizer, whole)
 
     def _schedule(self) -> Schedule:
         if self.schedule == "cubic":

@@ -11,15 +11,15 @@ import copy
 import dataclasses
 import hashlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import pydantic
 from datasets import Dataset
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plankwise.core.cache import built_once, cache_folder
 from plankwise.core.errors import DataError, MethodError
@@ -31,21 +31,34 @@ from plankwise.data.corpus.streams import documents_of, find_files, texts_of
 from plankwise.data.task import DEVELOPMENT, TRAIN
 from plankwise.data.tokenizer.trimming import Counts, always_kept, choose_tokens, count_tokens, trim
 from plankwise.data.tokenizer.unknown_tokens import check_unknown
-from plankwise.encoder.embeddings import fixed_rows, keep_tokens, plan_fewer_tokens, tokens_are_unknown, with_tokens
+from plankwise.encoder.embeddings import fixed_rows, keep_tokens, with_tokens
 from plankwise.encoder.low_rank import has_low_rank
 from plankwise.encoder.quantized import refuse_quantized
-from plankwise.encoder.tokenizer import load_tokenizer
-from plankwise.methods.method import Job, blocks_for, train_on_task
+from plankwise.methods.method import Compressed, Job, Method, ModelSpec, StepLog, planned
 from plankwise.training.distillation.config import DistillationConfig, check_taught
 from plankwise.training.fit import Training
+from plankwise.training.objectives.masked_lm import blocks_for
+from plankwise.training.on_task import train_on_task
 
 TASK = "task"
 COMPARED_TEXTS = 2000
 PLANNED_TEXTS = 50_000
 
 
+class VocabularyLog(StepLog):
+    """What trimming did.
+
+    Attributes:
+        tokens: how many there were `before`, and how many were `kept`.
+        development_texts_unchanged: share of development texts that both tokenizers read alike.
+    """
+
+    tokens: Mapping[str, int]
+    development_texts_unchanged: float
+
+
 @settings
-class TrimmedVocabulary:
+class TrimmedVocabulary(Method):
     """Settings of vocabulary trimming.
 
     Attributes:
@@ -57,6 +70,9 @@ class TrimmedVocabulary:
         training: of the whole model afterwards; none by default.
     """
 
+    credentialed_warning: ClassVar[str] = (
+        "the trimmed tokenizer will tell which words occur in the text that is counted"
+    )
     method: Literal["vocabulary"] = "vocabulary"
     minimum_count: Rows = 1
     source: str | Annotated[tuple[str, ...], pydantic.Field(min_length=1)] = TASK
@@ -70,34 +86,33 @@ class TrimmedVocabulary:
         check_taught(self.teacher, self.training)
         return self
 
-    def plan(self, config: PreTrainedConfig) -> PreTrainedConfig:
-        """Give the configuration of the model, as far as it can be known: with `most` tokens, or as many as before.
+    def plan(self, spec: ModelSpec) -> ModelSpec:
+        """Plan the model, as far as it can be known: with `most` tokens, or as many as before.
 
         Raises:
             MethodError: if there are no such files, the tokenizer cannot be trimmed, or `most` is too few.
         """
-        refuse_quantized(config)
-        if has_low_rank(config, "embeddings"):
+        refuse_quantized(spec.config)
+        if has_low_rank(spec.config, "embeddings"):
             raise MethodError("the embeddings are of low rank; trim the vocabulary before low_rank")
         self._files()
-        known_at = str(getattr(config, "name_or_path", "") or "")
-        if known_at and not tokens_are_unknown(config):
-            stay = len(always_kept(load_tokenizer(known_at)) | fixed_rows(config))
+        if spec.tokenizer is not None:
+            stay = len(always_kept(spec.tokenizer) | fixed_rows(spec.config))
             if self.most is not None and self.most < stay:
                 raise MethodError(f"most {self.most} is too few: {stay} tokens always stay; allowed: from {stay} on")
-        return plan_fewer_tokens(config, self.most)
+        config = copy.deepcopy(spec.config)
+        config.vocab_size = min(config.vocab_size, self.most or config.vocab_size)
+        return planned(self, spec, config, tokenizer=None, trimmed=True)
 
-    def plan_on(self, config: PreTrainedConfig, job: Job) -> tuple[PreTrainedConfig, PreTrainedTokenizerBase, float]:
-        """Plan with texts at hand: give the configuration, the tokenizer and the seconds that counting will take.
-
-        Of many texts a sample is counted, so that a few of their rarest tokens are missing.
-        """
+    def plan_from_texts(self, spec: ModelSpec, job: Job) -> tuple[ModelSpec, Mapping[str, float]]:
+        """Plan with the tokens that occur; of many texts a sample is counted, which misses a few of the rarest."""
         begun, texts, share = time.perf_counter(), *self._some(job)
         counts = count_tokens(texts, job.tokenizer)
         counted = time.perf_counter() - begun
-        kept = choose_tokens(job.tokenizer, counts, self.minimum_count, self.most, fixed_rows(config))
-        planned = plan_fewer_tokens(with_tokens(config, kept), None)
-        return planned, trim(job.tokenizer, kept), counted / share
+        kept = choose_tokens(job.tokenizer, counts, self.minimum_count, self.most, fixed_rows(spec.config))
+        trimmed = trim(job.tokenizer, kept)
+        after = planned(self, spec, with_tokens(spec.config, kept), tokenizer=trimmed, trimmed=True)
+        return after, {"counting": counted / share}
 
     def _some(self, job: Job) -> tuple[Iterator[str], float]:
         """Return texts to count, at most so many, and their share of all as far as that is known."""
@@ -107,37 +122,37 @@ class TrimmedVocabulary:
         some = split.select(range(min(len(split), PLANNED_TEXTS)))
         return _texts(some), len(some) / len(split)
 
-    def compress(self, model: PreTrainedModel, job: Job) -> PreTrainedModel:
+    def compress(self, model: PreTrainedModel, job: Job) -> Compressed:
         """Count tokens, keep those that occur, and cut the tokenizer and the embeddings down to them."""
         begun = time.perf_counter()
-        counts = self._counts(job)
+        counts, examples = self._counts(job)
         kept = choose_tokens(job.tokenizer, counts, self.minimum_count, self.most, fixed_rows(model.config))
         trimmed = trim(job.tokenizer, kept)
         smaller = keep_tokens(model, kept)
-        job.note("tokens", {"before": int(model.config.vocab_size), "kept": len(kept)})
-        job.note("development_texts_unchanged", _share_unchanged(job, trimmed, kept))
-        job.note("seconds", {"counting": time.perf_counter() - begun})
+        unchanged = _share_unchanged(job, trimmed, kept)
+        seconds, log = {"counting": time.perf_counter() - begun}, StepLog()
         some = _texts(job.task.splits[DEVELOPMENT])
         check_unknown(some, trimmed, "the model with fewer tokens", refuse=False)
-        job.deliver_tokenizer(trimmed)
         if self.training is not None:
-            after = dataclasses.replace(job, tokenizer=trimmed)
-            train_on_task(
-                smaller, after, self.training, "vocabulary", teacher=self.teacher, given=copy.deepcopy(smaller)
-            )
-        return smaller.eval()
+            after, given = dataclasses.replace(job, tokenizer=trimmed), copy.deepcopy(smaller)
+            log = train_on_task(smaller, after, self.training, "vocabulary", teacher=self.teacher, given=given)
+        whole = VocabularyLog(
+            **{**dict(log), "seconds": seconds, "examples": examples},
+            tokens={"before": int(model.config.vocab_size), "kept": len(kept)},
+            development_texts_unchanged=unchanged,
+        )
+        return Compressed(smaller.eval(), trimmed, whole)
 
-    def _counts(self, job: Job) -> Counts:
+    def _counts(self, job: Job) -> tuple[Counts, int | None]:
+        """Count each token; also return in how many training examples, unless files of their own are counted."""
         files = self._files()
         if files:
-            return _count_files(files, self.text, job.tokenizer)
-        split = job.task.splits[TRAIN]
-        if job.task.kind == "masked_lm":  # tokenized already, or about to be, and kept
+            return _count_files(files, self.text, job.tokenizer), None
+        if job.objective.reads_blocks:  # these are tokenized already, or will be, and kept
             blocks = blocks_for(job, TRAIN)
-            job.note("examples", len(blocks))
-            return _count_blocks(blocks, ids_of(job.tokenizer))
-        job.note("examples", len(split))
-        return count_tokens(_texts(split), job.tokenizer)
+            return _count_blocks(blocks, ids_of(job.tokenizer)), len(blocks)
+        split = job.task.splits[TRAIN]
+        return count_tokens(_texts(split), job.tokenizer), len(split)
 
     def _files(self) -> list[Path]:
         if self.source == TASK:

@@ -119,7 +119,7 @@ def _final(record: Record) -> Final:
 
 
 def _steps(entries: Sequence[Entry]) -> int:
-    return sum(entry.details["training"]["steps"] for entry in entries if "training" in entry.details)
+    return sum(entry.details.training.steps for entry in entries if entry.details.training is not None)
 
 
 def _per_step(entry: Entry) -> float:
@@ -135,4 +135,4 @@ def _per_epoch(record: Record, entry: Entry) -> float:
 
 def _to_best(entry: Entry) -> float:
     """Return the seconds of training until the weights that were kept."""
-    return float(_per_step(entry) * entry.details["training"]["best_step"])
+    return 0.0 if entry.details.training is None else _per_step(entry) * entry.details.training.best_step

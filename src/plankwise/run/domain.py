@@ -6,6 +6,7 @@ Every arrow is a run of the ordinary chain in a folder of its own, so that all o
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,23 +18,23 @@ from plankwise.core.distributed import is_main_process
 from plankwise.core.errors import ModelError, RecipeError
 from plankwise.core.files import write_json, write_text
 from plankwise.core.numbers import Seeds
-from plankwise.core.recipe import Name, read_recipe, settings
+from plankwise.core.recipe import Name, read_recipe, settings, to_plain
 from plankwise.data.batching.examples import check_fits
-from plankwise.data.corpus.corpus import Corpus
 from plankwise.data.task import TRAIN, Task
 from plankwise.data.tokenizer.unknown_tokens import SAMPLED, check_unknown
 from plankwise.data.truncation import Truncation
 from plankwise.encoder.configuration import usable_positions
-from plankwise.encoder.embeddings import tokens_are_unknown
 from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.evaluation.benchmark.workload import texts_of_split
-from plankwise.methods.checkpoint import Checkpoint
+from plankwise.methods.registry import method_of
 from plankwise.report.domain_table import markdown, summarize
 from plankwise.run.dry_run import rehearse, rehearse_fine_tuning
 from plankwise.run.pipeline import MODEL, Checked, check, run
-from plankwise.run.recipe import AnyTask, Evaluation, Model, Objective, Recipe
+from plankwise.run.recipe import AnyTask, Evaluation, Model, Recipe
 from plankwise.run.stages import BASELINE
 from plankwise.training.fit import Training, check_training
+from plankwise.training.objectives.registry import OBJECTIVES
+from plankwise.training.objectives.settings import ObjectiveSettings
 
 LANGUAGE_MODEL, TABLE = "language-model", "domain.json"
 
@@ -54,7 +55,7 @@ class Downstream(Truncation):
     task: AnyTask
     fine_tuning: Training = Training()
     compressed: Training | None = None
-    objective: Objective = Objective()
+    objective: ObjectiveSettings = ObjectiveSettings()
 
 
 @settings
@@ -77,7 +78,7 @@ class Domain:
 
 
 @dataclass(frozen=True)
-class Plan:
+class DomainPlan:
     """A domain experiment whose language model's recipe and tasks were looked at; nothing has been trained.
 
     Attributes:
@@ -92,7 +93,7 @@ class Plan:
 
 
 def read_domain(path: Path, overrides: Sequence[str] = ()) -> Domain:
-    """Read the YAML file of a domain experiment; its language model's recipe lies relative to it."""
+    """Read the YAML file of a domain experiment; the path of its language model's recipe is relative to it."""
     domain = read_recipe(path, Domain, overrides)
     names = [each.name for each in domain.tasks]
     repeated = sorted({name for name in names if names.count(name) > 1})
@@ -103,7 +104,7 @@ def read_domain(path: Path, overrides: Sequence[str] = ()) -> Domain:
     return domain
 
 
-def check_domain(path: Path, domain: Domain, overrides: Sequence[str] = ()) -> Plan:
+def check_domain(path: Path, domain: Domain, overrides: Sequence[str] = ()) -> DomainPlan:
     """Load every task and the corpus, and plan the compression, before anything is trained.
 
     Raises:
@@ -111,21 +112,21 @@ def check_domain(path: Path, domain: Domain, overrides: Sequence[str] = ()) -> P
     """
     recipe_path = path.parent / domain.language_model
     recipe = read_recipe(recipe_path, Recipe, overrides)
-    if not isinstance(recipe.task, Corpus):
+    if OBJECTIVES[recipe.task.kinds[0]].has_labels:
         raise RecipeError(f"{recipe_path}: a language model is trained on a task of name 'corpus'")
     if not recipe.steps:
         raise RecipeError(f"{recipe_path}: steps is empty; the experiment needs a compressed language model")
     checked = check(recipe)
-    if tokens_are_unknown(checked.configs[-1]):
+    if checked.specs[-1].trimmed:
         raise RecipeError(f"{recipe_path}: steps: both language models have to share a tokenizer; leave out vocabulary")
-    return Plan(domain, checked, tuple(_checked_task(path, each, checked) for each in domain.tasks))
+    return DomainPlan(domain, checked, tuple(_checked_task(path, each, checked) for each in domain.tasks))
 
 
 def _checked_task(path: Path, downstream: Downstream, language_model: Checked) -> Task:
     """Load a task; refuse one that could not be fine-tuned for once the language models are there, days later."""
-    if isinstance(downstream.task, Corpus):
+    if not OBJECTIVES[downstream.task.kinds[0]].has_labels:
         raise RecipeError(f"{path}: tasks: {downstream.name}: a corpus has no labels to fine-tune for")
-    longest = min(usable_positions(config) for config in language_model.configs)
+    longest = min(usable_positions(spec.config) for spec in language_model.specs)
     source = language_model.recipe.model.source
     try:
         for training in (downstream.fine_tuning, downstream.compressed or downstream.fine_tuning):
@@ -142,23 +143,25 @@ def _checked_task(path: Path, downstream: Downstream, language_model: Checked) -
         raise type(error)(f"{path}: tasks: {downstream.name}: {error}") from None
 
 
-def estimate_domain(plan: Plan) -> list[dict[str, Any]]:
-    """Give parameters, steps and rough seconds of every stage, fine-tunings over all seeds together."""
-    rows, tokenizer = rehearse(plan.language_model)
-    configs, seeds = plan.language_model.configs, len(plan.domain.seeds)
+def estimate_domain(plan: DomainPlan) -> list[dict[str, Any]]:
+    """Estimate parameters, steps and rough seconds of every stage, fine-tunings over all seeds together."""
+    costs, tokenizer = rehearse(plan.language_model)
+    specs, seeds = plan.language_model.specs, len(plan.domain.seeds)
     for each, task in zip(plan.domain.tasks, plan.tasks, strict=True):
         for size, config, training in (
-            ("large", configs[0], each.fine_tuning),
-            ("small", configs[-1], each.compressed or each.fine_tuning),
+            ("large", specs[0].config, each.fine_tuning),
+            ("small", specs[-1].config, each.compressed or each.fine_tuning),
         ):
             stage = f"{each.name}, {size}, {seeds} seeds"
-            row = rehearse_fine_tuning(stage, config, task, tokenizer, each.plain_truncation, training)
-            rows.append({**row, "steps": seeds * row["steps"], "seconds": seeds * row["seconds"]})
-    return rows
+            one = rehearse_fine_tuning(
+                stage, config, task, tokenizer, truncation=each.plain_truncation, training=training
+            )
+            costs.append(dataclasses.replace(one, steps=seeds * one.steps, seconds=seeds * one.seconds))
+    return [dataclasses.asdict(cost) for cost in costs]
 
 
-def run_domain(plan: Plan, out: Path, *, resume: bool = False, progress: bool = False) -> dict[str, Any]:
-    """Run the whole experiment into `out`, or go on with it.
+def run_domain(plan: DomainPlan, out: Path, *, resume: bool = False, progress: bool = False) -> dict[str, Any]:
+    """Run the whole experiment into `out`, or resume it.
 
     Returns:
         The table as a JSON document; it is written to `domain.json` and `domain.md` as well.
@@ -184,7 +187,8 @@ def _folder(out: Path, downstream: Downstream, seed: int) -> Path:
 
 
 def _recipe(domain: Domain, downstream: Downstream, seed: int, out: Path) -> Recipe:
-    small = str(out / LANGUAGE_MODEL / MODEL)
+    training = to_plain(downstream.compressed or downstream.fine_tuning)
+    step = {"method": "checkpoint", "source": str(out / LANGUAGE_MODEL / MODEL), "training": training}
     return Recipe(
         name=downstream.name,
         task=downstream.task,
@@ -196,7 +200,7 @@ def _recipe(domain: Domain, downstream: Downstream, seed: int, out: Path) -> Rec
         ),
         baseline=downstream.fine_tuning,
         objective=downstream.objective,
-        steps=(Checkpoint(source=small, training=downstream.compressed or downstream.fine_tuning),),
+        steps=(method_of(step),),
         evaluation=domain.evaluation,
         seed=seed,
     )

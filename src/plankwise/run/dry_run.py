@@ -2,54 +2,70 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import logging
-import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset, DatasetDict
+from datasets import DatasetDict
 from transformers import (
-    AutoModelForSequenceClassification,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from plankwise.core.hardware import default_device
-from plankwise.data.batching.examples import encode, lengths_of
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
 from plankwise.data.truncation import Truncation
 from plankwise.encoder.cost import count_parameters
-from plankwise.encoder.shapes import new_model
 from plankwise.encoder.tokenizer import load_tokenizer
-from plankwise.methods.method import Job, Method, train_on_task
+from plankwise.methods.method import Job, Method, ModelSpec, StepLog
 from plankwise.run.pipeline import Checked
 from plankwise.training.callbacks import Rehearsal
 from plankwise.training.fit import Training, planned_steps
-from plankwise.training.objectives.losses import masked_lm_loss, task_loss
-from plankwise.training.pretraining.pretrain import new_masked_lm, rehearse_pretraining
-from plankwise.training.trainer import LengthGrouped
+from plankwise.training.objectives.registry import objective_of
+from plankwise.training.on_task import train_on_task
+from plankwise.training.pretraining.pretrain import rehearse_pretraining
 
 logger = logging.getLogger(__name__)
 REHEARSED_BATCHES = 6
 SECONDS_PER_STAGE, SECONDS_IN_ALL = 15.0, 60.0  # of training steps; what a method does beside them is on few texts
-SAMPLED_TEXTS = 2000
 BATCH_SIZE = 32
 
 
+@dataclass(frozen=True)
+class StageCost:
+    """What one stage will cost.
+
+    Attributes:
+        stage: its name.
+        parameters: of its model.
+        examples: of an epoch: texts, or blocks of a corpus.
+        steps: of the optimizer.
+        seconds_per_step: as they were timed.
+        seconds: of all steps, and of what the method does beside them.
+    """
+
+    stage: str
+    parameters: int
+    examples: int = 0
+    steps: int = 0
+    seconds_per_step: float = 0.0
+    seconds: float = 0.0
+
+
 def estimate(checked: Checked) -> list[dict[str, Any]]:
-    """Give parameters, steps and rough seconds of every stage.
+    """Estimate parameters, steps and rough seconds of every stage.
 
     Seconds come from a rehearsal: each stage trains random models of the planned shapes on a few batches of the task's
     own texts, of the usual length, with the schedule squeezed into these steps. It is bounded, and nothing is kept.
     """
-    return rehearse(checked)[0]
+    return [dataclasses.asdict(cost) for cost in rehearse(checked)[0]]
 
 
 @contextmanager
@@ -67,26 +83,25 @@ def rehearse_fine_tuning(
     config: PreTrainedConfig,
     task: Task,
     tokenizer: PreTrainedTokenizerBase,
+    *,
     truncation: Truncation,
     training: Training,
-) -> dict[str, Any]:
+) -> StageCost:
     """Count the steps of one fine-tuning and time a few of them, on a random model of this configuration."""
     with _quietly(), tempfile.TemporaryDirectory() as folder:
-        job = Job(task.without_test(), tokenizer, truncation, task_loss(task.kind), 0, Path(folder))
-        return _rehearse_training(stage, _random_model(config, task), job, training, SECONDS_PER_STAGE)
+        job = Job(
+            task=task.without_test(),
+            objective=objective_of(task.kind),
+            tokenizer=tokenizer,
+            truncation=truncation,
+            seed=0,
+            folder=Path(folder),
+        )
+        return _rehearse_training(stage, _random_model(config, job), job, training, SECONDS_PER_STAGE)
 
 
-def _rehearse_training(
-    stage: str, model: PreTrainedModel, job: Job, training: Training, seconds: float
-) -> dict[str, Any]:
-    examples = _examples(job)
-    few, timed = _few(job, training.batch_size, stage, examples, seconds)
-    train_on_task(model, few, _short(training), "rehearsal")
-    return _row(stage, model, examples, training, timed.seconds_per_step)
-
-
-def rehearse(checked: Checked) -> tuple[list[dict[str, Any]], PreTrainedTokenizerBase]:
-    """Give the rows of `estimate`, and the tokenizer that they were made with."""
+def rehearse(checked: Checked) -> tuple[list[StageCost], PreTrainedTokenizerBase]:
+    """Return what `estimate` does, and the tokenizer that it was made with."""
     recipe = checked.recipe
     depths = 0 if recipe.model.scratch is None else len(recipe.model.scratch.growth)
     trained = sum(step.training is not None for step in recipe.steps) + (recipe.baseline is not None) + depths
@@ -97,111 +112,79 @@ def rehearse(checked: Checked) -> tuple[list[dict[str, Any]], PreTrainedTokenize
         return _rehearse(checked, seconds)
 
 
-def _rehearse(checked: Checked, seconds: float) -> tuple[list[dict[str, Any]], PreTrainedTokenizerBase]:
-    recipe, task = checked.recipe, checked.task.without_test()
-    rows: list[dict[str, Any]] = []
+def _rehearse(checked: Checked, seconds: float) -> tuple[list[StageCost], PreTrainedTokenizerBase]:
+    recipe, task, spec = checked.recipe, checked.task.without_test(), checked.specs[0]
+    costs: list[StageCost] = []
     if recipe.model.scratch is not None:
         rows, tokenizer = rehearse_pretraining(recipe.model.scratch, task.splits[TRAIN], recipe.masking, seconds)
+        costs = [StageCost(**row) for row in rows]
     else:
         tokenizer = load_tokenizer(str(recipe.model.source))
     with tempfile.TemporaryDirectory() as folder:
-        loss = masked_lm_loss if task.kind == "masked_lm" else task_loss(task.kind)
-        job = Job(task, tokenizer, recipe.model.plain_truncation, loss, 0, Path(folder), masking=recipe.masking)
-        model = _random_model(checked.configs[0], task)
+        job = Job(
+            task=task,
+            objective=objective_of(task.kind, recipe.objective, recipe.masking),
+            tokenizer=tokenizer,
+            truncation=recipe.model.plain_truncation,
+            seed=0,
+            folder=Path(folder),
+        )
+        model = _random_model(spec.config, job)
         if recipe.baseline is not None:
-            rows.append(_rehearse_training("baseline", model, job, recipe.baseline, seconds))
+            costs.append(_rehearse_training("baseline", model, job, recipe.baseline, seconds))
         for number, step in enumerate(recipe.steps, 1):
-            row, model, job = _rehearse_step(f"{number:02d}-{step.method}", step, model, job, seconds)
-            rows.append(row)
-    return rows, tokenizer
+            before = dataclasses.replace(spec, config=model.config, tokenizer=job.tokenizer, trimmed=False)
+            cost, model, job = _rehearse_step(f"{number:02d}-{step.method}", step, before, model, job, seconds=seconds)
+            costs.append(cost)
+    return costs, tokenizer
+
+
+def _rehearse_training(stage: str, model: PreTrainedModel, job: Job, training: Training, seconds: float) -> StageCost:
+    examples = job.objective.count_examples(job)
+    few, timed = _few(job, training.batch_size, stage, examples, seconds)
+    train_on_task(model, few, _short(training), "rehearsal")
+    return _training_cost(stage, model, examples, training, timed.seconds_per_step)
 
 
 def _rehearse_step(
-    stage: str, step: Method, model: PreTrainedModel, job: Job, seconds: float
-) -> tuple[dict[str, Any], PreTrainedModel, Job]:
-    """Try out one step; also give a random model of the shape that it leaves, and the job with its tokenizer."""
-    examples, notes = _examples(job), dict[str, Any]()
+    stage: str, step: Method, spec: ModelSpec, model: PreTrainedModel, job: Job, *, seconds: float
+) -> tuple[StageCost, PreTrainedModel, Job]:
+    """Try out one step; also return a random model of the shape that it leaves, and the job with its tokenizer."""
+    examples = job.objective.count_examples(job)
     batch_size = BATCH_SIZE if step.training is None else step.training.batch_size
     few, timed = _few(job, batch_size, stage, examples, seconds)
-    plan_on = getattr(step, "plan_on", None)  # of methods whose plan hangs on the texts
-    if plan_on is None:
-        config = step.plan(model.config)
-    else:
-        config, tokenizer, counting = plan_on(model.config, job)
-        notes["seconds"] = {"counting": counting}
-    if plan_on is None or step.training is not None:
-        _squeezed(step).compress(model, dataclasses.replace(few, note=notes.__setitem__))
-    after = _random_model(config, job.task)
-    row = _step_row(stage, after, examples, step, notes, timed.seconds_per_step)
-    return row, after, job if plan_on is None else dataclasses.replace(job, tokenizer=tokenizer)
+    after, estimated = step.plan_from_texts(spec, job)
+    log = StepLog()
+    if step.training is not None or not estimated:
+        log = _squeezed(step).compress(model, few).log
+    smaller = _random_model(after.config, job)
+    cost = StageCost(stage, count_parameters(smaller), examples)
+    if step.training is not None:
+        cost = _training_cost(stage, smaller, examples, step.training, timed.seconds_per_step)
+    used = step.examples_used(examples)
+    # What a method does beside training grows with the examples that it looks at; so do the predictions of a teacher.
+    beside = sum(estimated.values()) or sum((log.seconds or {}).values()) * used / (log.examples or used)
+    taught = 0.0 if log.teacher is None else (log.teacher.seconds or 0.0) * examples / (log.teacher.examples or 1)
+    cost = dataclasses.replace(cost, seconds=cost.seconds + beside + taught)
+    return cost, smaller, dataclasses.replace(job, tokenizer=after.tokenizer or job.tokenizer)
 
 
-def _examples(job: Job) -> int:
-    """Count what an epoch passes over; of a corpus, which is not tokenized for this, from a sample of its texts."""
-    texts = job.task.splits[TRAIN]
-    if job.task.kind != "masked_lm":
-        return len(texts)
-    some = texts.select(range(0, len(texts), math.ceil(len(texts) / SAMPLED_TEXTS)))
-    tokens = sum(len(ids) + 1 for ids in job.tokenizer(some["text"][:], add_special_tokens=False)["input_ids"])
-    return max(1, round(tokens * len(texts) / len(some) / (job.truncation.max_length - 1)))
-
-
-def _row(stage: str, model: PreTrainedModel, examples: int, training: Training, per_step: float) -> dict[str, Any]:
+def _training_cost(
+    stage: str, model: PreTrainedModel, examples: int, training: Training, seconds_per_step: float
+) -> StageCost:
     steps = planned_steps(examples, training)
-    return {
-        "stage": stage,
-        "parameters": count_parameters(model),
-        "steps": steps,
-        "seconds_per_step": per_step,
-        "seconds": steps * per_step,
-    }
-
-
-def _step_row(
-    stage: str, model: PreTrainedModel, examples: int, method: Method, notes: dict[str, Any], per_step: float
-) -> dict[str, Any]:
-    """Describe one step by what its rehearsal noted; what it does beside training grows with the examples it uses."""
-    row = {"stage": stage, "parameters": count_parameters(model), "steps": 0, "seconds_per_step": 0.0, "seconds": 0.0}
-    if method.training is not None:
-        row = _row(stage, model, examples, method.training, per_step)
-    used = min(examples, getattr(method, "examples", examples))
-    beside = sum(notes.get("seconds", {}).values()) * used / notes.get("examples", used)
-    taught = notes.get("teacher", {})
-    answered = taught.get("seconds", 0.0) * examples / taught.get("examples", 1)
-    return {**row, "seconds": row["seconds"] + beside + answered}
+    return StageCost(stage, count_parameters(model), examples, steps, seconds_per_step, steps * seconds_per_step)
 
 
 def _few(job: Job, batch_size: int, name: str, examples: int, seconds: float) -> tuple[Job, Rehearsal]:
     """Cut the job's task down to a few batches of rows, as long as batches are on average, and time them."""
-    scale, task, train = 1.0, job.task, job.task.splits[TRAIN].shuffle(seed=0)
-    if task.kind == "masked_lm":  # a text of a corpus is several examples, all of a length; these have to fill a block
-        rows = min(len(train), math.ceil(REHEARSED_BATCHES * batch_size * len(train) / examples))
-        chosen, scored = list(range(rows)), rows
-    else:
-        chosen, scale = _usual(train.select(range(min(len(train), SAMPLED_TEXTS))), job, batch_size)
-        scored = 2
-    few = {
-        TRAIN: train.select(chosen),
-        DEVELOPMENT: task.splits[DEVELOPMENT].select(range(min(scored, len(task.splits[DEVELOPMENT])))),
-    }
+    rows = job.objective.few_rows(job, batch_size=batch_size, batches=REHEARSED_BATCHES, examples=examples)
+    held_out = job.task.splits[DEVELOPMENT]
+    few = {TRAIN: rows.train, DEVELOPMENT: held_out.select(range(min(rows.development, len(held_out))))}
     hashes = {part: f"{name}/{part}" for part in few}
-    smaller = dataclasses.replace(task, splits=DatasetDict(few), hashes=hashes)
-    timed, folder, cache = Rehearsal(seconds, scale), job.folder / name, job.folder / "blocks"
+    smaller = dataclasses.replace(job.task, splits=DatasetDict(few), hashes=hashes)
+    timed, folder, cache = Rehearsal(seconds, rows.scale), job.folder / name, job.folder / "blocks"
     return dataclasses.replace(job, task=smaller, folder=folder, cache=cache, rehearsal=timed), timed
-
-
-def _usual(texts: Dataset, job: Job, batch_size: int) -> tuple[list[int], float]:
-    """Choose rows that make up batches of about the mean number of padded tokens, as training would batch them.
-
-    Also give how many times as many tokens the mean has: where texts are short or long, no batch is near it.
-    """
-    lengths = lengths_of(encode(texts, job.tokenizer, job.truncation))
-    order = list(LengthGrouped(lengths, batch_size, seed=0))
-    batches = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
-    padded = [len(batch) * max(lengths[row] for row in batch) for batch in batches]
-    mean = sum(padded) / len(padded)
-    nearest = sorted(range(len(batches)), key=lambda at: abs(padded[at] - mean))[:REHEARSED_BATCHES]
-    return [row for at in nearest for row in batches[at]], mean * len(nearest) / sum(padded[at] for at in nearest)
 
 
 def _short(training: Training) -> Training:
@@ -214,12 +197,6 @@ def _squeezed(method: Method) -> Method:
     return dataclasses.replace(method, training=_short(method.training))  # type: ignore[type-var]
 
 
-def _random_model(config: PreTrainedConfig, task: Task) -> PreTrainedModel:
-    config = copy.deepcopy(config)
+def _random_model(config: PreTrainedConfig, job: Job) -> PreTrainedModel:
     torch.manual_seed(0)
-    if task.kind == "masked_lm":
-        return new_masked_lm(config).to(default_device())
-    config.num_labels = len(task.labels)
-    model = new_model(AutoModelForSequenceClassification._model_mapping[type(config)], config).to(default_device())
-    assert isinstance(model, PreTrainedModel)
-    return model
+    return job.objective.new_model(config, job.task.labels).to(default_device())

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, TrainerCallback
 
 from plankwise.core.distributed import is_main_process, wait_for_everyone
 from plankwise.core.errors import MethodError, ModelError, OutputError, RecipeError
@@ -16,27 +17,26 @@ from plankwise.core.hardware import environment
 from plankwise.core.recipe import to_plain
 from plankwise.core.records import Record
 from plankwise.data.batching.examples import check_fits
-from plankwise.data.corpus.corpus import Corpus
-from plankwise.data.task import TRAIN, Task
+from plankwise.data.task import TEST, TRAIN, Task
 from plankwise.data.tokenizer.unknown_tokens import SAMPLED, check_unknown
 from plankwise.data.truncation import KEYS, truncation_for, warn_if_other
 from plankwise.encoder.checkpoint import load_config
-from plankwise.encoder.classifier_head import check_classifier
 from plankwise.encoder.configuration import usable_positions
 from plankwise.encoder.quantized import LAST, is_quantized
 from plankwise.encoder.stored_truncation import stored_truncation
 from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.evaluation.benchmark.workload import texts_of_split
 from plankwise.evaluation.saved_predictions import PREDICTIONS
-from plankwise.methods.vocabulary import TrimmedVocabulary
+from plankwise.methods.method import ModelSpec
 from plankwise.report.run_report import write_report
 from plankwise.run.final_evaluation import measure_final
 from plankwise.run.folder import RunFolder
 from plankwise.run.recipe import Recipe
 from plankwise.run.stages import BASELINE, Stages
-from plankwise.training.distillation.config import DistillationConfig
-from plankwise.training.distillation.teacher import OF_THE_RUN, check_teacher
+from plankwise.training.distillation.teacher import OF_THE_RUN
 from plankwise.training.fit import check_training
+from plankwise.training.objectives.objective import Objective
+from plankwise.training.objectives.registry import OBJECTIVES, objective_of
 from plankwise.training.pretraining.config import pretraining_model_config
 
 logger = logging.getLogger(__name__)
@@ -50,12 +50,12 @@ class Checked:
     Attributes:
         recipe: as given, with the reading of its model's source where it does not say how texts are read.
         task: loaded, test split included; only the last stage reads that.
-        configs: of the baseline and of the model after each step.
+        specs: of the baseline and of the model after each step.
     """
 
     recipe: Recipe
     task: Task
-    configs: list[PreTrainedConfig]
+    specs: list[ModelSpec]
 
 
 def check(recipe: Recipe, task: Task | None = None) -> Checked:
@@ -76,35 +76,40 @@ def check(recipe: Recipe, task: Task | None = None) -> Checked:
     longest = usable_positions(config)
     if recipe.model.max_length > longest:
         raise ModelError(f"model.max_length {recipe.model.max_length} is more than the model's {longest} positions")
+    objective = objective_of(recipe.task.kinds[0], recipe.objective, recipe.masking)
     tokenizer = None if source is None else load_tokenizer(source)
     if tokenizer is not None:
-        _check_tokenizer(recipe, tokenizer)
+        objective.check_tokenizer(tokenizer, str(source))
     if recipe.baseline is not None:
         check_training(recipe.baseline)
-    configs = [config]
+    specs = [ModelSpec(config=config, tokenizer=tokenizer, objective=objective)]
     for number, step in enumerate(recipe.steps):
         try:
-            configs.append(step.plan(configs[-1]))
-            if step.training is not None:
-                check_training(step.training)
-            teacher: DistillationConfig | None = getattr(step, "teacher", None)
-            if teacher is not None:
-                check_teacher(teacher, int(configs[-1].num_hidden_layers))
+            specs.append(step.plan(specs[-1]))
         except (MethodError, RecipeError, ModelError) as error:
             raise type(error)(f"steps.{number} ({step.method}): {error}") from None
     task = task or recipe.task.load()
-    check_fits(recipe.model.plain_truncation, task, tokenizer)
-    _check_texts(recipe, task)
-    if task.access == "credentialed" and scratch is not None:
+    if not objective.reads_blocks:
+        check_fits(recipe.model.plain_truncation, task, tokenizer)
+    _check_texts(recipe, task, objective)
+    if task.access == "credentialed":
+        _warn_of_words(recipe)
+    return Checked(recipe, task, specs)
+
+
+def _warn_of_words(recipe: Recipe) -> None:
+    """Warn where a model of the run will reveal words of text that must not leave the machine."""
+    if recipe.model.scratch is not None:
         logger.warning("the new tokenizer will hold words of the credentialed text, in every model folder of the run")
-    if task.access == "credentialed" and any(isinstance(step, TrimmedVocabulary) for step in recipe.steps):
-        logger.warning("the trimmed tokenizer will tell which words occur in the text that is counted")
-    return Checked(recipe, task, configs)
+    for step in recipe.steps:
+        if step.credentialed_warning:
+            logger.warning(step.credentialed_warning)
 
 
 def _with_own_reading(recipe: Recipe, config: PreTrainedConfig) -> Recipe:
     """Read texts as the source was trained to, where the recipe does not say how; blocks of a corpus are no texts."""
-    own = None if isinstance(recipe.task, Corpus) else stored_truncation(config)
+    reads_blocks = OBJECTIVES[recipe.task.kinds[0]].reads_blocks
+    own = None if reads_blocks else stored_truncation(config)
     if own is None:
         return recipe
     truncation = truncation_for(recipe.model, own)
@@ -113,21 +118,12 @@ def _with_own_reading(recipe: Recipe, config: PreTrainedConfig) -> Recipe:
     return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, **keys))
 
 
-def _check_tokenizer(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
-    source, corpus = recipe.model.source, isinstance(recipe.task, Corpus)
-    wanted = ("mask_token_id", "cls_token_id", "sep_token_id") if corpus else ("pad_token_id",)
-    for name in wanted:
-        if getattr(tokenizer, name) is None:
-            needs = "a masked LM needs one" if corpus else "texts of different lengths cannot share a batch"
-            raise ModelError(f"the tokenizer of {source} has no {name.removesuffix('_id')}; {needs}")
-
-
-def _check_texts(recipe: Recipe, task: Task) -> None:
-    """Look whether the model's tokenizer, and that of each teacher of its own, knows the task's texts."""
-    teachers = [getattr(step, "teacher", None) for step in recipe.steps]
-    others = [each.source for each in teachers if each is not None and each.source not in OF_THE_RUN]
-    for source in others if task.kind != "masked_lm" else ():
-        check_classifier(load_config(source), source)
+def _check_texts(recipe: Recipe, task: Task, objective: Objective) -> None:
+    """Check that the model's tokenizer, and that of each teacher of its own, knows the task's texts."""
+    teachers = [step.teacher.source for step in recipe.steps if step.teacher is not None]
+    others = [source for source in teachers if source not in OF_THE_RUN]
+    for source in others:
+        objective.check_teacher(load_config(source), source)
     for source in dict.fromkeys([*([] if recipe.model.source is None else [recipe.model.source]), *others]):
         check_unknown(texts_of_split(task.splits[TRAIN], SAMPLED), load_tokenizer(source), source)
 
@@ -140,8 +136,9 @@ def run(
     progress: bool = False,
     until: Literal["baseline", "steps", "report"] = "report",
     baseline: Path | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> Record:
-    """Run a checked recipe into the folder `out`, or go on with it.
+    """Run a checked recipe into the folder `out`, or resume the run that is there.
 
     Args:
         checked: by `check`.
@@ -150,6 +147,7 @@ def run(
         progress: whether to show progress bars.
         until: where to stop; only `report` reads the test split.
         baseline: folder of a finished baseline of the same data, model and settings, to take instead of training one.
+        callbacks: of the Transformers Trainer, for every training of the run.
     """
     recipe, task = checked.recipe, checked.task
     folder = RunFolder(out, to_plain(recipe))
@@ -160,7 +158,7 @@ def run(
         if known is not None and known.final is not None:
             return _close(known, folder)
         record = _new_record(checked)
-        chain = Stages(recipe, task, folder, progress)
+        chain = Stages(recipe, task, folder, progress=progress, callbacks=callbacks)
         if baseline is not None:
             chain.adopt_baseline(baseline)
         record.baseline = chain.baseline()
@@ -171,7 +169,7 @@ def run(
                 _write(record, out)
         if until == "report":
             folder.copy_model(chain.last, MODEL)
-            if is_main_process() and task.kind != "masked_lm":
+            if is_main_process() and TEST in task.splits:
                 record = measure_final(record, task, recipe, out / BASELINE, out / MODEL, out / PREDICTIONS)
                 record.write(out)
             _close(record, folder)

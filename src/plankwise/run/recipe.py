@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import pydantic
 
@@ -13,12 +13,11 @@ from plankwise.data.tasks.docstrings import Docstrings
 from plankwise.data.tasks.germeval import GermEval2018, GermEval2019
 from plankwise.data.tasks.tables import HubDataset, Table
 from plankwise.data.truncation import Truncation
-from plankwise.methods.checkpoint import Checkpoint
-from plankwise.methods.low_rank import TIED, LowRank
-from plankwise.methods.quantization import CLASSIFIERS, Quantization
 from plankwise.methods.registry import AnyMethod
 from plankwise.training.fit import Training
 from plankwise.training.objectives.masking import Masking
+from plankwise.training.objectives.registry import OBJECTIVES
+from plankwise.training.objectives.settings import ObjectiveSettings
 from plankwise.training.pretraining.config import PretrainingConfig
 
 AnyTask = Annotated[
@@ -30,7 +29,7 @@ AnyTask = Annotated[
 class Model(Truncation):
     """The encoder to compress: one that exists, or one to train from scratch on the task's own training texts.
 
-    Beside it stands how it reads texts, as in `Truncation`; a corpus is cut into blocks of `max_length` tokens.
+    How it truncates texts is given beside it, as in `Truncation`; a corpus is cut into blocks of `max_length` tokens.
 
     Attributes:
         source: a local folder or a Hub id.
@@ -48,22 +47,11 @@ class Model(Truncation):
 
 
 @settings
-class Objective:
-    """What every training of the run minimizes, beside what a method adds.
-
-    Attributes:
-        class_weights: `balanced` weighs each class against its frequency in train.
-    """
-
-    class_weights: Literal["none", "balanced"] = "none"
-
-
-@settings
 class Evaluation:
     """How the end is measured.
 
     Attributes:
-        bootstrap: resamples of the test split behind each 95 % interval.
+        bootstrap: resamples of the test split for each 95 % interval.
         rounds: interleaved rounds of the timing.
         threads: torch threads while timing; all cores by default.
     """
@@ -94,40 +82,27 @@ class Recipe:
     task: AnyTask
     model: Model
     baseline: Training | None = Training()
-    objective: Objective = Objective()
+    objective: ObjectiveSettings = ObjectiveSettings()
     masking: Masking = Masking()
     steps: tuple[AnyMethod, ...] = ()
     evaluation: Evaluation = Evaluation()
     seed: Seed = 0
 
     @pydantic.model_validator(mode="after")
-    def _null_baseline_is_for_corpora(self) -> Recipe:
-        if self.baseline is None and not isinstance(self.task, Corpus):
+    def _nothing_is_ignored(self) -> Recipe:
+        objective = OBJECTIVES[self.task.kinds[0]]
+        objective.check_settings(self.objective, self.model)
+        if self.baseline is None and objective.has_labels:
             raise ValueError("baseline: null is for a task of name 'corpus'; elsewhere the model has to be fine-tuned")
-        return self
-
-    @pydantic.model_validator(mode="after")
-    def _fits_a_corpus(self) -> Recipe:
-        if not isinstance(self.task, Corpus):
-            return self
-        if not self.model.whole:
+        if self.masking != Masking() and not objective.reads_blocks and self.model.scratch is None:
             raise ValueError(
-                "model.truncation and model.windows are for tasks with labels; allowed for a task of name 'corpus': "
-                "max_length alone"
+                "masking is for training a language model; allowed: with a task of name 'corpus', or with model.scratch"
             )
-        if any(isinstance(step, Checkpoint) for step in self.steps):
-            raise ValueError("steps: checkpoint fine-tunes for a task with labels; a corpus has none")
-        if any(getattr(getattr(step, "teacher", None), "cache", None) == "hidden" for step in self.steps):
-            raise ValueError("steps: teacher.cache 'hidden' is for a task with labels; on a corpus masks change")
-        if any(isinstance(step, LowRank) and step.embeddings is not None for step in self.steps):
-            raise ValueError(f"steps: low_rank: {TIED}")
-        if any(isinstance(step, Quantization) for step in self.steps):
-            raise ValueError(f"steps: quantization: {CLASSIFIERS}")
-        if self.objective.class_weights != "none":
-            raise ValueError("objective.class_weights is for a task with labels; a corpus has none")
+        if self.evaluation != Evaluation() and not objective.is_tested:
+            raise ValueError("evaluation is of a test split, and a corpus has none; leave it out")
         return self
 
 
 def json_schema() -> dict[str, Any]:
-    """Give the JSON Schema of recipes, for editors."""
+    """Return the JSON Schema of recipes, for editors."""
     return pydantic.TypeAdapter(Recipe).json_schema(mode="validation")

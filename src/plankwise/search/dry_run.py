@@ -7,7 +7,6 @@ import json
 from typing import Any
 
 from plankwise.core.recipe import to_plain
-from plankwise.data.task import TRAIN
 from plankwise.methods.method import Method
 from plankwise.run.dry_run import estimate
 from plankwise.search.storage import check_storage
@@ -29,10 +28,7 @@ def estimate_study(plan: StudyPlan) -> dict[str, Any]:
     recipes = [plan.recipe(setting, seed) for setting in settings for seed in plan.study.seeds]
     rows = estimate(plan.checked(settings[0], plan.study.seeds[0]))
     before, steps = rows[: -len(recipes[0].steps)], rows[-len(recipes[0].steps) :]
-    examples = len(plan.task.splits[TRAIN])
-    trials = [
-        sum(_seconds(row, step, examples) for row, step in zip(steps, recipe.steps, strict=False)) for recipe in recipes
-    ]
+    trials = [sum(_seconds(row, step) for row, step in zip(steps, recipe.steps, strict=False)) for recipe in recipes]
     # Trials that differ in their steps alone share a baseline; the seed is part of the recipe.
     baselines = {json.dumps(to_plain(dataclasses.replace(recipe, steps=())), sort_keys=True) for recipe in recipes}
     seconds_per_baseline = sum(row["seconds"] for row in before)
@@ -48,10 +44,10 @@ def estimate_study(plan: StudyPlan) -> dict[str, Any]:
     }
 
 
-def _seconds(row: dict[str, Any], step: Method, examples: int) -> float:
+def _seconds(row: dict[str, Any], step: Method) -> float:
     if step.training is None:  # such a step measures and solves; its seconds do not depend on the setting
         return float(row["seconds"])
-    return float(row["seconds_per_step"]) * planned_steps(examples, step.training)
+    return float(row["seconds_per_step"]) * planned_steps(row["examples"], step.training)
 
 
 def cost_lines(cost: dict[str, Any]) -> list[str]:

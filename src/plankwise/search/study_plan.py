@@ -154,7 +154,7 @@ def _typed(file: RecipeFile, base: dict[str, Any], space: dict[str, Any], number
         for value in probes(values):
             found = to_plain(_recipe(file, base, {**first, key: value}, seed, number))
             for part in key.split("."):
-                found = found[int(part)] if isinstance(found, list) else found[part]
+                found = found[int(part)] if isinstance(found, list) else found.get(part, value)  # a renamed key is gone
             read.append(found)
         typed[key] = values if isinstance(values, Range) else read
     return typed

@@ -90,8 +90,8 @@ def measured(record: Record) -> tuple[float, TrialRow]:
     score, baseline = (each.development_scores[metric] for each in (record.steps[-1], record.baseline))
     if not math.isfinite(score):
         raise RecipeError(f"the score {metric} is {score}")
-    redraws = [each["redraws"] for each in details if "redraws" in each]
-    steps = sum(each.get("training", {}).get("steps", 0) for each in details)
+    redraws = [each.redraws for each in details if each.redraws is not None]
+    steps = sum(each.training.steps for each in details if each.training is not None)
     seconds = sum(step.train_seconds for step in record.steps)
     return score, {
         "baseline_score": baseline,

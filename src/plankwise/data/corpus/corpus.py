@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from itertools import compress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import datasets
 import numpy as np
@@ -57,6 +57,7 @@ class Corpus:
         split_seed: seed of what is held out.
     """
 
+    kinds: ClassVar[tuple[str, ...]] = ("masked_lm",)
     name: Literal["corpus"] = "corpus"
     files: Annotated[tuple[str, ...], pydantic.Field(min_length=1)] | None = None
     dataset: str | None = None

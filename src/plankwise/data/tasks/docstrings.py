@@ -16,7 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pydantic
 
@@ -45,6 +45,7 @@ class Docstrings:
         split_seed: seed of these cuts.
     """
 
+    kinds: ClassVar[tuple[str, ...]] = ("single_label",)
     name: Literal["docstrings"] = "docstrings"
     libraries: Annotated[tuple[str, ...], pydantic.Field(min_length=2)] = LIBRARIES
     per_library: Annotated[int, Bounds(10, 1_000_000, "no package has so many")] = 1500

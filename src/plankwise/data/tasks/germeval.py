@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from plankwise.core.errors import DataError
 from plankwise.core.numbers import Seed, Share
@@ -44,6 +44,7 @@ class GermEval2018:
             is in test; case and spaces do not count.
     """
 
+    kinds: ClassVar[tuple[str, ...]] = ("single_label",)
     name: Literal["germeval2018"] = "germeval2018"
     path: Path
     granularity: Granularity = "binary"
@@ -61,6 +62,7 @@ class GermEval2018:
 class GermEval2019:
     """GermEval 2019, subtasks 1 and 2: 3,995 tweets to train on, 3,031 to test on. Attributes as for 2018."""
 
+    kinds: ClassVar[tuple[str, ...]] = ("single_label",)
     name: Literal["germeval2019"] = "germeval2019"
     path: Path
     granularity: Granularity = "binary"

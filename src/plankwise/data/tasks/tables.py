@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import datasets
 import pydantic
@@ -51,6 +51,7 @@ class Table:
             is in test; case and spaces do not count.
     """
 
+    kinds: ClassVar[tuple[str, ...]] = ("single_label", "multi_label")
     name: Literal["table"] = "table"
     train: Path
     development: Path | None = None
@@ -104,6 +105,7 @@ class HubDataset:
         test: name of the split to report on; cut from train if not given.
     """
 
+    kinds: ClassVar[tuple[str, ...]] = ("single_label", "multi_label")
     name: Literal["dataset"] = "dataset"
     id: str
     configuration: str | None = None

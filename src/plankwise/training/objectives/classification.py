@@ -1,0 +1,115 @@
+"""Classification of texts and pairs: one label each, or any number."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
+from typing_extensions import Self
+
+from plankwise.data.task import TRAIN, Task
+from plankwise.encoder.checkpoint import load_classifier, load_trained
+from plankwise.encoder.classifier_head import check_classifier
+from plankwise.encoder.shapes import new_model
+from plankwise.evaluation.metrics import METRICS, Array, Floats
+from plankwise.training.distillation.losses import Form, sigmoid_logits_loss, softmax_logits_loss
+from plankwise.training.objectives.losses import Loss, balanced_weights, task_loss
+from plankwise.training.objectives.masking import Masking
+from plankwise.training.objectives.settings import ObjectiveSettings
+from plankwise.training.objectives.texts import TextObjective
+from plankwise.training.prediction import warn_of_one_answer
+
+
+@dataclass(frozen=True)
+class _Classification(TextObjective):
+    """What the two kinds of classification share."""
+
+    class_weights: Literal["none", "balanced"] = "none"
+
+    @classmethod
+    def from_settings(cls, settings: ObjectiveSettings, masking: Masking) -> Self:
+        """Build the objective from a recipe's settings."""
+        return cls(settings.class_weights)
+
+    def load(self, source: str, labels: Sequence[str], new_head: bool = True) -> PreTrainedModel:
+        """Load an encoder with a classification head; labels are matched by name, as `load_classifier` says."""
+        return load_classifier(source, labels, self.kind)
+
+    def load_trained(self, folder: str) -> PreTrainedModel:
+        """Load a fine-tuned classifier exactly as it was saved."""
+        return load_trained(folder)
+
+    def new_model(self, config: PreTrainedConfig, labels: Sequence[str]) -> PreTrainedModel:
+        """Build a classifier with random weights from the current torch seed."""
+        config = copy.deepcopy(config)
+        config.num_labels = len(labels)
+        made: PreTrainedModel = new_model(AutoModelForSequenceClassification._model_mapping[type(config)], config)
+        return made
+
+    def check_teacher(self, config: PreTrainedConfig, source: str) -> None:
+        """Refuse a teacher that is no classifier."""
+        check_classifier(config, source)
+
+    def loss(self, task: Task) -> Loss:
+        """Build the cross-entropy of the task, its classes weighted as the settings say."""
+        if self.class_weights == "none":
+            return task_loss(self.kind)
+        labels = task.splits[TRAIN]["label"][:]
+        return task_loss(self.kind, balanced_weights(labels, self.kind, len(task.labels)))
+
+    def metrics(self, labels: Array, logits: Floats, names: Sequence[str]) -> dict[str, float]:
+        """Compute metrics of the registry."""
+        return {name: METRICS[name](labels, logits) for name in names}
+
+    def check_predictions(self, labels: Array, logits: Floats, task: Task, split: str) -> None:
+        """Warn where all texts get the same label."""
+        warn_of_one_answer(labels, logits, task, split)
+
+
+@dataclass(frozen=True)
+class SingleLabel(_Classification):
+    """One label for each text."""
+
+    kind: ClassVar[str] = "single_label"
+
+    def logits_loss(self, student: Tensor, teacher: Tensor, temperature: float, form: Form = "kl") -> Tensor:
+        """Compute the divergence of the student's classes from the teacher's, or the error of its logits."""
+        return softmax_logits_loss(student, teacher, temperature, form)
+
+    def own_label_loss(self, generator: torch.Generator) -> Loss:
+        """Draw each text's class from the softmax."""
+
+        def loss(outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
+            logits = outputs.logits.float()
+            chosen = torch.multinomial(torch.softmax(logits.detach(), dim=-1), 1, generator=generator)[:, 0]
+            return functional.cross_entropy(logits, chosen)
+
+        return loss
+
+
+@dataclass(frozen=True)
+class MultiLabel(_Classification):
+    """Any number of labels for each text."""
+
+    kind: ClassVar[str] = "multi_label"
+
+    def logits_loss(self, student: Tensor, teacher: Tensor, temperature: float, form: Form = "kl") -> Tensor:
+        """Compute the divergence of the student's labels from the teacher's, each alone, or the error of its logits."""
+        return sigmoid_logits_loss(student, teacher, temperature, form)
+
+    def own_label_loss(self, generator: torch.Generator) -> Loss:
+        """Draw each text's labels one by one, from their sigmoids."""
+
+        def loss(outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
+            logits = outputs.logits.float()
+            drawn_labels = torch.bernoulli(torch.sigmoid(logits.detach()), generator=generator)
+            summed = functional.binary_cross_entropy_with_logits(logits, drawn_labels, reduction="sum")
+            return summed / len(logits)
+
+        return loss
