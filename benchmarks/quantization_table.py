@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from plankwise.core.intervals import format_interval
+
 
 def quantization_germeval2018(result: dict[str, Any]) -> str:
     """Write one line for each way of quantizing each model, and what training brought back."""
@@ -21,7 +23,7 @@ def quantization_germeval2018(result: dict[str, Any]) -> str:
             seeds = ", ".join(f"{value:+.1f}" for value in each["differences"])
             lines.append(
                 f"| {parent} | {name} | {each['size_bytes'] / 1e6:.1f} MB | {each['score']:.3f} | "
-                f"{each['difference']:+.2f} ({seeds}) | {kept['value']:.3f} [{kept['low']:.3f}, {kept['high']:.3f}] | "
+                f"{each['difference']:+.2f} ({seeds}) | {format_interval(**kept)} | "
                 f"{each['loyalty']:.3f} | {each['probability_change']:.2f} |"
             )
     closing = (

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from plankwise.core.intervals import format_interval
+
 
 def throughput(result: dict[str, Any]) -> str:
     """Write one line for each model and runtime, then single texts, then what was aimed at."""
@@ -47,8 +49,7 @@ def check_not_quick(result: dict[str, Any]) -> None:
 def faster(each: dict[str, Any], key: str) -> str:
     if key not in each:
         return ""
-    low, high = each[f"{key}_spread"]
-    return f"{each[key]:.2f}× [{low:.2f}, {high:.2f}]"
+    return format_interval(each[key], *each[f"{key}_spread"], digits=2, unit="×")
 
 
 def warned(result: dict[str, Any]) -> str:
@@ -65,7 +66,7 @@ def predict_overhead(result: dict[str, Any]) -> str:
         "| --- | ---: |",
         f"| `plankwise predict`, from start to end | {result['seconds']['predict']:.1f} s |",
         f"| the model alone | {result['seconds']['model']:.1f} s |",
-        f"| ratio | {over['speedup']:.2f} [{over['spread'][0]:.2f}, {over['spread'][1]:.2f}] |",
+        f"| ratio | {format_interval(over['speedup'], *over['spread'], digits=2)} |",
         f"| without imports and opening the model | {inner['speedup']:.2f} |",
         f"| target: at most {result['target']:g} | {verdict} |",
         "",
@@ -106,10 +107,10 @@ def pruning_cost(result: dict[str, Any]) -> str:
     """Write what each phase took, and what came of it."""
     lines = [f"| BERT-base geometry, {result['examples']:,} tweets without labels | |", "| --- | ---: |"]
     lines += [f"| {phase} | {value:.0f} s |" for phase, value in result["seconds"].items()]
-    low, high = result["spread"]
+    faster = format_interval(result["speedup"], *result["spread"], digits=2)
     lines += [
         f"| linear FLOPs, before / after | {result['fewer_flops']:.2f} |",
-        f"| prediction, before / after | {result['speedup']:.2f} [{low:.2f}, {high:.2f}] |",
+        f"| prediction, before / after | {faster} |",
         f"| peak memory | {result['peak_bytes'] / 1e9:.1f} GB |",
         f"| threads | {result['threads']} |",
     ]

@@ -15,7 +15,7 @@ from typing import Any
 
 import quantization_table
 import speed_tables
-from plankwise.core.records import Interval
+from plankwise.core.intervals import format_interval
 from plankwise.evaluation.effects import shown_estimate
 from plankwise.report.domain_table import markdown
 
@@ -162,11 +162,11 @@ def methods(result: dict[str, Any]) -> str:
     ]
     if result["timing"]:
         timing = result["timing"]
-        low, high = timing["itself"]["spread"]
+        itself = format_interval(timing["itself"]["speedup"], *timing["itself"]["spread"], digits=2, unit="×")
         closing.append(
             f"Faster: {timing['runtime']}, {timing['threads']} thread(s), models of seed {timing['seed']}, median of "
             f"{timing['rounds']} rounds and in brackets the smallest and largest; the baseline "
-            f"against a copy of itself: {timing['itself']['speedup']:.2f}× [{low:.2f}, {high:.2f}]."
+            f"against a copy of itself: {itself}."
         )
     if result["not_finished"]:
         closing.append(f"Not finished: {', '.join(result['not_finished'])}.")
@@ -180,7 +180,7 @@ def seeded(name: str, each: dict[str, Any], result: dict[str, Any]) -> str:
 
 def method_line(name: str, each: dict[str, Any]) -> str:
     timing, retained = each.get("timing"), each.get("retained")
-    faster = f"{timing['speedup']:.2f}× [{timing['spread'][0]:.2f}, {timing['spread'][1]:.2f}]" if timing else ""
+    faster = format_interval(timing["speedup"], *timing["spread"], digits=2, unit="×") if timing else ""
     fewer = f"{each['fewer_flops']:.2f}×" if "fewer_flops" in each else ""
     cells = [
         name,
@@ -206,7 +206,7 @@ def peer_textbrewer(result: dict[str, Any]) -> str:
     lines = ["| distillation | macro-F1, test | seconds per step | faster |", "| --- | ---: | ---: | ---: |"]
     for key, name in names.items():
         score, faster = result["score"].get(key), result["faster_than_textbrewer"].get(key)
-        shown = f"{faster['value']:.2f}× [{faster['low']:.2f}, {faster['high']:.2f}]" if faster else ""
+        shown = format_interval(**faster, digits=2, unit="×") if faster else ""
         cells = [name, interval(score) if score else "", f"{result['seconds_per_step'][key]:.3f}", shown]
         lines.append(f"| {' | '.join(cells)} |")
     over = interval(result["plankwise_over_textbrewer"])
@@ -238,7 +238,7 @@ TABLES = {
 
 
 def interval(value: dict[str, float]) -> str:
-    return str(Interval(**value))
+    return format_interval(value["value"], value["low"], value["high"])
 
 
 def filled(page: str) -> str:

@@ -1,4 +1,4 @@
-"""Which of the findings on Theseus' hyperparameters hold in a study: a contrast each, and the interval that decides.
+"""Test published findings on Theseus' hyperparameters in a study: one contrast each, decided by its interval.
 
 The findings are those of S. Jäger, "Compressing BERT – An Evaluation and Combination of Methods": start replacing at a
 rate of 0.1 to 0.3, replace during about 85 % of the steps, both phases matter, the learning rate matters little.
@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from plankwise.core.intervals import format_interval
 from plankwise.evaluation.effects import Estimate, Table, contrast, main_effects, spreads, table_of
 from plankwise.evaluation.intervals import LEVEL
 
@@ -26,7 +27,7 @@ _NAMES = {"start": "start", "full_at": "full_at", "schedule": "schedule", "rate"
 
 @dataclass(frozen=True)
 class Part:
-    """One contrast: what is compared, and what came out; nothing where the study holds no such trials."""
+    """One contrast: what is compared, and the estimate; `None` if the study has no such trials."""
 
     contrast: str
     estimate: Estimate | None
@@ -43,14 +44,14 @@ class Finding:
 
 
 def findings(table: Table) -> list[Finding]:
-    """Judge the four findings by the finished trials of a study."""
+    """Test the four findings on the finished trials of a study."""
     names = {name: _key(table, pattern) for name, pattern in _NAMES.items()}
     made = [_best_start(table, names), _share_of_steps(table, names), *_both_phases(table, names)]
     return [*made, _learning_rate(table, names)]
 
 
 def verdict_of(parts: Sequence[Part]) -> Verdict:
-    """Decide a claim: it holds if every interval lies above 0 and does not if one lies below."""
+    """Decide a claim: it holds if every interval is above 0, and does not hold if one is below."""
     estimates = [part.estimate for part in parts]
     if any(each is None for each in estimates):
         return "not tested"
@@ -62,7 +63,7 @@ def verdict_of(parts: Sequence[Part]) -> Verdict:
 
 
 def _key(table: Table, ending: str) -> str | None:
-    """Find the parameter of the first step of that name, if it is varied."""
+    """Return the parameter of the first step of that name, if it is varied."""
     return next((key for key in table.keys if re.fullmatch(rf"steps\.\d+\.{ending}", key)), None)
 
 
@@ -113,7 +114,7 @@ def _both_phases(table: Table, names: dict[str, str | None]) -> list[Finding]:
     if start is not None and len(table.rows):
         replacing = _replacing(table, names)
         both = replacing & (np.ones_like(replacing) if full_at is None else _column(table, full_at) < 1)
-        # Without replacing it means nothing when that ends or how it rises, so these may differ as well.
+        # Without replacing, its end and its schedule have no effect, so trials may differ in these as well.
         free = {key for key in (start, full_at, names["schedule"]) if key is not None}
         replaced = contrast(table, both, ~replacing, free)
     parts = (
@@ -144,8 +145,8 @@ def _learning_rate(table: Table, names: dict[str, str | None]) -> Finding:
 def _more_than(table: Table, rate: str, keys: Sequence[str]) -> tuple[Estimate | None, str]:
     """Compare the largest variance component of the other parameters with that of the learning rate.
 
-    Which one is the largest is chosen anew in each resample. Noise widens variances, in a resample once more than in
-    the trials themselves, so the interval is the basic one, 2·estimate − percentiles, which takes that bias back.
+    The largest one is chosen again in each resample. Noise inflates variances, and a resample adds noise of its own, so
+    the interval is the basic one, 2·estimate − percentiles, which corrects that bias.
     """
     components, resampled = spreads(table, keys)
     if rate not in components or len(components) < 2:
@@ -179,8 +180,8 @@ def _best(table: Table, key: str) -> str:
         return ""
     best: Any = max(levels, key=lambda level: level.effect.value)
     effect = best.effect
-    interval = "" if effect.low is None else f" [{effect.low:+.4f}, {effect.high:+.4f}]"
-    return f"best {_short(key)}: {best.value}, {effect.value:+.4f}{interval} against the mean of all levels"
+    shown = format_interval(effect.value, effect.low, effect.high, digits=4, signed=True)
+    return f"best {_short(key)}: {best.value}, {shown} against the mean of all levels"
 
 
 def main() -> None:

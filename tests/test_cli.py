@@ -9,7 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -43,6 +45,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def finished(place: Path) -> Path:
+    """Run the recipe in two commands, in this process."""
+    out = place / "first"
+    with pytest.MonkeyPatch.context() as patch:
+        assert tiny.call(patch, "finetune", place / "recipe.yaml", "--out", out) == 0
+        (place / "finetuned.json").write_bytes((out / "record.json").read_bytes())
+        assert tiny.call(patch, "run", place / "recipe.yaml", "--out", out, "--resume") == 0
+    return out
+
+
 def pairs(place: Path, folder: Path) -> Path:
     """Write the table with a second column of texts."""
     header, *lines = (place / "data.csv").read_text().splitlines()
@@ -52,11 +65,10 @@ def pairs(place: Path, folder: Path) -> Path:
 
 
 def test_the_verbs_work_one_after_the_other(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe, first, second = place / "recipe.yaml", place / "first", place / "second"
-    assert tiny.call(monkeypatch, "finetune", recipe, "--out", first, "--json") == 0
-    record = json.loads(capsys.readouterr().out)
+    recipe, first, second = place / "recipe.yaml", finished, place / "second"
+    record = json.loads((place / "finetuned.json").read_text())
     assert record["final"] is None
     assert record["baseline"]["scores_split"] == "development"
     assert tiny.call(monkeypatch, "run", recipe, "--out", first, "--resume") == 0
@@ -76,7 +88,7 @@ def test_the_verbs_work_one_after_the_other(
     assert tiny.call(monkeypatch, "bench", first / "baseline", first / "model", *options) == 0
     timing = json.loads(capsys.readouterr().out)
     assert set(timing["latency"]) == {"32"}
-    assert timing["throughput"][str(first / "model")]["speedup"] > 0
+    assert set(timing["throughput"]) == {str(first / "baseline"), str(first / "model")}
 
     assert tiny.call(monkeypatch, "report", first, second, "--out", place / "page.html") == 0
     assert "| other | 1 |" in capsys.readouterr().out
@@ -91,7 +103,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(
     assert [row["stage"] for row in plan] == ["baseline", "01-theseus"]
     assert [row["steps"] for row in plan] == [11 * 4, 11 * 3]
     assert plan[1]["parameters"] < plan[0]["parameters"]
-    assert all(row["seconds"] > 0 for row in plan)
+    assert all(row["seconds"] >= row["steps"] * row["seconds_per_step"] for row in plan)
     assert not (tmp_path / "run").exists()
 
 
@@ -119,7 +131,7 @@ def half_a_checkpoint(place: Path, tmp_path: Path) -> Path:
 
 ROWS = "text,label\n" + "".join(f"{row['text']},{row['label']}\n" for row in tiny.rows(60))
 UNSEEN = "text,label\na house,ugly\na day,bad\n"
-WRONG = {
+WRONG: dict[str, tuple[Callable[[Path, Path], list[Any]], str]] = {
     "missing recipe": (lambda p, t: [t / "none.yaml"], r"cannot read the recipe .*none\.yaml: No such file"),
     "missing file": (lambda p, t: ["--set", "task.train=gone.csv"], r"cannot read gone\.csv: No such file"),
     "wrong column": (lambda p, t: ["--set", "task.text=txt"], r"no column 'txt'; did you mean 'text'\? Allowed: text"),
@@ -264,16 +276,6 @@ def test_inputs_whose_names_cannot_be_get_one_line(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_disk_that_is_full_gets_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def full(**_: object) -> None:
-        raise OSError(28, "No space left on device", "run/model.safetensors")
-
-    monkeypatch.setattr("plankwise.cli.app", full)
-    assert tiny.call(monkeypatch) == 2
-    expected = "plankwise: cannot use run/model.safetensors: No space left on device; --resume continues a run\n"
-    assert capsys.readouterr().err == expected
-
-
 @pytest.mark.parametrize("argument", ["run\udcff", "a\0b"])
 def test_arguments_are_text(
     argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -315,65 +317,49 @@ def test_pipes_are_no_input_of_any_verb(
     assert sorted(Path().rglob("*")) == before
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
 def test_help_answers_without_the_heavy_libraries() -> None:
     code = "import sys; from plankwise import cli; assert not {'torch', 'transformers', 'pydantic'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_process_killed_outright_resumes_to_the_same_model(place: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "plankwise", "run", str(place / "recipe.yaml")]
-    whole = subprocess.run(
-        [*command, "--out", str(tmp_path / "whole")], env=environment(), capture_output=True, check=False
-    )
-    assert whole.returncode == 0, whole.stderr
-    killed = subprocess.Popen(
-        [*command, "--out", str(tmp_path / "killed")], env=environment(), stderr=subprocess.DEVNULL
-    )
-    until = time.monotonic() + 120
+def test_a_process_killed_outright_resumes_to_the_same_model(
+    place: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["run", str(place / "recipe.yaml"), "--out", str(tmp_path / "killed")]
+    killed = subprocess.Popen([sys.executable, "-m", "plankwise", *command], stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 300  # a busy machine takes a minute to import torch
     work = tmp_path / "killed" / ".work" / "steps" / "01-theseus"
-    while not list(work.glob("checkpoint-*")) and killed.poll() is None:
-        assert time.monotonic() < until
-        time.sleep(0.002)
-    killed.send_signal(signal.SIGKILL)
+    try:
+        while not list(work.glob("checkpoint-*")) and killed.poll() is None and time.monotonic() < until:
+            time.sleep(0.002)
+    finally:
+        killed.send_signal(signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL
+    assert list(work.glob("checkpoint-*")), "the kill came too early to show anything"
     assert not (tmp_path / "killed" / "steps").exists(), "the kill came too late to show anything"
-    again = [*command, "--out", str(tmp_path / "killed"), "--resume"]
-    resumed = subprocess.run(again, env=environment(), capture_output=True, check=False)
-    assert resumed.returncode == 0, resumed.stderr
-    one, other = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "killed"))
+    assert tiny.call(monkeypatch, *command, "--resume") == 0
+    one, other = (load_file(run / "model" / "model.safetensors") for run in (finished, tmp_path / "killed"))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_two_processes_draw_alike_and_make_a_sound_model(place: Path, tmp_path: Path) -> None:
+def run_in_two_processes(*command: str, **variables: str) -> None:
+    """Run the command line in two processes on the CPU, as `accelerate launch` starts them."""
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "plankwise"]
-    command = ["run", str(place / "recipe.yaml"), "--out", str(tmp_path / "run")]
-    done = subprocess.run(
-        [*launch, *command],
-        env={**environment(), "ACCELERATE_USE_CPU": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "1", **variables}
+    done = subprocess.run([*launch, *command], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_two_processes_draw_alike_and_make_a_sound_model(place: Path, finished: Path, tmp_path: Path) -> None:
+    run_in_two_processes("run", str(place / "recipe.yaml"), "--out", str(tmp_path / "run"))
     record = json.loads((tmp_path / "run" / "record.json").read_text())
     assert record["environment"]["processes"] == 2
     details = record["steps"][0]["details"]
     assert details["training"]["steps"] == 11 * 3
     assert record["final"]["scores"]["macro_f1"] > record["final"]["majority_scores"]["macro_f1"] + 0.2
-    alone = subprocess.run(
-        [sys.executable, "-m", "plankwise", *command[:-1], str(tmp_path / "alone")],
-        env=environment(),
-        capture_output=True,
-        check=False,
-    )
-    assert alone.returncode == 0
-    other = json.loads((tmp_path / "alone" / "record.json").read_text())["steps"][0]["details"]
-    assert details["draws_sha256"] == other["draws_sha256"], "both ranks drew alike, but not what one process draws"
+    alone = json.loads((finished / "record.json").read_text())["steps"][0]["details"]
+    assert details["draws_sha256"] == alone["draws_sha256"], "both ranks drew alike, but not what one process draws"
 
 
 LANGUAGE_MODEL = """\
@@ -455,13 +441,9 @@ def test_a_language_model_is_planned_trained_and_found_again(
 
 
 def test_two_processes_pretrain_one_language_model(corpus_place: Path, tmp_path: Path) -> None:
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "plankwise"]
     unigram = "model.scratch.vocabulary={kind: unigram, size: 60}"  # which would come out differently in each process
     command = ["pretrain", str(corpus_place / "lm.yaml"), "--out", str(tmp_path / "run"), "--set", unigram]
-    variables = {**environment(), "ACCELERATE_USE_CPU": "1", "PLANKWISE_CACHE": str(tmp_path / "cache")}
-    done = subprocess.run([*launch, *command], env=variables, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_in_two_processes(*command, PLANKWISE_CACHE=str(tmp_path / "cache"))
     record = json.loads((tmp_path / "run" / "record.json").read_text())
     assert record["environment"]["processes"] == 2
     assert record["steps"][0]["scores"]["perplexity"] > 1

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from plankwise.evaluation.effects import Estimate, main_effects, table_of
-from plankwise.report.plots import draw_all
-from theseus_findings import Finding, Part, findings, verdict_of
+from plankwise.evaluation.effects import Estimate, table_of
+from theseus_findings import Finding, Part, findings, main, verdict_of
 
 START, FULL_AT, RATE = "steps.0.start", "steps.0.full_at", "steps.0.training.learning_rate"
 KEYS = (START, FULL_AT, RATE)
@@ -59,7 +59,7 @@ def test_both_phases_need_both_contrasts() -> None:
     assert tuned is not None
     assert replaced is not None
     assert tuned.value == pytest.approx(0.05, abs=0.004)
-    assert replaced.value == pytest.approx(0.05, abs=0.006)  # start 1 stands beside full_at 1 only
+    assert replaced.value == pytest.approx(0.05, abs=0.006)  # start 1 occurs with full_at 1 only
     assert tuned.paired
     assert replaced.paired
 
@@ -88,10 +88,17 @@ def test_the_interval_is_shown_with_the_best_value() -> None:
     assert "5 of start" in found[3].note
 
 
-def test_every_plot_is_drawn(tmp_path: Path) -> None:
-    table = table_of(rows({"start": 0.03}), KEYS)
-    effects = {key: main_effects(table, key) for key in KEYS}
-    made = draw_all(table, effects, {START: 0.5, "seed": 0.2, FULL_AT: 0.0, RATE: 0.0}, "macro_f1", tmp_path)
-    assert [path.stem for path in made] == ["main_effects", "pairs", "importance", "cost"]
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in made)
-    assert json.dumps([path.name for path in tmp_path.iterdir()]).count(".png") == 4
+def test_the_script_adds_the_findings_to_a_study(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`study.json` holds none; `make bench` adds them for the study of Theseus."""
+    document = {"name": "study", "parameters": list(KEYS), "trials": rows({"start": 0.03})}
+    (tmp_path / "study.json").write_text(json.dumps(document))
+    monkeypatch.setattr(sys, "argv", ["theseus_findings.py", str(tmp_path / "study.json")])
+    main()
+    written = json.loads(capsys.readouterr().out)
+    found = written.pop("findings")
+    assert written == document
+    assert [each["verdict"] for each in found] == ["holds", "undecided", "undecided", "holds"]
+    assert [len(each["parts"]) for each in found] == [1, 1, 2, 1]
+    assert found[0]["parts"][0]["estimate"]["value"] == pytest.approx(0.03, abs=0.003)

@@ -30,7 +30,9 @@ def table(folder: Path, count: int) -> Path:
     return folder / "in.csv"
 
 
-def test_a_table_is_predicted_with_options(model, tmp_path, monkeypatch, capsys):
+def test_a_table_is_predicted_with_options(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     source, out = table(tmp_path, 60), tmp_path / "out.jsonl.gz"
     options = ["--id", "id", "--keep", "word", "--threads", 1, "--max-length", 9, "--truncate"]
     assert tiny.call(monkeypatch, "predict", model, source, out, *options, "--json") == 0
@@ -45,7 +47,9 @@ def test_a_table_is_predicted_with_options(model, tmp_path, monkeypatch, capsys)
     assert found == pytest.approx(shares.round(6), abs=2e-6)
 
 
-def test_it_says_beforehand_roughly_what_it_costs(model, tmp_path, monkeypatch, caplog):
+def test_it_says_beforehand_roughly_what_it_costs(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO")
     assert tiny.call(monkeypatch, "predict", model, table(tmp_path, 70), tmp_path / "o.csv", "--threads", 1) == 0
     assert "about 70 rows, roughly " in caplog.text
@@ -62,7 +66,14 @@ def test_it_says_beforehand_roughly_what_it_costs(model, tmp_path, monkeypatch, 
         (["--mode", "latency", "--tokens-per-batch", 9], "tokens_per_batch is for throughput mode"),
     ],
 )
-def test_what_is_wrong_is_one_line_and_leaves_nothing(model, tmp_path, monkeypatch, capsys, options, message):
+def test_what_is_wrong_is_one_line_and_leaves_nothing(
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[object],
+    message: str,
+) -> None:
     source = table(tmp_path, 9)
     assert tiny.call(monkeypatch, "predict", model, source, tmp_path / "o.csv", "--json", *options) == 2
     said = capsys.readouterr()
@@ -74,7 +85,7 @@ def test_what_is_wrong_is_one_line_and_leaves_nothing(model, tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == [source]
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes(model, tmp_path, monkeypatch):
+def test_a_killed_run_goes_on_to_the_same_bytes(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, out, whole = table(tmp_path, 5_000), tmp_path / "out.csv", tmp_path / "whole.csv"
     command = [sys.executable, "-m", "plankwise", "predict", str(model), str(source), str(out), "--threads", "1"]
     process = subprocess.Popen([*command, "--json"], stdout=subprocess.DEVNULL, env=os.environ)

@@ -1,6 +1,9 @@
+"""Records: written atomically, read back as they were, refused when they are damaged."""
+
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -53,12 +56,12 @@ def record(final: bool = True) -> Record:
 
 @pytest.mark.parametrize("final", [True, False])
 @pytest.mark.parametrize("name", ["", FILE_NAME])
-def test_round_trip_by_folder_or_file(tmp_path, final, name):
+def test_round_trip_by_folder_or_file(tmp_path: Path, final: bool, name: str) -> None:
     record(final).write(tmp_path)
     assert read_record(tmp_path / name) == record(final)
 
 
-def test_a_record_of_before_was_timed_in_torch(tmp_path):
+def test_a_record_of_before_was_timed_in_torch(tmp_path: Path) -> None:
     record().write(tmp_path)
     stored = json.loads((tmp_path / FILE_NAME).read_text(encoding="utf-8"))
     del stored["final"]["runtimes"], stored["final"]["speedup_over"]
@@ -69,7 +72,7 @@ def test_a_record_of_before_was_timed_in_torch(tmp_path):
     assert final.speedup_over == {}
 
 
-def test_is_one_readable_json_file(tmp_path):
+def test_is_one_readable_json_file(tmp_path: Path) -> None:
     record().write(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
     data = json.loads((tmp_path / FILE_NAME).read_text(encoding="utf-8"))
@@ -77,7 +80,7 @@ def test_is_one_readable_json_file(tmp_path):
     assert data["final"]["retained_performance"]["macro_f1"] == {"value": 0.5, "low": 0.25, "high": 0.75}
 
 
-def test_a_score_that_is_no_number_does_not_overwrite_a_good_record(tmp_path):
+def test_a_score_that_is_no_number_does_not_overwrite_a_good_record(tmp_path: Path) -> None:
     good, bad = record(), record()
     good.write(tmp_path)
     bad.steps[0].scores["macro_f1"] = float("nan")
@@ -87,7 +90,7 @@ def test_a_score_that_is_no_number_does_not_overwrite_a_good_record(tmp_path):
 
 
 @pytest.mark.parametrize("name", [".", "nowhere"])
-def test_where_there_is_no_run(tmp_path, name):
+def test_where_there_is_no_run(tmp_path: Path, name: str) -> None:
     with pytest.raises(CheckpointError, match=r"there is no run in .*is missing"):
         read_record(tmp_path / name)
 
@@ -109,24 +112,24 @@ def _without(key: str) -> bytes:
     ],
     ids=["empty", "list", "truncated", "missing key", "unknown key", "wrong type", "binary"],
 )
-def test_what_is_no_record_is_named(tmp_path, content):
+def test_what_is_no_record_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FILE_NAME).write_bytes(content)
     with pytest.raises(CheckpointError, match=r"record\.json is not a record of a run: \S"):
         read_record(tmp_path)
 
 
-def test_a_folder_in_place_of_the_file_is_named(tmp_path):
+def test_a_folder_in_place_of_the_file_is_named(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).mkdir()
     with pytest.raises(CheckpointError, match="is not a record of a run"):
         read_record(tmp_path)
 
 
-def test_an_entry_refuses_what_it_does_not_know():
+def test_an_entry_refuses_what_it_does_not_know() -> None:
     with pytest.raises(ValueError, match="speed"):
-        Entry(**entry("x").model_dump(), speed=1)
+        Entry(**entry("x").model_dump(), speed=1)  # type: ignore[call-arg]
 
 
-def test_a_record_from_before_texts_were_counted_is_read(tmp_path):
+def test_a_record_from_before_texts_were_counted_is_read(tmp_path: Path) -> None:
     stored = json.loads(record().model_dump_json())
     for part in (stored["baseline"], stored["final"], *stored["steps"]):
         del part["texts_read"]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,14 @@ import yaml
 
 import tiny
 from plankwise.core.errors import CheckpointError, OutputError, TrainingError
-from plankwise.methods import theseus
+from plankwise.core.records import Record
 from plankwise.run import pipeline
-from plankwise.search import trials
-from plankwise.search.settings import Plan, read_study
+from plankwise.run.pipeline import Checked
+from plankwise.search.study_folder import take_folder
+from plankwise.search.study_plan import StudyPlan, read_study
 from plankwise.search.study_report import write_study
-from plankwise.search.worker import search
+from plankwise.search.trial_queue import ClaimedTrial, TrialQueue
+from plankwise.search.worker import run_study
 
 RECIPE = """\
 name: tiny
@@ -48,8 +50,11 @@ space:
   steps.0.training.learning_rate: [1e-3, 1.0e-2]
 seeds: [1, 2]
 """
-SEARCHED = ("number", "state", "steps.0.start", "steps.0.training.learning_rate", "seed", "score", "baseline_score")
-SEARCHED += ("retained", "steps", "redraws", "reason")
+REPRODUCIBLE = (
+    *("number", "state", "steps.0.start", "steps.0.training.learning_rate", "seed", "score", "baseline_score"),
+    *("retained", "steps", "redraws", "reason"),
+)
+Rows = list[dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
@@ -62,40 +67,39 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def plan(place: Path) -> Plan:
+def plan(place: Path) -> StudyPlan:
     return read_study(place / "study.yaml")
 
 
 @pytest.fixture(scope="module")
-def whole(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
-    """Run the study once, whole, with a last stage that would fall over and an eye on what each training is handed."""
-    out, seen, real = tmp_path_factory.mktemp("studies") / "whole", [], pipeline.run
+def whole(plan: StudyPlan, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Rows]:
+    """Run the study once, and note what each training is given."""
+    out = tmp_path_factory.mktemp("studies") / "whole"
+    seen: list[tuple[set[str], str]] = []
 
-    def spy(checked: Any, *arguments: Any, **rest: Any) -> Any:
-        seen.append(set(checked.task.splits))
-        return real(checked, *arguments, **rest)
+    def spy(checked: Checked, folder: Path, *, until: Any, **rest: Any) -> Record:
+        seen.append((set(checked.task.splits), until))
+        return pipeline.run(checked, folder, until=until, **rest)
 
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("plankwise.search.worker.run", spy)
-        patched.setattr(pipeline, "measure_final", None)
-        rows = search(plan, out)
-    assert seen == [{"train", "development"}] * 16, "a trial held the test split"
+    rows = run_study(plan, out, run=spy)
+    splits = {"train", "development"}
+    assert seen == [(splits, "baseline"), (splits, "steps")] * 8, "a trial held the test split, or went on to it"
     return out, rows
 
 
-def changed(place: Path, **changes: Any) -> Plan:
-    """Write a variant of the study beside it and read that."""
-    path = place / f"{abs(hash(str(changes)))}.yaml"
+def changed(place: Path, name: str, **changes: Any) -> StudyPlan:
+    """Write a variant of the study next to it and read that."""
+    path = place / f"{name}.yaml"
     path.write_text(yaml.safe_dump({**yaml.safe_load(GRID), **changes}))
     return read_study(path)
 
 
-def fixed_part(rows: Sequence[dict[str, Any]]) -> list[list[Any]]:
-    """Keep what must not depend on how often a study was killed, or on who ran which trial: not the seconds."""
-    return [[row[key] for key in SEARCHED] for row in rows]
+def reproducible(rows: Sequence[dict[str, Any]]) -> list[list[Any]]:
+    """Keep what must not depend on kills or on which worker ran a trial; seconds do."""
+    return [[row[key] for key in REPRODUCIBLE] for row in rows]
 
 
-def test_every_setting_runs_with_every_seed_and_has_its_row(whole: tuple[Path, list[dict[str, Any]]]) -> None:
+def test_every_setting_runs_with_every_seed_and_has_its_row(whole: tuple[Path, Rows]) -> None:
     out, rows = whole
     assert [row["number"] for row in rows] == list(range(1, 9))
     assert {row["state"] for row in rows} == {"complete"}
@@ -110,9 +114,7 @@ def test_every_setting_runs_with_every_seed_and_has_its_row(whole: tuple[Path, l
     assert [float(row["score"]) for row in written] == [row["score"] for row in rows]
 
 
-def test_a_baseline_is_trained_once_a_seed_and_trials_keep_their_records_only(
-    whole: tuple[Path, list[dict[str, Any]]],
-) -> None:
+def test_a_baseline_is_trained_once_a_seed_and_trials_keep_their_records_only(whole: tuple[Path, Rows]) -> None:
     out, rows = whole
     assert len({row["baseline_score"] for row in rows if row["seed"] == 1}) == 1
     assert len([each for each in (out / "baselines").iterdir() if each.is_dir()]) == 2
@@ -121,88 +123,93 @@ def test_a_baseline_is_trained_once_a_seed_and_trials_keep_their_records_only(
     assert not [path for path in out.rglob("*") if "lock" in path.name]
 
 
-def test_an_interrupted_study_goes_on_to_the_same_table(
-    plan: Plan, whole: tuple[Path, list[dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_interrupted_study_resumes_to_the_same_table(
+    place: Path,
+    plan: StudyPlan,
+    whole: tuple[Path, Rows],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    real, calls = theseus.train_on_task, 0
+    out, begun = tmp_path / "out", 0
 
-    def die(model: Any, job: Any, training: Any, title: str, on_step: Any, **rest: Any) -> Any:
-        nonlocal calls
-        calls += 1
+    def interrupted(checked: Checked, folder: Path, *, until: Any, **rest: Any) -> Record:
+        nonlocal begun
+        begun += until == "steps"
+        if begun == 3:
+            raise KeyboardInterrupt
+        return pipeline.run(checked, folder, until=until, **rest)
 
-        def dying(step: int, total: int) -> None:
-            if calls == 3 and step > total / 2:
-                raise KeyboardInterrupt
-            on_step(step, total)
-
-        return real(model, job, training, title, dying, **rest)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(theseus, "train_on_task", die)
-        with pytest.raises(KeyboardInterrupt):
-            search(plan, tmp_path / "out")
+    with pytest.raises(KeyboardInterrupt):
+        run_study(plan, out, run=interrupted)
     with pytest.raises(OutputError, match="add --resume"):
-        search(plan, tmp_path / "out")
-    assert fixed_part(search(plan, tmp_path / "out", resume=True)) == fixed_part(whole[1])
-    before = (tmp_path / "out" / "trials.csv").read_text()
-    search(plan, tmp_path / "out", resume=True)
-    assert (tmp_path / "out" / "trials.csv").read_text() == before
+        run_study(plan, out)
+    before = sorted(path for path in (out / "trials").iterdir() if (path / "record.json").exists())
+    assert tiny.call(monkeypatch, "study", place / "study.yaml", "--out", out, "--report") == 0
+    assert "2 complete, 6 waiting" in capsys.readouterr().out
+    assert sorted(path for path in (out / "trials").iterdir() if (path / "record.json").exists()) == before
+    assert reproducible(run_study(plan, out, resume=True)) == reproducible(whole[1])
+    table = (out / "trials.csv").read_text()
+    run_study(plan, out, resume=True, run=refuse)
+    assert (out / "trials.csv").read_text() == table
 
 
-def worker(study: Path, out: Path, log: Path) -> subprocess.Popen[bytes]:
+def refuse(*_: Any, **__: Any) -> Record:
+    raise AssertionError("nothing is left to be trained")
+
+
+def start_worker(study: Path, out: Path, log: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "plankwise", "study", str(study), "--out", str(out), "--resume"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with log.open("wb") as file:
-        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=file)
+        return subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL, stderr=file)
 
 
-def wait_for(condition: Any, *processes: subprocess.Popen[bytes], seconds: float = 180) -> None:
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 180) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until
-        assert all(each.poll() is None for each in processes), "a worker ended too early"
-        time.sleep(0.01)
+        assert process.poll() is None, "the worker ended too early"
+        time.sleep(0.05)
+
+
+def running_at(storage: str, process: subprocess.Popen[bytes]) -> bool:
+    """Return whether the worker is in the middle of a trial."""
+    trials = optuna.load_study(study_name="tiny", storage=storage).trials
+    return any(t.state.name == "RUNNING" and t.user_attrs.get("worker", "").endswith(f":{process.pid}") for t in trials)
 
 
 def test_two_workers_share_a_study_and_one_outlives_the_others_death(
-    place: Path, whole: tuple[Path, list[dict[str, Any]]], tmp_path: Path
+    place: Path, plan: StudyPlan, whole: tuple[Path, Rows], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Both work at once; the first is killed outright in the middle of a trial, the second runs that trial as well."""
+    """Another process is killed in the middle of a trial while this one trains; this one runs that trial as well."""
     out = tmp_path / "out"
-    first = worker(place / "study.yaml", out, tmp_path / "first.log")
-    second = worker(place / "study.yaml", out, tmp_path / "second.log")
+    other = start_worker(place / "study.yaml", out, tmp_path / "other.log")
     stored = f"sqlite:///{out / 'trials.db'}"
 
-    def at_work() -> list[Any]:
-        if not (out / "trials.csv").exists():
-            return []
-        study = optuna.load_study(study_name="tiny", storage=stored)
-        return [
-            t for t in study.trials if t.state.name == "RUNNING" and str(first.pid) in t.user_attrs.get("worker", "")
-        ]
+    def kill_other_first(*arguments: Any, **rest: Any) -> Record:
+        if other.poll() is None:
+            wait_for(lambda: running_at(stored, other), other)
+            other.send_signal(signal.SIGKILL)
+            assert other.wait() == -signal.SIGKILL
+        return pipeline.run(*arguments, **rest)
 
-    wait_for(at_work, first, second)
-    first.send_signal(signal.SIGKILL)
-    assert first.wait() == -signal.SIGKILL
-    assert second.wait(timeout=240) == 0, (tmp_path / "second.log").read_text()[-2000:]
-    rows = json.loads((out / "study.json").read_text())["trials"]
-    assert fixed_part(rows) == fixed_part(whole[1])
+    wait_for((out / "trials.csv").exists, other)  # not earlier: opening the storage creates its tables
+    rows = run_study(plan, out, resume=True, run=kill_other_first)
+    assert reproducible(rows) == reproducible(whole[1])
     kept = optuna.load_study(study_name="tiny", storage=stored).trials
     assert Counter(each.state.name for each in kept)["COMPLETE"] == 8
-    assert "a worker died" in (tmp_path / "second.log").read_text()
+    assert "a worker died" in caplog.text
 
 
-def test_two_workers_on_postgresql(
-    postgresql: str, place: Path, whole: tuple[Path, list[dict[str, Any]]], tmp_path: Path
-) -> None:
-    """Two workers with folders of their own, as on two machines, that have nothing in common but the database."""
-    study = place / "shared.yaml"
-    study.write_text(f"{GRID}storage: {postgresql}\n")
-    both = [worker(study, tmp_path / name, tmp_path / f"{name}.log") for name in ("one", "two")]
-    for name, each in zip(("one", "two"), both, strict=True):
-        assert each.wait(timeout=300) == 0, (tmp_path / f"{name}.log").read_text()[-2000:]
-    documents = [json.loads((tmp_path / name / "study.json").read_text()) for name in ("one", "two")]
-    assert [fixed_part(each["trials"]) for each in documents] == [fixed_part(whole[1])] * 2
+def test_two_workers_on_postgresql(postgresql: str, place: Path, whole: tuple[Path, Rows], tmp_path: Path) -> None:
+    """Two workers with folders of their own, as on two machines, that share nothing but the database."""
+    plan = changed(place, "shared", storage=postgresql)
+    other = start_worker(place / "shared.yaml", tmp_path / "two", tmp_path / "two.log")
+    wait_for((tmp_path / "two" / "trials.csv").exists, other)
+    rows = run_study(plan, tmp_path / "one", resume=True)
+    assert other.wait(timeout=300) == 0, (tmp_path / "two.log").read_text()[-2000:]
+    document = json.loads((tmp_path / "two" / "study.json").read_text())
+    assert reproducible(rows) == reproducible(document["trials"]) == reproducible(whole[1])
     kept = optuna.load_study(study_name="tiny", storage=postgresql).trials
     assert Counter(each.state.name for each in kept)["COMPLETE"] == 8
     assert len({each.user_attrs["worker"] for each in kept if each.state.name == "COMPLETE"}) == 2
@@ -211,73 +218,65 @@ def test_two_workers_on_postgresql(
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_samplers_draw_settings_and_run_each_with_every_seed(place: Path, tmp_path: Path, sampler: str) -> None:
     space = {"steps.0.start": {"low": 0.1, "high": 0.9}, "steps.0.initialization": ["bottom", [1, 3]]}
-    path = place / f"{sampler}.yaml"
-    path.write_text(
-        f"name: s\nrecipe: recipe.yaml\nspace: {json.dumps(space)}\nsampler: {sampler}\ntrials: 2\nseeds: [1, 2]\n"
-    )
-    plan = read_study(path)
-    out = tmp_path / "out"
-    rows = search(plan, out)
+    plan = changed(place, sampler, sampler=sampler, trials=2, space=space)
+    rows = run_study(plan, tmp_path / "out")
     assert [row["state"] for row in rows] == ["complete"] * 4
     assert [row["seed"] for row in rows] == [1, 2, 1, 2]
     assert rows[0]["steps.0.start"] == rows[1]["steps.0.start"] != rows[2]["steps.0.start"]
     assert all(0.1 <= row["steps.0.start"] <= 0.9 for row in rows)
     assert all(row["steps.0.initialization"] in ("bottom", [1, 3]) for row in rows)
-    assert write_study(plan, rows, out)["counts"]["complete"] == 4
+    assert write_study(plan, rows, tmp_path / "out")["counts"]["complete"] == 4
 
 
-def test_a_trial_that_fails_has_its_reason_and_stops_nothing(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = theseus.train_on_task
-
-    def diverging(model: Any, job: Any, training: Any, *rest: Any, **more: Any) -> Any:
-        if training.learning_rate == 1:
+def test_a_trial_that_fails_has_its_reason_and_stops_nothing(place: Path, tmp_path: Path) -> None:
+    def diverging(checked: Checked, folder: Path, *, until: Any, **rest: Any) -> Record:
+        if until == "steps" and checked.recipe.steps[0].training.learning_rate == 1:  # type: ignore[union-attr]
             raise TrainingError("the loss is nan")
-        return real(model, job, training, *rest, **more)
+        return pipeline.run(checked, folder, until=until, **rest)
 
-    monkeypatch.setattr(theseus, "train_on_task", diverging)
     space = {"steps.0.training.learning_rate": [1e-3, 1], "steps.0.start": [0.5]}
-    plan = changed(place, space=space, seeds=[1], name="failing")
-    rows = search(plan, tmp_path / "out")
+    plan = changed(place, "failing", space=space, seeds=[1])
+    rows = run_study(plan, tmp_path / "out", run=diverging)
     states = {row["steps.0.training.learning_rate"]: (row["state"], row["reason"]) for row in rows}
-    assert states[1e-3] == ("complete", None)
-    assert states[1.0][0] == "failed"
-    assert "loss" in states[1.0][1]
-    assert [row["state"] for row in search(plan, tmp_path / "out", resume=True)] == [row["state"] for row in rows]
+    assert states == {1e-3: ("complete", None), 1.0: ("failed", "the loss is nan")}
+    assert reproducible(run_study(plan, tmp_path / "out", resume=True, run=refuse)) == reproducible(rows)
     document = write_study(plan, rows, tmp_path / "out")
     assert document["counts"] == {"complete": 1, "failed": 1, "running": 0, "waiting": 0}
-    assert "loss" in (tmp_path / "out" / "report.html").read_text()
+    assert "failed: the loss is nan" in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_a_study_without_a_finished_trial_has_nothing_to_report(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def never(*_: Any, **__: Any) -> Any:
+def test_a_study_without_a_complete_trial_has_nothing_to_report(place: Path, tmp_path: Path) -> None:
+    def fail(*_: Any, **__: Any) -> Record:
         raise TrainingError("no")
 
-    monkeypatch.setattr(theseus, "train_on_task", never)
-    plan = changed(place, name="hopeless", seeds=[1])
-    rows = search(plan, tmp_path / "out")
+    plan = changed(place, "hopeless", seeds=[1])
+    rows = run_study(plan, tmp_path / "out", run=fail)
     assert {row["reason"] for row in rows} == {"no"}
     with pytest.raises(
         CheckpointError, match=r"out is complete \(4 failed\); nothing to report; the first failure: no$"
     ):
         write_study(plan, rows, tmp_path / "out")
     with pytest.raises(CheckpointError, match="4 failed"):
-        search(plan, tmp_path / "out", resume=True, train=False)
+        run_study(plan, tmp_path / "out", resume=True, train=False)
     assert (tmp_path / "out" / "trials.csv").read_text().count("failed") == 4
     assert not list((tmp_path / "out").glob("report.html")) + list((tmp_path / "out").glob("study.json"))
 
 
-def opened(plan: Plan, tmp_path: Path, machine: str) -> trials.Trials:
-    return trials.Trials(plan, tmp_path / machine, f"sqlite:///{tmp_path / 'shared.db'}", resume=True)
+def open_queue(plan: StudyPlan, tmp_path: Path, machine: str, grace_seconds: float = 180.0) -> TrialQueue:
+    return TrialQueue(
+        plan, tmp_path / machine, f"sqlite:///{tmp_path / 'shared.db'}", resume=True, grace_seconds=grace_seconds
+    )
 
 
-def test_a_trial_claimed_by_two_machines_is_run_by_the_first(plan: Plan, tmp_path: Path) -> None:
-    one, two = (opened(plan, tmp_path, machine) for machine in ("one", "two"))
-    first = one.claim()
-    assert first is not None
+def claimed(queue: TrialQueue) -> ClaimedTrial:
+    claim = queue.claim()
+    assert claim is not None
+    return claim
+
+
+def test_a_trial_claimed_by_two_machines_is_run_by_the_first(plan: StudyPlan, tmp_path: Path) -> None:
+    one, two = (open_queue(plan, tmp_path, machine) for machine in ("one", "two"))
+    first = claimed(one)
     study = optuna.load_study(study_name="tiny", storage=f"sqlite:///{tmp_path / 'shared.db'}")
     study.enqueue_trial(first.trial.params, user_attrs=dict(study.trials[0].user_attrs))
     claims = [two.claim() for _ in range(8)]
@@ -287,80 +286,93 @@ def test_a_trial_claimed_by_two_machines_is_run_by_the_first(plan: Plan, tmp_pat
 
 
 def test_a_silent_worker_on_another_machine_is_given_up_in_time_and_five_deaths_are_enough(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan: StudyPlan, tmp_path: Path
 ) -> None:
-    one, two = (opened(plan, tmp_path, machine) for machine in ("one", "two"))
-    claim = one.claim()
-    assert claim is not None
+    one, two = (open_queue(plan, tmp_path, machine) for machine in ("one", "two"))
+    claim = claimed(one)
     with one.held(claim):
-        assert two.claim().number == 2  # type: ignore[union-attr]
-        monkeypatch.setattr(trials, "GRACE_SECONDS", -1.0)
-        assert two.running() == 0
-        one.complete(claim, 0.5, {"steps": 1})  # too late: it belongs to others now
-    assert two.rows()[0]["state"] == "waiting"
+        assert claimed(two).number == 2  # and its lock is released at once, as if the worker had died
+        impatient = open_queue(plan, tmp_path, "two", grace_seconds=-1.0)
+        assert impatient.running() == 0
+        one.complete(claim, 0.5, {"steps": 1})  # too late: the trial has been given up
+    assert impatient.rows()[0]["state"] == "waiting"
     for _ in range(4):
-        assert two.claim().number == 1  # type: ignore[union-attr]
+        assert claimed(impatient).number == 1
         shutil.rmtree(tmp_path / "two" / ".locks")
         (tmp_path / "two" / ".locks").mkdir()
-        two.running()
-    assert two.rows()[0]["state"] == "failed"
-    assert two.rows()[0]["reason"] == "its worker died 5 times"
+        impatient.running()
+    assert impatient.rows()[0]["state"] == "failed"
+    assert impatient.rows()[0]["reason"] == "its worker died 5 times"
 
 
 def test_other_studies_and_folders_are_refused(
-    place: Path, plan: Plan, whole: tuple[Path, list[dict[str, Any]]], tmp_path: Path
+    place: Path, plan: StudyPlan, whole: tuple[Path, Rows], tmp_path: Path
 ) -> None:
     with pytest.raises(OutputError, match=r"holds another study \(it differs in seeds\)"):
-        search(changed(place, seeds=[1, 3]), whole[0], resume=True)
+        run_study(changed(place, "other", seeds=[1, 3]), whole[0], resume=True)
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(OutputError, match="not of a study"):
-        search(plan, tmp_path)
-    shared = changed(place, storage=f"sqlite:///{whole[0] / 'trials.db'}")
+        run_study(plan, tmp_path)
+    stored = f"sqlite:///{whole[0] / 'trials.db'}"
+    shared = changed(place, "stored", storage=stored)
     with pytest.raises(OutputError, match="add --resume to join"):
-        search(shared, tmp_path / "new")
-    assert search(shared, tmp_path / "new", resume=True) == whole[1]
-    other = changed(place, storage=f"sqlite:///{whole[0] / 'trials.db'}", seeds=[5])
+        run_study(shared, tmp_path / "new")
+    assert run_study(shared, tmp_path / "new", resume=True, run=refuse) == whole[1]
     with pytest.raises(OutputError, match=r"holds another study 'tiny' \(it differs in seeds\)"):
-        search(other, tmp_path / "third")
+        run_study(changed(place, "third", storage=stored, seeds=[5]), tmp_path / "third")
 
 
-def test_the_verb_says_what_a_study_costs_and_trains_nothing(
+def test_a_folder_that_another_worker_is_just_taking_is_not_refused(plan: StudyPlan, tmp_path: Path) -> None:
+    (tmp_path / ".study.yaml.k3x9.partial").write_text("name: ti")
+    take_folder(plan, tmp_path, resume=False)
+    assert yaml.safe_load((tmp_path / "study.yaml").read_text())["seeds"] == [1, 2]
+
+
+def test_the_verb_estimates_what_a_study_costs_and_trains_nothing(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert tiny.call(monkeypatch, "study", place / "study.yaml", "--out", tmp_path / "out", "--dry-run", "--json") == 0
     cost = json.loads(capsys.readouterr().out)
-    assert {key: cost[key] for key in ("settings", "seeds", "trials", "baselines")} == {
-        "settings": 4,
-        "seeds": 2,
-        "trials": 8,
-        "baselines": 2,
-    }
-    assert cost["seconds"] > 0
+    assert [cost[key] for key in ("settings", "seeds", "trials", "baselines")] == [4, 2, 8, 2]
+    assert cost["seconds"] == pytest.approx(2 * cost["seconds_per_baseline"] + 8 * cost["seconds_per_trial"])
     assert not (tmp_path / "out").exists()
 
 
-def test_a_report_can_be_had_before_the_end(
-    place: Path,
-    whole: tuple[Path, list[dict[str, Any]]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_the_verb_reports_on_a_finished_study(
+    place: Path, whole: tuple[Path, Rows], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("plankwise.search.worker.run", None)
     assert tiny.call(monkeypatch, "study", place / "study.yaml", "--out", whole[0], "--report") == 0
-    assert "8 complete" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    document = json.loads((whole[0] / "study.json").read_text())
+    best, effect = document["best"][0], document["effects"]["steps.0.start"][0]
+    assert "tiny: 8 complete" in shown
+    assert f"macro_f1 {best['mean']:.4f}, 2 seeds" in shown
+    assert f"{effect['effect']['value']:+.4f} [" in shown
+    page = (whole[0] / "report.html").read_text()
+    assert f"{best['mean']:.4f}" in page
+    assert page.count("data:image/png;base64,") == 4
+    assert set(document) == {
+        *("name", "task", "metric", "split", "sampler", "parameters", "seeds", "settings", "counts", "train_seconds"),
+        *("best", "effects", "importance", "trials"),
+    }
+    assert "finding" not in f"{shown}{page}{json.dumps(document)}".lower()
+    assert tiny.call(monkeypatch, "study", place / "study.yaml", "--out", whole[0]) == 2
+    assert "add --resume" in capsys.readouterr().err
+
+
+def test_there_is_nothing_to_report_where_no_study_is(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "empty").mkdir()
     for name in ("new", "empty"):
         assert tiny.call(monkeypatch, "study", place / "study.yaml", "--out", tmp_path / name, "--report") == 2
-        assert f"there is no study in {tmp_path / name}; nothing has run" in capsys.readouterr().err
-    stored = place / "stored.yaml"
+        assert f"there is no study in {tmp_path / name}; there is nothing to report on" in capsys.readouterr().err
+    stored = place / "nowhere.yaml"
     stored.write_text(f"{GRID}storage: sqlite:///{tmp_path / 'other.db'}\n")
     assert tiny.call(monkeypatch, "study", stored, "--out", tmp_path / "new", "--report") == 2
     assert "the storage holds no study 'tiny'" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
     assert not list((tmp_path / "empty").iterdir())
-    assert tiny.call(monkeypatch, "study", place / "study.yaml", "--out", whole[0]) == 2
-    assert "add --resume" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -374,20 +386,15 @@ def test_a_report_can_be_had_before_the_end(
         ("nodriver://here", r"cannot be used: .*nodriver"),
     ],
 )
-def test_a_storage_out_of_reach_is_one_line(
-    storage: str,
-    message: str,
-    place: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    path = place / "unreachable.yaml"
-    path.write_text(f"{GRID}storage: {storage}\n")
-    assert tiny.call(monkeypatch, "study", path, "--out", tmp_path / "out") == 2
-    (line,) = [each for each in capsys.readouterr().err.splitlines() if each.startswith("plankwise:")]
-    assert re.search(message, line), line
-    assert "secret" not in line
+def test_a_storage_out_of_reach_is_one_line(plan: StudyPlan, tmp_path: Path, storage: str, message: str) -> None:
+    with pytest.raises(OutputError, match=message) as error:
+        run_study(with_storage(plan, storage), tmp_path / "out", run=refuse)
+    assert "\n" not in str(error.value)
+    assert "secret" not in str(error.value)
+
+
+def with_storage(plan: StudyPlan, storage: str) -> StudyPlan:
+    return dataclasses.replace(plan, study=dataclasses.replace(plan.study, storage=storage))
 
 
 def test_a_database_whose_driver_is_missing_is_refused_before_anything_is_written(
@@ -403,16 +410,3 @@ def test_a_database_whose_driver_is_missing_is_refused_before_anything_is_writte
         shown = "the storage postgresql://user:***@host/name"
         assert line == f"plankwise: {shown} needs psycopg2: pip install 'plankwise[postgresql]'"
     assert not (tmp_path / "out").exists()
-
-
-def test_a_folder_that_another_worker_is_just_taking_is_no_foreign_one(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / ".study.yaml.k3x9.partial").write_text("name: ti")
-    plan = read_study(place / "study.yaml")
-    monkeypatch.setattr("plankwise.search.worker._next_claim", lambda trials: None)
-    rows = search(plan, out)
-    assert {row["state"] for row in rows} == {"waiting"}
-    assert (out / "study.yaml").exists()

@@ -1,4 +1,4 @@
-"""Verbs that take models to where they predict."""
+"""Verbs that deploy models: predict tables, export artefacts."""
 
 from __future__ import annotations
 
@@ -7,37 +7,58 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from plankwise.cli.options import MOST_THREADS, MOST_TOKENS, AsJson, Delimiter, Encoding, app, print_document
+from plankwise.cli.options import MAX_THREADS, MAX_TOKENS, AsJson, Delimiter, Encoding, MaxLength, app, print_document
+from plankwise.core.intervals import format_interval
 
 if TYPE_CHECKING:
     from plankwise.deploy.manifest import Manifest
+
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="fp32, bf16, fp16, int8, int8-dynamic, int8-weights or int4-weights, as far as the runtime supports it; "
+        "auto: int8 or fp32."
+    ),
+]
+Processor = Annotated[
+    str | None, typer.Option("--for", help="Another processor than this one: vnni, avx2 or arm; nothing is timed then.")
+]
+Portable = Annotated[
+    bool | None,
+    typer.Option(
+        "--portable/--no-portable",
+        help="int8: weights in 7 bits, exact on every processor; or 8, for VNNI.  [default: portable]",
+    ),
+]
 
 
 @app.command()
 def predict(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="An artefact, or a folder of a fine-tuned model.")],
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help=".csv, .tsv, .jsonl or .parquet, plain or packed.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The same; it appears once it is whole.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="INPUT", help=".csv, .tsv, .jsonl or .parquet, plain or compressed.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The same formats; the file appears once it is complete.")],
     text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
     text_pair: Annotated[str | None, typer.Option(help="Column of a second text, for pair tasks.")] = None,
-    id_column: Annotated[str | None, typer.Option("--id", help="Column to copy; row numbers from 1 otherwise.")] = None,
+    id_column: Annotated[
+        str | None, typer.Option("--id", help="Column to copy as id; by default row numbers from 1.")
+    ] = None,
     keep: Annotated[list[str] | None, typer.Option(help="Another column to copy; may be repeated.")] = None,
     mode: Annotated[str, typer.Option(help="throughput, or latency: one text at a time.")] = "throughput",
-    threads: Annotated[int | None, typer.Option(min=1, max=MOST_THREADS, help="Cores to use; all by default.")] = None,
-    max_length: Annotated[
-        int | None, typer.Option(min=4, max=MOST_TOKENS, help="Tokens of an input; the model's own by default.")
-    ] = None,
-    truncate: Annotated[bool, typer.Option("--truncate", help="Cut over-long texts as training does.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, max=MAX_THREADS, help="Cores to use; all by default.")] = None,
+    max_length: MaxLength = None,
+    truncate: Annotated[bool, typer.Option("--truncate", help="Truncate over-long texts as in training.")] = False,
     on_error: Annotated[str, typer.Option(help="fail, or skip rows that are empty, not text or over-long.")] = "fail",
     tokens_per_batch: Annotated[
-        int | None, typer.Option(min=1, max=100 * MOST_TOKENS, help="Padded tokens of a batch; 512 unless given.")
+        int | None, typer.Option(min=1, max=100 * MAX_TOKENS, help="Padded tokens per batch; 512 by default.")
     ] = None,
     encoding: Encoding = None,
     delimiter: Delimiter = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with what a killed run left, or begin.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume what a killed run left, or begin.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Predict every row of a table: labels and probabilities, in the order of the input."""
+    """Predict labels and probabilities for every row of a table, in the order of the input."""
     from plankwise.data.text_files import TextFormat
     from plankwise.deploy.predictor import Predictor
     from plankwise.deploy.tables.prediction import check_places, predict_table
@@ -64,38 +85,24 @@ def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder of a fine-tuned model, such as RUN/model.")],
     out: Annotated[Path, typer.Option(help="Folder of the artefact; new, or empty.")],
     to: Annotated[str, typer.Option(help="openvino, onnx or torch; auto: what is fastest here.")] = "auto",
-    precision: Annotated[
-        str,
-        typer.Option(
-            help="fp32, bf16, fp16, int8, int8-dynamic, int8-weights or int4-weights, as far as the runtime goes; "
-            "auto: int8 or fp32."
-        ),
-    ] = "auto",
-    processor: Annotated[
-        str | None, typer.Option("--for", help="Another processor than this: vnni, avx2 or arm; nothing is timed then.")
-    ] = None,
-    timing: Annotated[bool, typer.Option(help="Time it here, against fp32 and the other runtime.")] = True,
+    precision: Precision = "auto",
+    processor: Processor = None,
+    timing: Annotated[bool, typer.Option(help="Time it on this machine, against fp32 and the other runtime.")] = True,
     recipe: Annotated[
-        Path | None, typer.Option(help="Its task gives texts to calibrate and compare on; a run's own by default.")
+        Path | None,
+        typer.Option(help="Recipe whose task has the texts to calibrate and compare on; default: the run's."),
     ] = None,
-    texts: Annotated[Path | None, typer.Option(help="Or a text file, a text a line, without labels.")] = None,
+    texts: Annotated[Path | None, typer.Option(help="Or a text file with one text per line, without labels.")] = None,
     encoding: Encoding = None,
-    max_length: Annotated[
-        int | None, typer.Option(min=4, max=MOST_TOKENS, help="Tokens of an input; the model's own by default.")
-    ] = None,
+    max_length: MaxLength = None,
     tolerance: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Largest change of a probability; by precision otherwise.")
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Largest change of a probability; by precision if not given."),
     ] = None,
-    portable: Annotated[
-        bool | None,
-        typer.Option(
-            "--portable/--no-portable",
-            help="int8: weights in 7 bits, exact on every processor; or 8, for VNNI.  [default: portable]",
-        ),
-    ] = None,
+    portable: Portable = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a folder that predicts without torch and plankwise, proven against the model it was made of."""
+    """Export a folder that predicts without torch and plankwise, verified against the original model."""
     from plankwise.core.errors import ModelError
     from plankwise.run.artefacts import export_model
 
@@ -115,10 +122,15 @@ def export(
         timed=timing,
         portable=portable,
     )
+    print_document(manifest.model_dump(mode="json", by_alias=True), as_json, export_lines(manifest, out))
+
+
+def export_lines(manifest: Manifest, out: Path) -> list[str]:
+    """Describe an artefact: its size, how far it is from the original model, how fast it is."""
     parity = manifest.parity
     assert parity is not None
     change = parity.neighbour_change
-    lines = [
+    return [
         f"{out}: {manifest.runtime} {manifest.precision}, {sum(each.stat().st_size for each in out.iterdir()):,} bytes",
         f"against torch on {parity.texts} inputs ({parity.source}): largest change of a probability "
         f"{parity.probability_change:.4f}, allowed {parity.tolerance}; same labels {parity.agreement:.2%}",
@@ -126,18 +138,17 @@ def export(
         *([] if change is None else [f"largest change with the texts beside it: {change:.4f}"]),
         *manifest.caveats,
     ]
-    print_document(manifest.model_dump(mode="json", by_alias=True), as_json, lines)
 
 
 def timing_lines(manifest: Manifest) -> list[str]:
-    """Describe how fast an artefact was measured to be, alone and beside the others."""
+    """Describe how fast an artefact is, alone and next to the others."""
     timing = manifest.timing
     if timing is None:
         return []
     line = f"here {timing.ms_per_text:.3g} ms a text"
     if timing.over_fp32 is not None and timing.spread is not None:
-        low, high = timing.spread
-        line += f", {timing.over_fp32:.2f}× [{low:.2f}, {high:.2f}] as fast as fp32 in the same runtime"
+        faster = format_interval(timing.over_fp32, *timing.spread, digits=2, unit="×")
+        line += f", {faster} as fast as fp32 in the same runtime"
     line += f"; {timing.texts} texts, {timing.rounds} rounds in turns, {timing.threads} threads"
     others = ", ".join(f"{name} {value:.3g}" for name, value in timing.others.items())
     return [line, f"beside it, ms a text: {others}"] if others else [line]

@@ -39,9 +39,9 @@ def run(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Do the whole chain: baseline, every step, evaluation, record and report."""
-    checked = checked_recipe(recipe, overrides, seed, None if dry_run else out, resume, deduplicate)
-    run_or_plan(checked, out, resume, dry_run, as_json)
+    """Run the whole chain: baseline, every step, evaluation, record and report."""
+    checked = checked_recipe(recipe, overrides, seed, None if dry_run else out, resume=resume, deduplicate=deduplicate)
+    run_or_plan(checked, out, resume=resume, dry_run=dry_run, as_json=as_json)
 
 
 @app.command()
@@ -54,9 +54,9 @@ def finetune(
     deduplicate: Deduplicate = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train the baseline only. The test split stays untouched; `run --resume` or `compress` goes on from here."""
-    checked = checked_recipe(recipe, overrides, seed, out, resume, deduplicate)
-    run_checked(checked, out, resume, as_json, until="baseline")
+    """Train the baseline only, without touching the test split; `run --resume` or `compress` continue from it."""
+    checked = checked_recipe(recipe, overrides, seed, out, resume=resume, deduplicate=deduplicate)
+    run_checked(checked, out, resume=resume, as_json=as_json, until="baseline")
 
 
 @app.command()
@@ -69,11 +69,11 @@ def pretrain(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train a language model on a corpus, from scratch or onwards, and compress it by the recipe's steps."""
-    checked = checked_recipe(recipe, overrides, seed, None if dry_run else out, resume)
+    """Train a language model on a corpus, from scratch or from a checkpoint, and compress it by the recipe's steps."""
+    checked = checked_recipe(recipe, overrides, seed, None if dry_run else out, resume=resume)
     if checked.task.kind != "masked_lm":
         raise RecipeError(f"{recipe}: pretrain takes a task of name 'corpus', not '{checked.recipe.task.name}'")
-    run_or_plan(checked, out, resume, dry_run, as_json)
+    run_or_plan(checked, out, resume=resume, dry_run=dry_run, as_json=as_json)
 
 
 @app.command()
@@ -85,7 +85,7 @@ def domain(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compress a language model once, fine-tune the large and the small for every task, and compare."""
+    """Compress a language model once, fine-tune the large and the small one on every task, and compare."""
     from plankwise.core.paths import check_folder
     from plankwise.report.domain_table import markdown
     from plankwise.run.domain import check_domain, estimate_domain, read_domain, run_domain
@@ -113,14 +113,14 @@ def compress(
     deduplicate: Deduplicate = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compress a baseline that was trained already, and prove what was kept."""
+    """Compress a baseline that has been trained before, and prove what was kept."""
     from plankwise.core.paths import check_folder
     from plankwise.run.folder import read_entry
 
     check_folder(out)
-    read_entry(baseline)  # whether it is one is known before anything is loaded
-    checked = checked_recipe(recipe, overrides, seed, out, resume, deduplicate)
-    run_checked(checked, out, resume, as_json, baseline=baseline)
+    read_entry(baseline)  # fails early, before anything is loaded
+    checked = checked_recipe(recipe, overrides, seed, out, resume=resume, deduplicate=deduplicate)
+    run_checked(checked, out, resume=resume, as_json=as_json, baseline=baseline)
 
 
 @app.command()
@@ -129,20 +129,21 @@ def study(
     out: Annotated[Path, typer.Option(help="Folder of the study.")],
     overrides: Set = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the study in the folder or the storage, join it, or begin it.")
+        bool, typer.Option("--resume", help="Resume or join the study in the folder or the storage, or begin it.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check every setting, count trials, and say roughly how long they take.")
+        bool, typer.Option("--dry-run", help="Check every setting, count trials, and estimate how long they take.")
     ] = False,
     report_only: Annotated[
-        bool, typer.Option("--report", help="Report on the trials that are finished so far; train nothing.")
+        bool, typer.Option("--report", help="Report on the trials that are complete so far; train nothing.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Vary hyperparameters of a recipe, one trial for each setting and seed, and say what they do to the score."""
+    """Vary hyperparameters of a recipe, one trial per setting and seed, and report their effects on the score."""
+    # Before plankwise.search is imported, which imports Optuna.
     require("a study", "optuna", "matplotlib", error=RecipeError)
     from plankwise.core.paths import check_folder
-    from plankwise.search.settings import read_study
+    from plankwise.search.study_plan import format_setting, read_study
 
     if not dry_run:
         check_folder(out)
@@ -153,12 +154,16 @@ def study(
         cost = estimate_study(plan)
         print_document(cost, as_json, cost_lines(cost))
         return
-    from plankwise.cli.tables import print_table
-    from plankwise.search.study_report import study_table, write_study
-    from plankwise.search.worker import search
+    from plankwise.cli.tables import print_table, study_table
+    from plankwise.search.study_report import write_study
+    from plankwise.search.worker import run_study
 
-    document = write_study(plan, search(plan, out, resume or report_only, train=not report_only), out)
+    rows = run_study(plan, out, resume=resume or report_only, train=not report_only)
+    document = write_study(plan, rows, out)
     if as_json:
         typer.echo(json.dumps(document))
     else:
-        print_table(study_table(document, out))
+        best = document["best"][0]
+        score = f"{document['metric']} {best['mean']:.4f}, {best['seeds']} seeds"
+        print_table(study_table(document))
+        typer.echo(f"best: {format_setting(best['setting'])}: {score}\n{out / 'report.html'}")

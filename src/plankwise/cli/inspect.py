@@ -1,4 +1,4 @@
-"""Verbs that look at what is there: score, time, report, describe."""
+"""Verbs that inspect models and runs: score, time, report, describe."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from plankwise.cli.options import (
-    MOST_ROUNDS,
-    MOST_THREADS,
-    MOST_TOKENS,
+    MAX_ROUNDS,
+    MAX_THREADS,
+    MAX_TOKENS,
     AsJson,
     Delimiter,
     Encoding,
@@ -31,6 +31,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score a model on one split of a task, with bootstrap intervals."""
+    from plankwise.core.intervals import format_interval
     from plankwise.run.evaluate import evaluate as score
 
     scores = score(model, recipe_of(recipe, overrides, None), split)
@@ -38,7 +39,7 @@ def evaluate(
         scores,
         as_json,
         [
-            f"{name}: {each['value']:.4f} [{each['low']:.4f}, {each['high']:.4f}]"
+            f"{name}: {format_interval(each['value'], each['low'], each['high'], digits=4)}"
             for name, each in scores["scores"].items()
         ],
     )
@@ -55,17 +56,17 @@ def bench(
     column: Annotated[str, typer.Option(help="The column of that table.")] = "text",
     encoding: Encoding = None,
     delimiter: Delimiter = None,
-    rounds: Annotated[int, typer.Option(min=3, max=MOST_ROUNDS, help="Interleaved rounds.")] = 9,
+    rounds: Annotated[int, typer.Option(min=3, max=MAX_ROUNDS, help="Interleaved rounds.")] = 9,
     threads: Annotated[
-        int | None, typer.Option(min=1, max=MOST_THREADS, help="Threads of each model; all cores by default.")
+        int | None, typer.Option(min=1, max=MAX_THREADS, help="Threads of each model; all cores by default.")
     ] = None,
-    budget: Annotated[int, typer.Option(min=1, max=100 * MOST_TOKENS, help="Padded tokens of a batch.")] = 512,
+    budget: Annotated[int, typer.Option(min=1, max=100 * MAX_TOKENS, help="Padded tokens of a batch.")] = 512,
     baselines: Annotated[bool, typer.Option(help="Time the first also in ONNX Runtime and OpenVINO.")] = True,
     memory: Annotated[bool, typer.Option(help="Measure peak memory, in a process for each model.")] = True,
     overrides: Set = None,
     as_json: AsJson = False,
 ) -> None:
-    """Time models on the CPU against the first of them, taking turns."""
+    """Time models on the CPU against the first of them, in interleaved rounds."""
     from plankwise.cli.tables import print_table, timing_table
     from plankwise.data.text_files import TextFormat
     from plankwise.run.evaluate import bench as time_all
@@ -86,7 +87,7 @@ def report(
     out: Annotated[Path | None, typer.Option(help="Write an HTML page here.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make the table over finished runs, pooling seeds, as Markdown or as an HTML page."""
+    """Print the table of finished runs, with seeds pooled, as Markdown; write it as an HTML page."""
     from dataclasses import asdict
 
     from plankwise.report.run_report import check_page, markdown, table, write_report
@@ -96,6 +97,7 @@ def report(
     rows = table(runs)
     if out is not None:
         write_report(runs, out)
+    # Intervals are pydantic models inside dataclasses: asdict stops at them.
     document = [
         {name: value.model_dump() if hasattr(value, "model_dump") else value for name, value in asdict(row).items()}
         for row in rows

@@ -1,4 +1,4 @@
-"""What verbs share: their options, and how recipes become runs and results become lines."""
+"""What verbs share: their options, how a recipe becomes a run, and how results are printed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from plankwise.core.records import Record
     from plankwise.run.pipeline import Checked
 
 app = typer.Typer(
@@ -24,7 +23,7 @@ VERBOSE = "--verbose"
 @app.callback()
 def options(
     verbose: Annotated[
-        bool, typer.Option(VERBOSE, help="Show other libraries' notices and progress bars; before or after the verb.")
+        bool, typer.Option(VERBOSE, help="Show other libraries' messages and progress bars; before or after the verb.")
     ] = False,
 ) -> None:
     """Makes BERT-class encoders small and fast, and proves what was kept."""
@@ -33,20 +32,23 @@ def options(
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe.")]
 Out = Annotated[Path, typer.Option(help="Folder of the run.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key: steps.0.modules=4.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder, or begin it.")]
-LARGEST_SEED, MOST_TOKENS, MOST_THREADS, MOST_ROUNDS = 2**31 - 1, 1_000_000, 4096, 10_000  # as in `core/numbers.py`
+Resume = Annotated[bool, typer.Option("--resume", help="Resume the run in the folder, or begin it.")]
+MAX_SEED, MAX_TOKENS, MAX_THREADS, MAX_ROUNDS = 2**31 - 1, 1_000_000, 4096, 10_000  # as in `core/numbers.py`
 Seed = Annotated[int | None, typer.Option(help="Override the recipe's seed.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and what it costs; train nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and its estimated cost; train nothing.")]
 Deduplicate = Annotated[
     bool, typer.Option("--deduplicate", help="Drop rows of train and development whose text is in a later split.")
 ]
-Encoding = Annotated[str | None, typer.Option(help="Of a text file: cp1252, utf-16, …; UTF-8 by default.")]
-Delimiter = Annotated[str | None, typer.Option(help="Between the cells of a .csv; a comma by default.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, nothing else.")]
+Encoding = Annotated[str | None, typer.Option(help="Encoding of a text file: cp1252, utf-16, …; UTF-8 by default.")]
+Delimiter = Annotated[str | None, typer.Option(help="Delimiter of a .csv; a comma by default.")]
+MaxLength = Annotated[
+    int | None, typer.Option(min=4, max=MAX_TOKENS, help="Tokens of an input; the model's own by default.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output and nothing else.")]
 
 
 def recipe_of(path: Path, overrides: list[str] | None, seed: int | None) -> Any:
-    """Read a recipe."""
+    """Read a recipe, with `--seed` as one more override."""
     from plankwise.core.recipe import read_recipe
     from plankwise.run.recipe import Recipe
 
@@ -58,10 +60,14 @@ def checked_recipe(
     overrides: list[str] | None,
     seed: int | None,
     out: Path | None = None,
+    *,
     resume: bool = False,
     deduplicate: bool = False,
 ) -> Checked:
-    """Read a recipe and check it against its data and model, after the folder that the run is to be written to."""
+    """Read a recipe and check it against its data and model.
+
+    The run's folder is checked first: loading data may take minutes, and the folder may be taken.
+    """
     from plankwise.core.paths import check_folder
     from plankwise.core.recipe import to_plain
     from plankwise.run.folder import RunFolder
@@ -76,38 +82,13 @@ def checked_recipe(
     return check(recipe)
 
 
-def run_checked(checked: Checked, out: Path, resume: bool, as_json: bool, **how: Any) -> None:
-    """Do the chain of a checked recipe, or the part of it that `how` says, and show the run."""
-    from plankwise.run.pipeline import run
-
-    print_record(run(checked, out, resume=resume, progress=not as_json, **how), out, as_json)
-
-
-def run_or_plan(checked: Checked, out: Path, resume: bool, dry_run: bool, as_json: bool) -> None:
-    """Do the whole chain of a checked recipe, or only plan it."""
-    if dry_run:
-        from plankwise.run.dry_run import estimate
-
-        print_plan(estimate(checked), as_json)
-    else:
-        run_checked(checked, out, resume, as_json)
-
-
-def print_plan(plan: list[dict[str, Any]], as_json: bool) -> None:
-    """Print what would be done and roughly what it costs."""
-    from plankwise.cli.tables import plan_table, print_table
-
-    if as_json:
-        typer.echo(json.dumps(plan))
-    else:
-        print_table(plan_table(plan))
-
-
-def print_record(record: Record, out: Path, as_json: bool) -> None:
-    """Show a run, from the main process alone."""
+def run_checked(checked: Checked, out: Path, *, resume: bool, as_json: bool, **how: Any) -> None:
+    """Run a checked recipe, or the part of it that `how` selects, and print the record."""
     from plankwise.cli.tables import print_table, record_table
     from plankwise.core.distributed import is_main_process
+    from plankwise.run.pipeline import run
 
+    record = run(checked, out, resume=resume, progress=not as_json, **how)
     if not is_main_process():
         return
     if as_json:
@@ -116,6 +97,26 @@ def print_record(record: Record, out: Path, as_json: bool) -> None:
         print_table(record_table(record, out))
 
 
+def run_or_plan(checked: Checked, out: Path, *, resume: bool, dry_run: bool, as_json: bool) -> None:
+    """Run a checked recipe, or only print its plan."""
+    if dry_run:
+        from plankwise.run.dry_run import estimate
+
+        print_plan(estimate(checked), as_json)
+    else:
+        run_checked(checked, out, resume=resume, as_json=as_json)
+
+
+def print_plan(plan: list[dict[str, Any]], as_json: bool) -> None:
+    """Print the stages of a dry run and roughly what each costs."""
+    from plankwise.cli.tables import plan_table, print_table
+
+    if as_json:
+        typer.echo(json.dumps(plan))
+    else:
+        print_table(plan_table(plan))
+
+
 def print_document(document: Any, as_json: bool, lines: list[str]) -> None:
-    """Print a JSON document, or lines for people."""
+    """Print a document as JSON, or as lines of text."""
     typer.echo(json.dumps(document) if as_json else "\n".join(lines))

@@ -8,18 +8,19 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from plankwise.core.intervals import format_interval
 from plankwise.core.progress import duration
-from plankwise.core.records import Entry, Final, Interval, Record
+from plankwise.core.records import Record, format_optional
 
 
 def print_table(table: Table) -> None:
-    """Print to standard output, as wide as it needs to be where that is no terminal."""
-    console = Console()
+    """Print to standard output; 140 columns wide if that is not a terminal."""
+    console = Console()  # a pipe has no width: Rich would assume 80 columns and break numbers
     (console if console.is_terminal else Console(width=140)).print(table)
 
 
 def record_table(record: Record, out: Path) -> Table:
-    """Show a run: each trained model with its size and score, and what the last one kept."""
+    """Return the table of a run: each trained model with its size and score, and what the last one retained."""
     metric = record.task["metrics"][0]
     table = Table(title=f"{record.name}, seed {record.seed}: {metric} on {record.task['name']}", title_justify="left")
     for column in (
@@ -38,33 +39,30 @@ def record_table(record: Record, out: Path) -> Table:
     for entry in entries:
         test = retained = faster = ""
         if final is not None and entry is record.baseline:
-            test, faster = _interval(final.baseline_intervals[metric]), f"1.00×\n{final.timed_in.baseline}"
+            test, faster = str(final.baseline_intervals[metric]), f"1.00×\n{final.timed_in.baseline}"
         elif final is not None and entry is entries[-1]:
-            test, faster = (
-                _interval(final.score_intervals[metric]),
-                f"{final.speedup:.2f}×\n{final.timed_in.compressed}",
-            )
-            retained = _interval(final.retained_performance[metric])
+            test, faster = str(final.score_intervals[metric]), f"{final.speedup:.2f}×\n{final.timed_in.compressed}"
+            retained = format_optional(final.retained_performance[metric])
         table.add_row(
             entry.name,
-            *_cost(entry),
+            f"{entry.cost.parameters / 1e6:.2f} M",
+            f"{entry.cost.size_bytes / 1e6:.1f} MB",
             f"{entry.development_scores[metric]:.3f}",
             test,
             retained,
             faster,
             f"{entry.train_seconds:.0f} s",
         )
-    table.caption = str(out) if final is None else "; ".join([*_over(final), f"{out / 'report.html'}, {out / 'model'}"])
+    if final is None:
+        table.caption = str(out)
+    else:
+        over = [f"{value:.2f}× the baseline in {name}" for name, value in final.speedup_over.items()]
+        table.caption = "; ".join([*over, f"{out / 'report.html'}, {out / 'model'}"])
     return table
 
 
-def _over(final: Final) -> list[str]:
-    """Describe how much faster the last model is than the baseline in other runtimes."""
-    return [f"{value:.2f}× the baseline in {name}" for name, value in final.speedup_over.items()]
-
-
 def plan_table(plan: list[dict[str, Any]]) -> Table:
-    """Show what a recipe would do and roughly what it costs on this machine."""
+    """Return the table of a dry run: the stages of a recipe and roughly what each costs on this machine."""
     table = Table(title="Plan; nothing has been trained", title_justify="left")
     for column in ("stage", "parameters", "steps", "s per step", "about"):
         table.add_column(column, justify="left" if column == "stage" else "right")
@@ -81,7 +79,7 @@ def plan_table(plan: list[dict[str, Any]]) -> Table:
 
 
 def counts_table(counts: dict[str, Any], out: Path) -> Table:
-    """Show what each step of an extraction leaves, and what the splits hold."""
+    """Return the table of an extraction: what each step leaves, and what the splits hold."""
     version = counts["leak_filter_version"]
     filtered = f", leak filter {version}" if version else ""
     table = Table(title=f"{counts['definition']}, seed {counts['seed']}{filtered}", title_justify="left")
@@ -108,7 +106,7 @@ def counts_table(counts: dict[str, Any], out: Path) -> Table:
 
 
 def timing_table(timing: dict[str, Any]) -> Table:
-    """Show a timing of several models, a line for each."""
+    """Return the table of a benchmark, one row per model."""
     texts = timing["batching"]["texts"]
     title = f"{timing['threads']} threads, {timing['rounds']} rounds, {texts} texts; times in ms, sizes in MB"
     table = Table(title=title, title_justify="left")
@@ -130,7 +128,7 @@ def timing_table(timing: dict[str, Any]) -> Table:
             _megabytes(model["peak_memory_bytes"]),
             *(_milliseconds(case.get(model["name"])) for case in timing["latency"].values()),
             f"{on_texts['ms_per_text']:.3g}",
-            f"{on_texts['speedup']:.2f}× [{on_texts['spread'][0]:.2f}, {on_texts['spread'][1]:.2f}]",
+            format_interval(on_texts["speedup"], *on_texts["spread"], digits=2, unit="×"),
             "" if on_texts["percent_of_ceiling"] is None else f"{on_texts['percent_of_ceiling']:.0f} %",
         )
     batching, ceilings = timing["batching"], timing["ceiling_gops"]
@@ -150,9 +148,17 @@ def _milliseconds(case: dict[str, Any] | None) -> str:
     return "" if case is None else f"{case['p50_ms']:.3g} / {case['p95_ms']:.3g}"
 
 
-def _interval(value: Interval | None) -> str:
-    return "–" if value is None else str(value)
+def study_table(document: dict[str, Any]) -> Table:
+    """Return the table of a study: the effect of each parameter's values."""
+    from plankwise.evaluation.effects import short_names, shown_estimate  # pandas, which other tables do not need
 
-
-def _cost(entry: Entry) -> tuple[str, str]:
-    return f"{entry.cost.parameters / 1e6:.2f} M", f"{entry.cost.size_bytes / 1e6:.1f} MB"
+    counts = ", ".join(f"{count} {state}" for state, count in document["counts"].items() if count)
+    table = Table(title=f"{document['name']}: {counts}", title_justify="left")
+    table.add_column("parameter")
+    table.add_column("value", justify="right")
+    table.add_column("effect [95 %]", justify="right")
+    short = short_names(list(document["effects"]))
+    for key, levels in document["effects"].items():
+        for at, level in enumerate(levels):
+            table.add_row("" if at else short[key], str(level["value"]), shown_estimate(level["effect"]))
+    return table

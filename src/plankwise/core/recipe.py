@@ -1,7 +1,10 @@
 """Recipes: YAML in, checked settings out. Errors name the file, the line, the bad value and what is allowed.
 
 A settings class is a frozen, keyword-only dataclass that checks its fields; `settings` makes one. This module knows no
-particular setting: each floor declares its own, and `study/plan.py` puts them together into the whole recipe.
+particular setting: each floor declares its own, and `run/recipe.py` puts them together into the whole recipe.
+
+A *place* is a path through the data, such as `("steps", 0, "modules")`. Places become `file:line` only once there is an
+error: a study validates hundreds of recipes, and nearly all of them are right.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, overload
@@ -20,12 +24,12 @@ from pydantic_core import core_schema
 from typing_extensions import dataclass_transform
 
 from plankwise.core.documents import parse_yaml, read_yaml
-from plankwise.core.errors import RecipeError, suggest
+from plankwise.core.errors import RecipeError
 from plankwise.core.numbers import refuse_booleans
+from plankwise.core.recipe_errors import Location, dotted, explain, holds
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-Location = tuple[int | str, ...]
 Name = Annotated[str, pydantic.Field(pattern=r"^[\w.+-]+$", max_length=100)]  # of runs and files
 _STRICT = pydantic.ConfigDict(extra="forbid", allow_inf_nan=False)
 _ADAPTERS: dict[Any, pydantic.TypeAdapter[Any]] = {}
@@ -82,180 +86,127 @@ def _warn_renamed(old: str, new: str) -> None:
     logger.warning("the key '%s' is now called '%s'; the old name still works", old, new)
 
 
-def read_recipe(path: Path, schema: type[T], overrides: Sequence[str] = ()) -> T:
-    """Read the YAML file `path` into `schema`, after applying overrides such as `steps.0.modules=4`.
+@dataclass(frozen=True)
+class RecipeFile:
+    """A YAML file that has been parsed once: its values, and the line of each.
+
+    Attributes:
+        path: of the file.
+        node: the parsed document, whose nodes know their lines.
+        data: its values.
+    """
+
+    path: Path
+    node: yaml.Node | None
+    data: dict[str, Any]
+
+    def where(self, place: Location) -> str:
+        """Return the `file:line` of a place, or of the nearest place around it that is in the file."""
+        return f"{self.path}:{self.line(place)[0]}"
+
+    def line(self, place: Location) -> tuple[int, Location]:
+        """Return the line of a place, and the rest of it that is not in the file."""
+        line, node = 1, self.node
+        for depth, part in enumerate(place):
+            found = _child(node, part)
+            if found is None:
+                return line, place[depth:]
+            mark, node = found
+            line = mark.start_mark.line + 1
+        return line, ()
+
+
+def open_recipe(path: Path) -> RecipeFile:
+    """Parse a YAML file whose document is a mapping.
 
     Raises:
-        RecipeError: with file and line, if the file is missing, no YAML, or does not fit the schema.
+        RecipeError: with file and line, if the file is missing, is not YAML, or holds something else.
     """
     node, data = read_yaml(path)
     if not isinstance(data, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of keys, not {type(data).__name__}")
-    overridden = [_override(data, each) for each in overrides]
-    return validate(data, schema, lambda place: _where(path, node, place, overridden))
+    return RecipeFile(path, node, data)
 
 
-def validate(data: Any, schema: type[T], where: Any = lambda place: "settings") -> T:
-    """Check `data` against `schema`; the first fault becomes one RecipeError line."""
+def read_recipe(path: Path, schema: type[T], overrides: Sequence[str] = ()) -> T:
+    """Read a YAML file into `schema`, after applying overrides such as `steps.0.modules=4`.
+
+    Raises:
+        RecipeError: with file and line, if the file is missing, is not YAML, or does not fit the schema.
+    """
+    file = open_recipe(path)
+    overridden: list[Location] = []
+    for text in overrides:
+        key, value = parse_override(text)
+        overridden.append(override(file.data, key, value, partial("--set {}".format, text)))
+
+    def where(place: Location) -> str:
+        """Prefer the override that set this place, or one around it, to the file."""
+        for each in reversed(overridden):
+            if place and place[: len(each)] == each:
+                return f"--set {dotted(each)}"
+        missing = file.line(place)[1]
+        if missing:  # an override below this place created it
+            reached = place[: len(place) - len(missing) + 1]
+            made = next((each for each in reversed(overridden) if each[: len(reached)] == reached), None)
+            if made is not None:
+                return f"--set {dotted(made)}"
+        return file.where(place)
+
+    return validate(file.data, schema, where)
+
+
+def validate(data: Any, schema: type[T], where: Callable[[Location], str] = lambda place: "settings") -> T:
+    """Check data against a schema and return the settings.
+
+    Args:
+        data: plain values, as YAML or JSON hold them.
+        schema: a settings class, or any type that pydantic knows.
+        where: returns what an error at a place begins with; called for an error alone.
+
+    Raises:
+        RecipeError: on the first error, with the number of the others.
+    """
     adapter = _adapter(schema)
     try:
         made: T = adapter.validate_python(data)
         return made
     except pydantic.ValidationError as error:
-        faults = error.errors(include_url=False)
-        fault, place = _first(faults, data)
-        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
-        if fault["type"] == "union_tag_invalid":  # the fault is the tag, not the whole mapping
-            place = (*place, fault["ctx"]["discriminator"].strip("'"))
-        message = _explain(fault, place, adapter.json_schema(mode="validation"))
-        raise RecipeError(f"{where(place)}: {message}{more}") from None
+        place, message = explain(error, data, adapter.json_schema(mode="validation"))
+        raise RecipeError(f"{where(place)}: {message}") from None
 
 
 def to_plain(value: Any) -> Any:
-    """Write settings as plain JSON values, every default included, such that `validate` gives them back."""
+    """Return settings as plain JSON values, defaults included; `validate` reads them back."""
     return _adapter(type(value)).dump_python(value, mode="json")
 
 
-def locate(path: Path, place: Location) -> str:
-    """Say where in a YAML file a place stands, as `file:line`; the nearest place around it if it is not there."""
-    return _where(path, read_yaml(path)[0], place, [])
-
-
-def override(data: Any, key: str, value: Any, what: str) -> Location:
-    """Put `value` at the key path `key`, such as `steps.0.modules`, into `data` in place, and return the path.
+def override(data: Any, key: str, value: Any, where: Callable[[], str]) -> Location:
+    """Set the key path `key`, such as `steps.0.modules`, in `data` in place and return it as a place.
 
     Raises:
-        RecipeError: beginning with `what`, if the path goes through something that is not there.
+        RecipeError: beginning with `where()`, if the path leads through something that does not exist.
     """
-    parts: list[int | str] = [int(part) if part.isdecimal() else part for part in key.split(".")]
-    for part in parts[:-1]:
+    place: Location = tuple(int(part) if part.isdecimal() else part for part in key.split("."))
+    for part in place[:-1]:
         if isinstance(data, dict):
             data = data.setdefault(part, {})
-        elif _holds(data, part):
+        elif holds(data, part):
             data = data[part]
         else:
-            raise RecipeError(f"{what}: there is no '{part}' in the recipe")
-    last = parts[-1]
-    if not isinstance(data, dict) and not _holds(data, last):
-        raise RecipeError(f"{what}: there is no '{last}' in the recipe")
+            raise RecipeError(f"{where()}: there is no '{part}' in the recipe")
+    last = place[-1]
+    if not isinstance(data, dict) and not holds(data, last):
+        raise RecipeError(f"{where()}: there is no '{last}' in the recipe")
     data[last] = value
-    return tuple(parts)
-
-
-def _adapter(schema: Any) -> pydantic.TypeAdapter[Any]:
-    """Build the checker of a schema once: a study checks hundreds of recipes."""
-    if schema not in _ADAPTERS:
-        _ADAPTERS[schema] = pydantic.TypeAdapter(schema)
-    return _ADAPTERS[schema]
-
-
-def _first(faults: Sequence[Any], data: Any) -> tuple[Any, Location]:
-    """Choose the fault to speak of: the first, or one inside of a list that might have been something else."""
-    first = _data_place(faults[0]["loc"], data)
-    if not isinstance(faults[0].get("input"), list):
-        return faults[0], first
-    places = [(fault, _data_place(fault["loc"], data)) for fault in faults]
-    inside = [(fault, place) for fault, place in places if place[: len(first)] == first]
-    return max(inside, key=lambda each: len(each[1]))
-
-
-def _explain(fault: Any, place: Location, schema: dict[str, Any]) -> str:
-    location, kind = fault["loc"], fault["type"]
-    key = ".".join(str(part) for part in place)
-    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"unknown key '{location[-1]}'; {suggest(location[-1], _allowed_keys(schema, location[:-1]))}"
-    if kind == "union_tag_invalid":
-        context = fault["ctx"]
-        allowed = [each.strip().strip("'") for each in context["expected_tags"].split(",")]
-        return f"{key}: no {context['discriminator']} '{context['tag']}'; {suggest(context['tag'], allowed)}"
-    if kind in ("missing", "missing_argument", "union_tag_not_found", "missing_keyword_only_argument"):
-        last = fault["ctx"]["discriminator"].strip("'") if kind == "union_tag_not_found" else location[-1]
-        name = ".".join(str(part) for part in (*place, last))
-        return f"the key '{name}' is missing"
-    given = fault.get("input")
-    message = fault["msg"].removeprefix("Value error, ")
-    shown = f"{key}: {message[0].lower() + message[1:]}" if key else message
-    written = str(given).lower() if isinstance(given, bool) else repr(given)  # as YAML has it
-    return shown + (f", not {written}" if _is_short(given) else "")
-
-
-def _is_short(value: Any) -> bool:
-    return isinstance(value, (str, int, float, bool)) and len(repr(value)) < 80
-
-
-def _allowed_keys(schema: dict[str, Any], location: Location) -> list[str]:
-    """Walk a JSON schema along `location` and list the keys allowed there."""
-    here: dict[str, Any] = schema
-    for part in location:
-        here = _resolve(here, schema)
-        tags = here.get("discriminator", {}).get("mapping", {})
-        if part in tags:
-            here = {"$ref": tags[part]}
-        elif isinstance(part, int):
-            here = here.get("items", {})
-        else:
-            here = here.get("properties", {}).get(part, here)
-    return list(_resolve(here, schema).get("properties", {}))
-
-
-def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    while "$ref" in node or "anyOf" in node:
-        if "$ref" in node:
-            node = schema["$defs"][node["$ref"].rsplit("/", 1)[-1]]
-        else:
-            choices = [each for each in node["anyOf"] if "$ref" in each or "properties" in each or "items" in each]
-            if not choices:
-                return node
-            node = choices[0]
-    return node
-
-
-def _data_place(location: Location, data: Any) -> Location:
-    """Drop the union tags that pydantic puts into a location, leaving the path through the data itself."""
-    place: list[int | str] = []
-    for part in location:
-        if _holds(data, part):
-            data = data[part]
-            place.append(part)
-    return tuple(place)
-
-
-def _holds(data: Any, part: int | str) -> bool:
-    if isinstance(data, list):
-        return isinstance(part, int) and part < len(data)
-    return isinstance(data, Mapping) and part in data
-
-
-def _where(path: Path, node: yaml.Node | None, place: Location, overridden: list[Location]) -> str:
-    for each in reversed(overridden):
-        if place and place[: len(each)] == each:
-            return f"--set {'.'.join(str(part) for part in each)}"
-    line = 1
-    for part in place:
-        found = _child(node, part)
-        if found is None:  # not in the file: an override brought it
-            made = next((each for each in reversed(overridden) if each[: len(place)] == place), None)
-            if made is not None:
-                return f"--set {'.'.join(str(part) for part in made)}"
-            break
-        mark, node = found
-        line = mark.start_mark.line + 1
-    return f"{path}:{line}"
-
-
-def _child(node: yaml.Node | None, part: int | str) -> tuple[yaml.Node, yaml.Node] | None:
-    if isinstance(node, yaml.MappingNode):
-        return next(((key, value) for key, value in node.value if key.value == str(part)), None)
-    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-        return node.value[part], node.value[part]
-    return None
+    return place
 
 
 def parse_override(text: str) -> tuple[str, Any]:
     """Split `key.path=value` and read the value as YAML.
 
     Raises:
-        RecipeError: if it is not of that form.
+        RecipeError: if it does not have that form.
     """
     key, equals, raw = text.partition("=")
     if not equals or not key:
@@ -263,6 +214,17 @@ def parse_override(text: str) -> tuple[str, Any]:
     return key, parse_yaml(raw, f"--set {text if len(text) < 80 else text[:80] + '…'}", lines=False)[1]
 
 
-def _override(data: Any, text: str) -> Location:
-    """Apply one `key.path=value` to `data` in place and return the path."""
-    return override(data, *parse_override(text), f"--set {text}")
+def _adapter(schema: Any) -> pydantic.TypeAdapter[Any]:
+    """Build the validator of a schema once; building one takes longer than using it a hundred times."""
+    if schema not in _ADAPTERS:
+        _ADAPTERS[schema] = pydantic.TypeAdapter(schema)
+    return _ADAPTERS[schema]
+
+
+def _child(node: yaml.Node | None, part: int | str) -> tuple[yaml.Node, yaml.Node] | None:
+    """Return the node that marks the line of a child (its key, in a mapping) and the child itself."""
+    if isinstance(node, yaml.MappingNode):
+        return next(((key, value) for key, value in node.value if key.value == str(part)), None)
+    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        return node.value[part], node.value[part]
+    return None

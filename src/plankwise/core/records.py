@@ -1,4 +1,4 @@
-"""The record of a run: what was done, with which settings, on what machine, what it gave. Reports read only this."""
+"""The record of a run: settings, machine, scores and costs. Reports read nothing else."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pydantic
 
 from plankwise.core.errors import CheckpointError
 from plankwise.core.files import read_text, write_json
+from plankwise.core.intervals import MISSING, format_interval
 from plankwise.core.step_log import StepLog
 from plankwise.core.texts_read import TextsRead as TextsRead
 
@@ -23,8 +24,12 @@ class _Part(pydantic.BaseModel):
 class Cost(_Part):
     """What a model costs.
 
-    Parameters are a count, sizes are those of its weights on disk, plain and compressed, operations those of one token
-    in the linear layers. The seconds to get it are of training steps and of what methods measure and solve beside them.
+    Attributes:
+        parameters: number of parameters.
+        size_bytes: of the weights on disk.
+        train_seconds: of training steps, and of what methods measure and solve in addition.
+        compressed_bytes: of the weights on disk after lossless compression.
+        linear_flops_per_token: operations of one token in the linear layers.
     """
 
     parameters: int
@@ -35,21 +40,34 @@ class Cost(_Part):
 
 
 class Interval(_Part):
-    """A value with the two ends of its 95 % bootstrap interval."""
+    """A value with the ends of its 95 % bootstrap interval."""
 
     value: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return format_interval(self.value, self.low, self.high)
+
+
+def format_optional(interval: Interval | None) -> str:
+    """Format an interval, or a dash where a record has none."""
+    return MISSING if interval is None else str(interval)
 
 
 class Entry(_Part):
-    """One trained model: the baseline, or what one step made.
+    """One trained model: the baseline, or the result of one step.
 
-    `scores` are from the split named beside them; `texts_read` says of each split that was read whole how much of its
-    texts the model was given.
+    Attributes:
+        name: `baseline`, or the step's.
+        settings: of the training or method, as plain values.
+        scores: on `scores_split`.
+        scores_split: name of a split.
+        cost: of the model.
+        train_seconds: of this step alone.
+        development_scores: on the development split.
+        details: what the step logged.
+        texts_read: how much of each split the model read.
     """
 
     name: str
@@ -64,18 +82,18 @@ class Entry(_Part):
 
 
 class Runtimes(_Part):
-    """In which runtime and precision each side of a speed-up was timed, as in `torch eager fp32`."""
+    """Runtime and precision in which each side of a speed-up was timed, such as `torch eager fp32`."""
 
     baseline: str
     compressed: str
 
 
 class Final(_Part):
-    """The last model against the baseline, both on the test split.
+    """The last model compared with the baseline, both on the test split.
 
-    `speedup` is the baseline's time over the compressed model's, in the runtimes that `runtimes` names (torch eager
-    fp32 on both sides where a record does not say); `speedup_over` holds that over the baseline in other runtimes.
-    `texts_read` is what the last model was given.
+    `speedup` is the baseline's time divided by the compressed model's, in the runtimes that `runtimes` names (torch
+    eager fp32 on both sides in records without it); `speedup_over` holds the same for the baseline in other runtimes.
+    `texts_read` is how much of the split the last model read.
     """
 
     scores: dict[str, float]
@@ -95,7 +113,7 @@ class Final(_Part):
 
     @property
     def timed_in(self) -> Runtimes:
-        """In what each side was timed, of records that do not say so too."""
+        """Runtimes of both sides, also for records that do not name them."""
         return self.runtimes or Runtimes(baseline=TORCH, compressed=TORCH)
 
 
@@ -113,7 +131,7 @@ class Record(_Part):
     recipe: dict[str, Any]
 
     def write(self, folder: Path) -> None:
-        """Write `record.json` into `folder` in one step."""
+        """Write `record.json` into `folder`, atomically."""
         write_json(folder / FILE_NAME, self.model_dump(mode="json"))
 
 
@@ -121,7 +139,7 @@ def read_record(folder: Path) -> Record:
     """Read `record.json` from a run's folder.
 
     Raises:
-        CheckpointError: if it is not there or not a record.
+        CheckpointError: if it is missing or not a record.
     """
     path = folder / FILE_NAME if folder.is_dir() else folder
     try:

@@ -1,4 +1,4 @@
-"""How much of a split's texts a model was given."""
+"""How much of the texts of a split a model read."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import pydantic
 
 
 class TextsRead(pydantic.BaseModel):
-    """How much of some texts a model was given.
+    """How much of some texts a model read.
 
     Attributes:
-        texts: how many there are.
-        tokens: of all of them, special ones included, before anything is cut.
-        truncated: texts that were cut.
-        thinned: texts of more windows than `windows.max_windows`, of which some were left out.
-        unread_tokens: tokens that no input of the model holds.
+        texts: number of texts.
+        tokens: of all texts before truncation, special tokens included.
+        truncated: number of texts that were truncated.
+        thinned: number of texts with more windows than `windows.max_windows`, of which some windows were left out.
+        unread_tokens: tokens that are in no input of the model.
     """
 
     model_config = pydantic.ConfigDict(extra="forbid")
@@ -25,13 +25,12 @@ class TextsRead(pydantic.BaseModel):
     unread_tokens: int = 0
 
     def __add__(self, other: TextsRead) -> TextsRead:
-        """Count both."""
+        """Return the sum of both counts."""
         return TextsRead(**{name: value + getattr(other, name) for name, value in self})
 
     def __str__(self) -> str:
-        reduced, how = self.truncated, "truncation cuts"
-        if self.thinned:
-            reduced, how = self.thinned, "windows.max_windows thins"
+        how = "windows.max_windows thins" if self.thinned else "truncation cuts"
+        reduced = self.thinned or self.truncated
         return (
             f"{how} {reduced} of {self.texts} texts ({reduced / max(1, self.texts):.1%}); "
             f"{self.unread_tokens / max(1, self.tokens):.1%} of all tokens are not read"

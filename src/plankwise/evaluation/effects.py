@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from plankwise.core.intervals import MISSING, format_interval
 from plankwise.evaluation.intervals import draw_counts, percentile_interval
 
 Floats = NDArray[np.float64]
@@ -63,10 +64,8 @@ class Estimate:
 def shown_estimate(estimate: dict[str, Any] | None) -> str:
     """Write an estimate, as a document holds it, with its interval."""
     if estimate is None:
-        return "–"
-    if estimate["low"] is None:
-        return f"{estimate['value']:+.4f}"
-    return f"{estimate['value']:+.4f} [{estimate['low']:+.4f}, {estimate['high']:+.4f}]"
+        return MISSING
+    return format_interval(estimate["value"], estimate["low"], estimate["high"], digits=4, signed=True)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""The table of the main experiment in the form of the thesis, from records alone."""
+"""The table of a domain experiment, from records alone: one language model, compressed once, then fine-tuned per task.
+
+Its columns are those of the thesis (Jäger): what is retained, and how much faster fine-tuning and prediction become.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from plankwise.core.records import Entry, Final, Interval, Record, read_record
+from plankwise.core.intervals import MISSING, format_interval
+from plankwise.core.records import Entry, Final, Record, read_record
 from plankwise.report.run_report import finished, table
 
 
 def summarize(name: str, language_model: Path, tasks: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
-    """Collect the table of a finished experiment.
+    """Return the table of a finished experiment as a JSON document.
 
     Args:
         name: of the experiment.
-        language_model: folder of its run.
-        tasks: for each task the folders of its runs, one a seed.
+        language_model: folder of the language model's run.
+        tasks: folders of each task's runs, one per seed.
     """
     return {
         "name": name,
@@ -30,7 +34,7 @@ def summarize(name: str, language_model: Path, tasks: Mapping[str, Sequence[Path
 
 
 def compression(record: Record) -> dict[str, Any]:
-    """Say what compressing the language model took, against plain training of the large one on the same text."""
+    """Return the cost of compressing the language model, next to plain training of the large one on the same text."""
     assert record.baseline is not None
     large, small = record.baseline, record.steps[-1]
     seconds = [_per_step(large), sum(step.train_seconds for step in record.steps) / max(1, _steps(record.steps))]
@@ -47,7 +51,7 @@ def compression(record: Record) -> dict[str, Any]:
 
 
 def downstream_row(runs: Sequence[Path]) -> dict[str, Any]:
-    """Collect one task's line: what was kept, and how much faster fine-tuning and prediction became."""
+    """Return one task's line: retained score, and speed-ups with their range over seeds."""
     records = [finished(run) for run in runs]
     (pooled,) = table(runs)
     pairs = [(_baseline(record), record.steps[-1]) for record in records]
@@ -69,7 +73,7 @@ def downstream_row(runs: Sequence[Path]) -> dict[str, Any]:
 
 
 def markdown(document: dict[str, Any]) -> str:
-    """Write the table in the form of the thesis."""
+    """Format the document as a Markdown table and one line on the language model."""
     model = document["language_model"]
     lines = [
         "| task | large | compressed | retained | fine-tuning | to the best | prediction |",
@@ -97,7 +101,7 @@ def markdown(document: dict[str, Any]) -> str:
 
 
 def _interval(value: dict[str, float] | None) -> str:
-    return "–" if value is None else str(Interval(**value))
+    return MISSING if value is None else format_interval(value["value"], value["low"], value["high"])
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
@@ -119,14 +123,16 @@ def _steps(entries: Sequence[Entry]) -> int:
 
 
 def _per_step(entry: Entry) -> float:
+    """Return the seconds of one step of training."""
     return entry.train_seconds / max(1, _steps([entry]))
 
 
 def _per_epoch(record: Record, entry: Entry) -> float:
+    # The last batch of an epoch may be smaller than the others, and counts as a step.
     batch_size = int(entry.settings["training"]["batch_size"])
     return float(_per_step(entry) * math.ceil(record.task["rows"]["train"] / batch_size))
 
 
 def _to_best(entry: Entry) -> float:
-    """Give the seconds of training until the weights that were kept."""
+    """Return the seconds of training until the weights that were kept."""
     return 0.0 if entry.details.training is None else _per_step(entry) * entry.details.training.best_step

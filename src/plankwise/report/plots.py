@@ -1,4 +1,4 @@
-"""Plots of a study: main effects, pairs, importance, cost against score. Each is one quiet PNG."""
+"""Plots of a study: main effects, pairs of parameters, importance, cost against score. Each is one PNG."""
 
 from __future__ import annotations
 
@@ -21,9 +21,20 @@ COLUMNS = 3
 
 
 def draw_all(
-    table: Table, effects: dict[str, list[Level]], importances: dict[str, float], metric: str, folder: Path
+    table: Table, effects: dict[str, list[Level]], importances: dict[str, float], *, metric: str, folder: Path
 ) -> list[Path]:
-    """Draw every plot that the table has something for, as PNG files in `folder`."""
+    """Draw every plot that the trials support, as PNG files.
+
+    Args:
+        table: the finished trials.
+        effects: of each parameter's values.
+        importances: of each parameter, and of the seed.
+        metric: name of the score.
+        folder: of the files; created if needed.
+
+    Returns:
+        The files; a study that varies a single parameter has no plot of pairs, one that varies none only that of cost.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     varied = [key for key in table.keys if len(effects[key]) > 1]
     plots: dict[str, Callable[[], Figure]] = {
@@ -32,16 +43,22 @@ def draw_all(
         "importance": lambda: importance_plot(importances),
         "cost": lambda: cost_plot(table, varied, metric),
     }
-    wanted = [name for name in plots if not (name == "pairs" and len(varied) < 2) and (varied or name == "cost")]
+    possible = {
+        "main_effects": bool(varied),
+        "pairs": len(varied) > 1,
+        "importance": bool(varied and importances),  # empty while the first trials have equal scores
+        "cost": True,
+    }
     made = []
-    for name in wanted:
-        made.append(folder / f"{name}.png")
-        _save(plots[name](), made[-1])
+    for name, draw in plots.items():
+        if possible[name]:
+            made.append(folder / f"{name}.png")
+            _save(draw(), made[-1])
     return made
 
 
 def main_effects_plot(effects: dict[str, list[Level]], metric: str) -> Figure:
-    """Draw each parameter's effects with their intervals, all on one scale."""
+    """Draw the effects of each parameter's values with their intervals, on one scale for all parameters."""
     figure, axes = _panels(len(effects), 2.9, share=True)
     short = short_names(list(effects))
     for axis, (key, levels) in zip(axes, effects.items(), strict=False):
@@ -59,10 +76,11 @@ def main_effects_plot(effects: dict[str, list[Level]], metric: str) -> Figure:
 
 
 def pairs_plot(table: Table, keys: list[str], metric: str) -> Figure:
-    """Draw the mean score of each pair of levels, over everything else."""
+    """Draw the mean score of each pair of values of two parameters, over everything else."""
     short = short_names(keys)
     pairs = list(itertools.combinations(keys, 2))
     means = [_pair_means(table, *pair) for pair in pairs]
+    # One color scale for all panels; pairs of values that no trial has are not numbers.
     low, high = min(np.nanmin(each) for each in means), max(np.nanmax(each) for each in means)
     figure, axes = _panels(len(pairs), 3.2)
     for axis, (one, other), mean in zip(axes, pairs, means, strict=False):
@@ -90,7 +108,7 @@ def _pair_means(table: Table, one: str, other: str) -> Any:
 
 
 def importance_plot(importances: dict[str, float]) -> Figure:
-    """Draw shares of the variance that each parameter explains alone."""
+    """Draw the share of the variance that each parameter explains alone."""
     figure, (axis,) = _panels(1, 0.6 + 0.4 * len(importances), width=6.0)
     names, short = list(importances)[::-1], short_names(list(importances))
     axis.barh(
@@ -107,7 +125,7 @@ def importance_plot(importances: dict[str, float]) -> Figure:
 
 
 def cost_plot(table: Table, keys: list[str], metric: str) -> Figure:
-    """Draw seconds of training against score, a point a trial, colored by what decides most of the cost."""
+    """Draw seconds of training against score, one point per trial, colored by the parameter that affects cost most."""
     figure, (axis,) = _panels(1, 3.6, width=6.0)
     seconds, scores = (table.rows[name].to_numpy(dtype=np.float64) for name in ("train_seconds", "score"))
     key = max(keys, key=lambda each: _explained(seconds, levels_of(table, each)[1]), default=None)
@@ -155,13 +173,15 @@ def _name_levels(axis: Axes, names: list[str]) -> None:
 
 
 def _ordered(levels: list[Level]) -> bool:
+    # Numbers and ranges ("0.1 to 0.3") are connected by a line; names are not, as they have no order.
     return all(
         level.value.split(" ")[0].replace(".", "").replace("-", "").replace("e", "").isdigit() for level in levels
     )
 
 
 def _save(figure: Figure, path: Path) -> None:
-    FigureCanvasAgg(figure)
+    FigureCanvasAgg(figure)  # draws without a display, and without pyplot's global state
+    # A page embeds the file: it must never see half of one.
     temporary = path.with_name(f".{path.name}")
     figure.savefig(temporary, format="png", dpi=130)
     temporary.replace(path)

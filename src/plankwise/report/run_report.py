@@ -1,30 +1,39 @@
-"""Reports: one page for a run, one table over runs. Both read records and saved logits, nothing else."""
+"""Reports on runs: one page, one table. Both read records and saved logits, nothing else."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
-import jinja2
 import numpy as np
 
 from plankwise.core.errors import CheckpointError, OutputError
 from plankwise.core.files import write_text
 from plankwise.core.paths import check_target
-from plankwise.core.records import Interval, Record, read_record
-from plankwise.evaluation.comparison import Pair, retained_performance
+from plankwise.core.records import Interval, Record, format_optional, read_record
+from plankwise.evaluation.comparison import retained_performance
 from plankwise.evaluation.intervals import score_interval
 from plankwise.evaluation.saved_predictions import read_predictions
+from plankwise.report.templates import format_size, render
 
 RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the table: runs of one recipe that differ in their seed."""
+class RunSummary:
+    """One line of the table: runs of one recipe that differ in their seed.
+
+    Attributes:
+        name: of the recipe.
+        seeds: number of runs pooled.
+        parameters, size_bytes, compression_ratio: of the first run; they are the same for every seed.
+        baseline_score, score: on the test split, first metric of the task, averaged over seeds.
+        retained: `score / baseline_score`; `None` where the baseline scores 0.
+        speedup: baseline's time over the compressed model's, median over seeds.
+        timed_in: runtime and precision in which the compressed model was timed.
+        train_seconds: seconds of compression, mean over seeds.
+    """
 
     name: str
     seeds: int
@@ -40,21 +49,15 @@ class Row:
 
 
 def write_report(runs: Sequence[Path], target: Path) -> None:
-    """Write the page of one or several finished runs as one self-contained HTML file, without any text of the data."""
-    template = files("plankwise.report").joinpath("run.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(percent=_percent, interval=_interval, size=_size, plain=_plain)
-    records = [finished(run) for run in runs]
-    write_text(target, environment.from_string(template).render(records=records, rows=table(runs)))
+    """Write a self-contained HTML page on finished runs. It holds no text of the data."""
+    write_text(target, render("run.html.j2", records=[finished(run) for run in runs], rows=table(runs)))
 
 
 def check_page(runs: Sequence[Path], target: Path) -> None:
-    """Refuse a place for a page before any run is read.
+    """Check the path of a page before any run is read.
 
     Raises:
-        OutputError: if it cannot be written to, or would take the place of a file of a run.
+        OutputError: if it is not writable, or would overwrite a file of a run.
     """
     check_target(target)
     inside = any(run.resolve() in target.resolve().parents or run.resolve() == target.resolve() for run in runs)
@@ -63,36 +66,43 @@ def check_page(runs: Sequence[Path], target: Path) -> None:
 
 
 def finished(run: Path) -> Record:
-    """Read the record of a run that has come to its end.
+    """Return the record of a run that is complete.
 
     Raises:
-        CheckpointError: if it has not.
+        CheckpointError: if the run is not complete.
     """
     record = read_record(run)
     if record.final is None or record.baseline is None:
-        raise CheckpointError(f"the run in {run} is not finished; go on with it by --resume")
+        raise CheckpointError(f"the run in {run} is not finished; resume it with --resume")
     return record
 
 
-def table(runs: Sequence[Path]) -> list[Row]:
-    """Make one row for each recipe among the runs; runs that differ in the seed alone are pooled."""
-    groups: dict[str, list[Path]] = {}
+def table(runs: Sequence[Path]) -> list[RunSummary]:
+    """Summarize runs, one line for each recipe; runs that differ in the seed alone are pooled.
+
+    Raises:
+        CheckpointError: if a run is named twice, is not complete, or was tested on other examples than its siblings.
+    """
     folders = [run.resolve() for run in runs]
     twice = next((run for run, folder in zip(runs, folders, strict=True) if folders.count(folder) > 1), None)
     if twice is not None:
         raise CheckpointError(f"the run {twice} is named twice; it would count as two seeds")
+    groups: dict[str, list[Path]] = {}
     for run in runs:
         groups.setdefault(finished(run).name, []).append(run)
-    return [_row(name, paths) for name, paths in groups.items()]
+    return [_summarize(name, group) for name, group in groups.items()]
 
 
-def _row(name: str, runs: list[Path]) -> Row:
+def _summarize(name: str, runs: list[Path]) -> RunSummary:
+    predictions = [read_predictions(run) for run in runs]
+    if any(ids != predictions[0][0] for ids, _ in predictions):
+        raise CheckpointError(f"the runs of {name} were tested on different examples")
+    pairs = [pair for _, pair in predictions]
+    labels = [pair.labels for pair in pairs]
     records = [finished(run) for run in runs]
-    pairs = _pairs(name, runs)
     metric = records[0].task["metrics"][0]
     finals = [record.final for record in records if record.final is not None]
-    labels = [pair.labels for pair in pairs]
-    return Row(
+    return RunSummary(
         name=name,
         seeds=len(runs),
         parameters=finals[0].cost.parameters,
@@ -107,39 +117,16 @@ def _row(name: str, runs: list[Path]) -> Row:
     )
 
 
-def _pairs(name: str, runs: list[Path]) -> list[Pair]:
-    read = [read_predictions(run) for run in runs]
-    if any(ids != read[0][0] for ids, _ in read):
-        raise CheckpointError(f"the runs of {name} were tested on different examples")
-    return [pair for _, pair in read]
-
-
-def markdown(rows: Sequence[Row]) -> str:
-    """Write rows as a Markdown table."""
+def markdown(rows: Sequence[RunSummary]) -> str:
+    """Format the summaries as a Markdown table."""
     lines = [
         "| run | seeds | parameters | size | baseline | score | retained | smaller | faster | compression |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     lines += [
-        f"| {row.name} | {row.seeds} | {row.parameters / 1e6:.2f} M | {_size(row.size_bytes)} | "
-        f"{_interval(row.baseline_score)} | {_interval(row.score)} | {_interval(row.retained)} | "
+        f"| {row.name} | {row.seeds} | {row.parameters / 1e6:.2f} M | {format_size(row.size_bytes)} | "
+        f"{row.baseline_score} | {row.score} | {format_optional(row.retained)} | "
         f"{row.compression_ratio:.2f}× | {row.speedup:.2f}×, {row.timed_in} | {row.train_seconds:.0f} s |"
         for row in rows
     ]
     return "\n".join(lines)
-
-
-def _interval(value: Interval | None) -> str:
-    return "–" if value is None else str(value)
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
-
-
-def _size(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:.1f} MB"
-
-
-def _plain(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""What a study will cost, before anything is trained: trials counted, one of them rehearsed."""
+"""What a study costs, before anything is trained: its trials are counted and one of them is rehearsed."""
 
 from __future__ import annotations
 
@@ -9,56 +9,49 @@ from typing import Any
 from plankwise.core.recipe import to_plain
 from plankwise.methods.method import Method
 from plankwise.run.dry_run import estimate
-from plankwise.run.recipe import Recipe
-from plankwise.search.settings import Plan, Setting
 from plankwise.search.storage import check_storage
 from plankwise.search.study import probes
+from plankwise.search.study_plan import StudyPlan
 from plankwise.training.fit import planned_steps
 
 
-def estimate_study(plan: Plan) -> dict[str, Any]:
-    """Count settings, trials and baselines, and say roughly how many seconds they take on this machine, one worker.
+def estimate_study(plan: StudyPlan) -> dict[str, Any]:
+    """Count settings, trials and baselines, and estimate their seconds on this machine with one worker.
 
-    Seconds of a step are those of the first setting; steps are counted for each setting of a grid. For a sampler, whose
-    settings are not known yet, every trial counts as the first value of each parameter.
+    Seconds per step are those of the first setting; the number of steps is computed for each setting of a grid. A
+    sampler's settings are not known yet: every trial counts as the first value of each parameter.
     """
     if plan.study.storage is not None:
         check_storage(plan.study.storage)
-    settings = plan.grid or (_first(plan),) * plan.settings_count
-    rows = estimate(plan.checked(settings[0], plan.study.seeds[0]))
-    steps = rows[-len(plan.recipe(settings[0], 0).steps) :]
+    first = {key: probes(values)[0] for key, values in plan.study.space[0].items()}
+    settings = plan.grid or (first,) * plan.settings_count
     recipes = [plan.recipe(setting, seed) for setting in settings for seed in plan.study.seeds]
+    rows = estimate(plan.checked(settings[0], plan.study.seeds[0]))
+    before, steps = rows[: -len(recipes[0].steps)], rows[-len(recipes[0].steps) :]
     trials = [sum(_seconds(row, step) for row, step in zip(steps, recipe.steps, strict=False)) for recipe in recipes]
-    baselines = {json.dumps(to_plain(_without_steps(recipe)), sort_keys=True) for recipe in recipes}
-    before = sum(row["seconds"] for row in rows[: len(rows) - len(steps)])
+    # Trials that differ in their steps alone share a baseline; the seed is part of the recipe.
+    baselines = {json.dumps(to_plain(dataclasses.replace(recipe, steps=())), sort_keys=True) for recipe in recipes}
+    seconds_per_baseline = sum(row["seconds"] for row in before)
     return {
         "name": plan.study.name,
         "settings": plan.settings_count,
         "seeds": len(plan.study.seeds),
         "trials": len(recipes),
         "baselines": len(baselines),
-        "seconds_per_baseline": before,
+        "seconds_per_baseline": seconds_per_baseline,
         "seconds_per_trial": sum(trials) / len(trials),
-        "seconds": before * len(baselines) + sum(trials),
+        "seconds": seconds_per_baseline * len(baselines) + sum(trials),
     }
 
 
 def _seconds(row: dict[str, Any], step: Method) -> float:
-    if step.training is None:
+    if step.training is None:  # such a step measures and solves; its seconds do not depend on the setting
         return float(row["seconds"])
     return float(row["seconds_per_step"]) * planned_steps(row["examples"], step.training)
 
 
-def _first(plan: Plan) -> Setting:
-    return {key: probes(values)[0] for key, values in plan.study.space[0].items()}
-
-
-def _without_steps(recipe: Recipe) -> Recipe:
-    return dataclasses.replace(recipe, steps=())
-
-
 def cost_lines(cost: dict[str, Any]) -> list[str]:
-    """Show it."""
+    """Format the estimate for the terminal."""
     return [
         f"{cost['name']}: {cost['settings']} settings × {cost['seeds']} seeds = {cost['trials']} trials, "
         f"about {cost['seconds_per_trial']:.0f} s each",

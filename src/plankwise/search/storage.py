@@ -1,4 +1,4 @@
-"""Optuna's storage and search space: how values are kept there, and what may go wrong with it."""
+"""Optuna's storage and search space: how values are stored, and what may go wrong with a database."""
 
 from __future__ import annotations
 
@@ -16,74 +16,87 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from plankwise.core.errors import OutputError
 from plankwise.core.packages import require
-from plankwise.search.settings import Plan
 from plankwise.search.study import Range
+from plankwise.search.study_plan import StudyPlan
 
 logger = logging.getLogger(__name__)
 SEED = "seed"
 
 
 def check_storage(url: str) -> None:
-    """Refuse a storage that is no URL, or whose driver is not installed, before anything is written.
+    """Check that a storage is a URL and that its driver is installed, before anything is written.
 
     Raises:
         OutputError: with the command that installs the driver.
     """
     with reachable(url):
-        shown = sqlalchemy.make_url(url).render_as_string(hide_password=True)
         try:
             with_driver(url).get_dialect().import_dbapi()
         except ModuleNotFoundError as error:
-            require(f"the storage {shown}", error.name or "its driver", error=OutputError)
+            require(f"the storage {_public(url)}", error.name or "its driver", error=OutputError)
 
 
 def with_driver(url: str) -> sqlalchemy.URL:
-    """Read a URL; one of PostgreSQL that names no driver gets the extra's, or psycopg where that alone is installed.
+    """Parse a URL, adding a driver to one of PostgreSQL that names none.
 
-    SQLAlchemy's own choice depends on its version.
+    The driver is the one of the extra, psycopg2, or psycopg where that alone is installed: SQLAlchemy's own choice
+    depends on its version.
     """
-    read = sqlalchemy.make_url(url)
-    if read.drivername != "postgresql":
-        return read
+    parsed = sqlalchemy.make_url(url)
+    if parsed.drivername != "postgresql":
+        return parsed
     newer = importlib.util.find_spec("psycopg2") is None and importlib.util.find_spec("psycopg") is not None
-    return read.set(drivername="postgresql+psycopg" if newer else "postgresql+psycopg2")
+    return parsed.set(drivername="postgresql+psycopg" if newer else "postgresql+psycopg2")
 
 
 @contextmanager
 def reachable(url: str) -> Iterator[None]:
-    """Turn what a storage may fail with into one line, without its password."""
+    """Turn an error of the storage into one line, without its password.
+
+    Raises:
+        OutputError: with the storage and the first cause.
+    """
     try:
-        shown_url = sqlalchemy.make_url(url).render_as_string(hide_password=True)
+        public = _public(url)
     except sqlalchemy.exc.ArgumentError:
         raise OutputError("storage: not a URL such as sqlite:///FILE or postgresql://USER@HOST/NAME") from None
     try:
         yield
     except (ImportError, sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        cause: BaseException = error
+        cause: BaseException = error  # SQLAlchemy and Optuna wrap the driver's error, whose first line says it best
         while cause.__cause__ is not None:
             cause = cause.__cause__
         first = (str(cause).strip() or type(cause).__name__).splitlines()[0]
-        raise OutputError(f"the storage {shown_url} cannot be used: {first}") from None
+        raise OutputError(f"the storage {public} cannot be used: {first}") from None
+
+
+def _public(url: str) -> str:
+    return sqlalchemy.make_url(url).render_as_string(hide_password=True)
 
 
 def open_storage(url: str) -> optuna.storages.RDBStorage:
-    """Open a storage, making its tables if need be, also where another worker is making them just now."""
+    """Open a storage and create its tables if needed; several workers may do so at the same time."""
+    # SQLite locks the whole file for each write: workers wait for each other. Servers close connections that are idle,
+    # as they are while a trial trains: each is tested before it is used.
     arguments = {"connect_args": {"timeout": 120}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     place = with_driver(url).render_as_string(hide_password=False)
-    for patience in (0.5, 1.0, 2.0, 4.0):
+    for pause_s in (0.5, 1.0, 2.0, 4.0):  # another worker is creating the tables; each time it gets further
         try:
             return optuna.storages.RDBStorage(place, engine_kwargs=arguments)
         except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError):
-            time.sleep(patience)
+            time.sleep(pause_s)
     return optuna.storages.RDBStorage(place, engine_kwargs=arguments)
 
 
-def distributions(plan: Plan) -> dict[str, BaseDistribution]:
-    """Describe the space to Optuna. A list is categorical: no order or distance is read into its values."""
+def distributions(plan: StudyPlan) -> dict[str, BaseDistribution]:
+    """Describe the space to Optuna. A list is categorical: its values have no order or distance."""
     found: dict[str, BaseDistribution] = {SEED: CategoricalDistribution(plan.study.seeds)}
     for key in plan.keys:
-        parts = [grid[key] for grid in plan.study.space]
-        found[key] = _range(parts[0]) if isinstance(parts[0], Range) else CategoricalDistribution(_choices(plan, key))
+        parts = [space[key] for space in plan.study.space]
+        if isinstance(parts[0], Range):
+            found[key] = _range(parts[0])
+        else:
+            found[key] = CategoricalDistribution(list(dict.fromkeys(encoded(each) for part in parts for each in part)))
     return found
 
 
@@ -93,34 +106,30 @@ def _range(values: Range) -> BaseDistribution:
     return FloatDistribution(values.low, values.high, log=values.log)
 
 
-def _choices(plan: Plan, key: str) -> list[Any]:
-    return list(dict.fromkeys(encoded(value) for grid in plan.study.space for value in grid[key]))
-
-
 def encoded(value: Any) -> Any:
-    """Write a value as Optuna takes it: lists and mappings as JSON."""
+    """Return a value in a form that Optuna stores: lists and mappings as JSON."""
     return value if value is None or isinstance(value, (bool, int, float, str)) else json.dumps(value)
 
 
-def decoded(plan: Plan, key: str, value: Any) -> Any:
-    """Read a value as Optuna keeps it back into that of the recipe."""
+def decoded(plan: StudyPlan, key: str, value: Any) -> Any:
+    """Return a value that Optuna stored as that of the recipe."""
     lists = [grid[key] for grid in plan.study.space if isinstance(grid[key], list)]
     return next((each for values in lists for each in values if encoded(each) == value), value)
 
 
 @contextmanager
 def unless_given_up(number: int) -> Iterator[None]:
-    """Let go of a trial that others took for dead, as a machine that slept may find; they run it again."""
+    """Drop the result of a trial that other workers gave up, as happens to a machine that was suspended."""
     try:
         yield
     except optuna.exceptions.UpdateFinishedTrialError:
-        logger.warning("trial %d was given up by another worker meanwhile; what it gave here is dropped", number)
+        logger.warning("another worker gave up trial %d in the meantime; the result of this worker is dropped", number)
 
 
 @contextmanager
-def unless_out_of_reach() -> Iterator[None]:
-    """Miss a sign of life rather than fall over one."""
+def unless_unreachable() -> Iterator[None]:
+    """Skip a heartbeat rather than fail because of one."""
     try:
         yield
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        logger.warning("the storage cannot be reached just now: %s", str(error).splitlines()[0])
+        logger.warning("the storage cannot be reached at the moment: %s", str(error).splitlines()[0])

@@ -1,4 +1,4 @@
-"""The recipe of a study: what stands in its YAML file."""
+"""The settings of a study: the keys of its YAML file."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Bound = Annotated[int | float, Bounds(-1e12, 1e12, "no setting is so large")]
 
 @settings
 class Range:
-    """Numbers for a sampler to draw from; whole ones if both ends are.
+    """An interval for a sampler to draw from; it draws integers if both ends are integers.
 
     Attributes:
-        low: the smallest.
-        high: the largest.
-        log: whether to draw evenly on a logarithmic scale.
+        low: the smallest value.
+        high: the largest value.
+        log: whether to draw uniformly on a logarithmic scale.
     """
 
     low: Bound
@@ -72,19 +72,20 @@ Fixed = dict[Annotated[str, _not("seed", "name")], Any]
 
 @settings
 class Study:
-    """A study of hyperparameters.
+    """A hyperparameter study.
 
     Attributes:
         name: of the study in its storage and in reports.
         recipe: the run to vary: a recipe's file, relative to this one, or the recipe itself.
         fixed: overrides of that recipe for every trial, by key path.
-        space: key path to the values to try: a list, or for samplers also a range. A list of such mappings is the
+        space: the values to try for each key path: a list, or for samplers also a range. A list of such mappings is the
             union of their grids.
         seeds: every setting is run with each; a trial is one setting with one seed.
-        sampler: `grid` takes every combination, `random` and `tpe` are Optuna's.
-        trials: how many settings a sampler draws; for a grid, how many of its settings to take at random (all without).
-        storage: where trials are kept: a URL as of SQLAlchemy; SQLite in the study's folder without it.
-        keep_models: keep what trials trained instead of their records only.
+        sampler: `grid` tries every combination, `random` and `tpe` are Optuna's.
+        trials: number of settings that a sampler draws; for a grid, how many of its settings to try, chosen at random
+            (default: all).
+        storage: a URL of SQLAlchemy; by default SQLite in the study's folder.
+        keep_models: keep the models of trials, not only their records.
     """
 
     name: Name
@@ -121,5 +122,5 @@ class Study:
 
 
 def probes(values: list[Any] | Range) -> list[Any]:
-    """Give the values to check a parameter by: all of a list, both ends of a range."""
+    """Return the values to check a parameter with: all of a list, both ends of a range."""
     return [values.low, values.high] if isinstance(values, Range) else values

@@ -1,61 +1,46 @@
-"""What a study found: one JSON document, one page, one table for the terminal. All of it follows from the trials."""
+"""What a study found: one JSON document, one page, its plots. All of it follows from the table of trials."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import optuna
-from rich.table import Table as RichTable
 
 from plankwise.core.files import write_json, write_text
-from plankwise.evaluation.effects import Table, main_effects, short_names, shown_estimate, table_of
+from plankwise.evaluation.effects import Table, main_effects, short_names, table_of
 from plankwise.report.plots import draw_all
-from plankwise.search.settings import Plan, shown
+from plankwise.report.templates import render
 from plankwise.search.storage import SEED, distributions, encoded
-from plankwise.search.trials import Row
-from plankwise.search.worker import refuse_without_result
+from plankwise.search.study_folder import DOCUMENT, PLOTS, REPORT
+from plankwise.search.study_plan import StudyPlan
+from plankwise.search.trial_table import TrialRow
+from plankwise.search.worker import require_result
 
-DOCUMENT, REPORT, PLOTS = "study.json", "report.html", "plots"
-Document = dict[str, Any]
+BEST = 5  # settings that are listed
 
 
-def write_study(plan: Plan, rows: Sequence[Row], out: Path) -> Document:
-    """Analyse the trials and write `study.json`, which it gives, `plots/` and `report.html` into the study's folder.
+def write_study(plan: StudyPlan, rows: Sequence[TrialRow], out: Path) -> dict[str, Any]:
+    """Analyse the trials; write `study.json`, `plots/` and `report.html` into the study's folder.
+
+    Returns:
+        The document of `study.json`.
 
     Raises:
         CheckpointError: if no trial is complete; nothing is written then.
     """
-    refuse_without_result(rows, str(out))
+    require_result(rows, str(out))
     table = table_of(rows, plan.keys)
-    document = _document(plan, rows, table)
-    write_json(out / DOCUMENT, document)
-    plots: list[Path] = []
-    if len(table.rows):
-        effects = {key: main_effects(table, key) for key in plan.keys}
-        plots = draw_all(table, effects, document["importance"], document["metric"], out / PLOTS)
-    template = files("plankwise.search").joinpath("study.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(interval=shown_estimate, shown=shown)
-    images = [(path.stem.replace("_", " "), base64.b64encode(path.read_bytes()).decode()) for path in plots]
-    short = short_names([*plan.keys])
-    write_text(out / REPORT, environment.from_string(template).render(study=document, images=images, short=short))
-    return document
-
-
-def _document(plan: Plan, rows: Sequence[Row], table: Table) -> Document:
+    effects = {key: main_effects(table, key) for key in plan.keys}
+    importances, metric = importance(plan, table), plan.task.metrics[0]
     states = [row["state"] for row in rows]
-    return {
+    document = {
         "name": plan.study.name,
         "task": plan.task.name,
-        "metric": plan.task.metrics[0],
+        "metric": metric,
         "split": "development",
         "sampler": plan.study.sampler,
         "parameters": plan.keys,
@@ -64,21 +49,24 @@ def _document(plan: Plan, rows: Sequence[Row], table: Table) -> Document:
         "counts": {state: states.count(state) for state in ("complete", "failed", "running", "waiting")},
         "train_seconds": sum(row["train_seconds"] or 0.0 for row in rows),
         "best": _best(table),
-        "effects": {key: [asdict(level) for level in main_effects(table, key)] for key in plan.keys}
-        if len(table.rows)
-        else {},
-        "importance": importance(plan, table),
+        "effects": {key: [asdict(level) for level in levels] for key, levels in effects.items()},
+        "importance": importances,
         "trials": list(rows),
     }
+    write_json(out / DOCUMENT, document)
+    plots = draw_all(table, effects, importances, metric=metric, folder=out / PLOTS)
+    images = [(path.stem.replace("_", " "), base64.b64encode(path.read_bytes()).decode()) for path in plots]
+    page = render("study.html.j2", study=document, images=images, short=short_names(plan.keys))
+    write_text(out / REPORT, page)
+    return document
 
 
-def _best(table: Table) -> list[Row]:
-    """Give the five settings with the best mean score over the seeds that all of them were run with."""
-    if not len(table.rows):
-        return []
+def _best(table: Table) -> list[dict[str, Any]]:
+    """Return the settings with the best mean score, among those that were run with the most seeds."""
+    # A setting that is still incomplete could win by a lucky seed: compare those with the most seeds only.
     grouped = table.rows.groupby(list(table.keys), dropna=False, sort=False)["score"]
     summary = grouped.agg(["mean", "min", "max", "count"]).reset_index()
-    whole = summary[summary["count"] == summary["count"].max()].sort_values("mean", ascending=False).head(5)
+    whole = summary[summary["count"] == summary["count"].max()].sort_values("mean", ascending=False).head(BEST)
     return [
         {
             "setting": {key: _plain(row[key]) for key in table.keys},
@@ -90,39 +78,22 @@ def _best(table: Table) -> list[Row]:
 
 
 def _plain(value: Any) -> Any:
+    """Return a value of pandas as Python's own, which JSON can hold."""
     return value.item() if hasattr(value, "item") else value
 
 
-def importance(plan: Plan, table: Table) -> dict[str, float]:
+def importance(plan: StudyPlan, table: Table) -> dict[str, float]:
     """Compute fANOVA importances (Hutter et al. 2014): the share of variance that each parameter explains alone.
 
-    The seed is a parameter among the others: what matters less than it is lost in the noise. The forest is seeded.
+    The seed is one of the parameters: what explains less than the seed does is indistinguishable from noise. The forest
+    is seeded.
     """
+    if len(table.rows) < 2 or table.rows["score"].nunique() < 2:
+        return {}
     study = optuna.create_study(direction="maximize")
     spaces = distributions(plan)
     for row in table.rows.to_dict("records"):
         values = {key: encoded(_plain(row[key])) for key in (*table.keys, SEED)}
         study.add_trial(optuna.create_trial(params=values, distributions=spaces, value=float(row["score"])))
-    if len(table.rows) < 2 or table.rows["score"].nunique() < 2:
-        return {}
     found = optuna.importance.FanovaImportanceEvaluator(seed=0).evaluate(study)
     return {key: float(value) for key, value in found.items()}
-
-
-def study_table(document: Document, out: Path) -> RichTable:
-    """Show the effect of each parameter's values, and under them the best setting and how many trials there are."""
-    counts = ", ".join(f"{count} {state}" for state, count in document["counts"].items() if count)
-    table = RichTable(title=f"{document['name']}: {counts}", title_justify="left")
-    for column, justify in (("parameter", "left"), ("value", "right"), ("effect [95 %]", "right")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    short = short_names([*document["effects"]])
-    for key, levels in document["effects"].items():
-        for at, level in enumerate(levels):
-            table.add_row("" if at else short[key], str(level["value"]), shown_estimate(level["effect"]))
-    best = document["best"][:1]
-    lines = [
-        f"best: {shown(each['setting'])}: {document['metric']} {each['mean']:.4f}, {each['seeds']} seeds"
-        for each in best
-    ]
-    table.caption = "\n".join([*lines, str(out / REPORT)])
-    return table

@@ -1,7 +1,9 @@
-"""What a study's recipe may say: every wrong key path or value ends in one line with file and line."""
+"""What a study's file may hold: every wrong key path or value is refused in one line with file and line."""
 
 from __future__ import annotations
 
+import cProfile
+import pstats
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,8 @@ import pytest
 import tiny
 from plankwise.core.errors import PlankwiseError
 from plankwise.evaluation.effects import short_names
-from plankwise.search.settings import read_study
+from plankwise.methods.theseus import Theseus
+from plankwise.search.study_plan import format_setting, read_study, trial_name
 
 RECIPE = """\
 name: tiny
@@ -79,6 +82,7 @@ WRONG = {
     ),
     "wrong fixed": ("  steps.0.start: [0.1]", ("fixed: {steps.0.modulse: 2}",), r":5: unknown key 'modulse'"),
     "no steps": ("  baseline.epochs: [1]", ("fixed: {steps: []}",), r"its recipe has no steps"),
+    "second grid": ("  - {steps.0.start: [0.2]}\n  - {steps.0.start: [1.5]}", (), r":5: steps\.0\.start: .*not 1\.5"),
 }
 
 
@@ -101,7 +105,7 @@ def test_a_grid_is_complete_shuffled_and_read_as_the_recipe_reads_it(place: Path
     plan = read_study(study(place, "  steps.0.start: [0.2, 0.6]\n  steps.0.training.learning_rate: [1e-4, 2.0e-4]"))
     settings = [tuple(setting.values()) for setting in plan.grid]
     assert sorted(settings) == [(0.2, 1e-4), (0.2, 2e-4), (0.6, 1e-4), (0.6, 2e-4)]
-    assert settings == [tuple(setting.values()) for setting in read_study(plan.path).grid]
+    assert settings == [tuple(setting.values()) for setting in read_study(plan.file.path).grid]
     capped = read_study(study(place, "  steps.0.start: [0.2, 0.4, 0.6, 0.8]", "trials: 2"))
     assert len(capped.grid) == capped.settings_count == 2
 
@@ -116,13 +120,33 @@ def test_grids_are_united(place: Path) -> None:
 def test_overrides_and_fixed_keys_reach_every_trial(place: Path) -> None:
     plan = read_study(study(place, "  steps.0.start: [0.2]", "fixed: {baseline.epochs: 2}"), ["steps.0.modules=3"])
     recipe = plan.recipe(plan.grid[0], 5)
-    assert (recipe.baseline.epochs, recipe.steps[0].modules, recipe.seed) == (2.0, 3, 5)  # type: ignore[union-attr]
+    step = recipe.steps[0]
+    assert recipe.baseline is not None
+    assert isinstance(step, Theseus)
+    assert (recipe.baseline.epochs, step.modules, recipe.seed) == (2.0, 3, 5)
     assert set(plan.task.splits) == {"train", "development"}
 
 
-def test_names_are_as_short_as_they_may_be() -> None:
+def test_each_file_is_parsed_once(place: Path) -> None:
+    """It was parsed eleven times for each key of each setting, for error texts that nobody read."""
+    path = study(place, "  steps.0.start: [0.2, 0.4, 0.6]\n  steps.0.training.learning_rate: [1e-4, 2.0e-4]")
+    profile = cProfile.Profile()
+    plan = profile.runcall(read_study, path)
+    calls = {name: count for (_, _, name), (_, count, *_) in pstats.Stats(profile).stats.items()}  # type: ignore[attr-defined]
+    assert len(plan.grid) == 6
+    assert calls["parse_yaml"] == 2  # the study and its recipe
+
+
+def test_names_are_as_short_as_possible() -> None:
     assert short_names(["steps.0.start", "steps.0.training.epochs", "baseline.epochs"]) == {
         "steps.0.start": "start",
         "steps.0.training.epochs": "training.epochs",
         "baseline.epochs": "baseline.epochs",
     }
+    assert format_setting({"steps.0.start": 0.2, "baseline.epochs": 3}) == "start=0.2, epochs=3"
+
+
+def test_a_trial_keeps_its_folder() -> None:
+    one, other = {"a": 1, "b": [2, 3]}, {"b": [2, 3], "a": 1}
+    assert trial_name(one, 5) == trial_name(other, 5) != trial_name({"a": 2, "b": [2, 3]}, 5)
+    assert trial_name(one, 5).endswith("-seed5")
