@@ -96,14 +96,15 @@ def variant(name: str, seeds: list[int], pairs: list[Pair]) -> dict[str, Any]:
 
 def entry(stage: Path) -> dict[str, Any]:
     read = read_entry(stage)
-    training = read.details["training"]
+    training = read.details.training
+    assert training is not None
     return {
         "parameters": read.cost.parameters,
         "size_bytes": read.cost.size_bytes,
         "train_seconds": read.train_seconds,
         "development_scores": read.development_scores,
-        "redraws": read.details.get("redraws"),
-        **{key: training[key] for key in ("steps", "best_step", "precision")},
+        "redraws": read.details.redraws,
+        **{key: getattr(training, key) for key in ("steps", "best_step", "precision")},
     }
 
 

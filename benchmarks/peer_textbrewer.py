@@ -27,14 +27,19 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_linear_schedule_with_warmup
+from torch import nn
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    get_linear_schedule_with_warmup,
+)
 
 from plankwise.core.files import write_json
 from plankwise.core.hardware import environment, fixed_threads
@@ -51,9 +56,10 @@ from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.evaluation.comparison import Pair, retained_performance, score_interval
 from plankwise.methods.distillation import Distillation, Student
 from plankwise.methods.method import Job
-from plankwise.training.distillation.config import DistillationConfig, hidden_pairs
+from plankwise.training.distillation.config import DistillationConfig
+from plankwise.training.distillation.layer_mapping import hidden_pairs
 from plankwise.training.fit import Training, planned_steps
-from plankwise.training.objectives.losses import task_loss
+from plankwise.training.objectives.registry import objective_of
 from plankwise.training.prediction import predict
 from plankwise.training.trainer import LengthGrouped
 
@@ -101,25 +107,31 @@ class Batches:
             yield self._collate([self._examples[index] for index in indices[start : start + self._size]])
 
 
+class ReadsClock(TrainerCallback):  # type: ignore[misc]
+    """Reads the clock at the beginning of each step."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        """Append the time."""
+        self._clock.append(time.perf_counter())
+
+
 def by_plankwise(side: Side, clock: Clock) -> PreTrainedModel:
-    """Distil by plankwise, as a run would; the clock is read at each loss."""
-    own = task_loss(side.task.kind)
-
-    def loss(outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
-        clock.append(time.perf_counter())
-        return own(outputs, batch)
-
+    """Distil by plankwise, as a run would; the clock is read at each step."""
     settings = Distillation(student=Student(layers=LAYERS, keep="bottom"), teacher=TEACHER, training=side.training)
     with tempfile.TemporaryDirectory() as folder:
         job = Job(
             task=side.task.without_test(),
             tokenizer=side.tokenizer,
             truncation=READING,
-            loss=loss,
+            objective=objective_of(side.task.kind),
+            callbacks=(ReadsClock(clock),),
             seed=side.seed,
             folder=Path(folder),
         )
-        return settings.compress(side.teacher, job)
+        return settings.compress(side.teacher, job).model
 
 
 def by_textbrewer(side: Side, clock: Clock) -> PreTrainedModel:

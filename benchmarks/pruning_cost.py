@@ -33,9 +33,9 @@ from plankwise.data.truncation import Truncation
 from plankwise.encoder.checkpoint import load_trained, save
 from plankwise.encoder.cost import count_parameters, linear_flops_per_token
 from plankwise.encoder.tokenizer import load_tokenizer
-from plankwise.methods.method import Job
+from plankwise.methods.method import Job, StepLog
 from plankwise.methods.pruning import Pruning
-from plankwise.training.objectives.losses import task_loss
+from plankwise.training.objectives.registry import objective_of
 from theseus_step import high_water_mark
 
 SHARED = Path(__file__).parents[1].parent / "shared"
@@ -49,30 +49,31 @@ def bert_base(vocabulary: int, labels: int) -> PreTrainedModel:
     return model.eval()
 
 
-def prune_and_save(model: PreTrainedModel, settings: Pruning, job: Job, folder: Path) -> dict[str, float]:
+def prune_and_save(
+    model: PreTrainedModel, settings: Pruning, job: Job, folder: Path
+) -> tuple[StepLog, dict[str, float]]:
     """Prune `model` into `folder`; seconds of the phases."""
     start = time.perf_counter()
-    smaller = settings.compress(model, job)
+    made = settings.compress(model, job)
     compressed = time.perf_counter()
-    save(smaller, job.tokenizer, folder)
-    return {"save": time.perf_counter() - compressed, "total": time.perf_counter() - start}
+    save(made.model, made.tokenizer, folder)
+    return made.log, {"save": time.perf_counter() - compressed, "total": time.perf_counter() - start}
 
 
 def measure(arguments: argparse.Namespace, task: Task) -> dict[str, Any]:
     tokenizer, truncation = load_tokenizer(str(arguments.tokenizer)), Truncation(max_length=128)
-    model, notes = bert_base(len(tokenizer), len(task.labels)), dict[str, Any]()
+    model = bert_base(len(tokenizer), len(task.labels))
     settings = Pruning(target=arguments.target, examples=arguments.examples, labels=False, training=None)
     with tempfile.TemporaryDirectory() as scratch, fixed_threads(arguments.threads):
         job = Job(
             task=task.without_test(),
             tokenizer=tokenizer,
             truncation=truncation,
-            loss=task_loss(task.kind),
+            objective=objective_of(task.kind),
             seed=0,
             folder=Path(scratch) / "work",
-            note=notes.__setitem__,
         )
-        seconds = prune_and_save(model, settings, job, Path(scratch) / "pruned")
+        log, seconds = prune_and_save(model, settings, job, Path(scratch) / "pruned")
         pruned = load_trained(str(Path(scratch) / "pruned"))
         texts = task.splits[TEST].select(range(TEXTS))
         with torch.inference_mode():
@@ -83,13 +84,13 @@ def measure(arguments: argparse.Namespace, task: Task) -> dict[str, Any]:
             timed = take_turns(runs, arguments.rounds)
     flops = {"before": linear_flops_per_token(model), "after": linear_flops_per_token(pruned)}
     return {
-        "seconds": {**notes["seconds"], **seconds},
+        "seconds": {**(log.seconds or {}), **seconds},
         "minutes": seconds["total"] / 60,
         "linear_flops_per_token": flops,
         "fewer_flops": flops["before"] / flops["after"],
         "parameters": {"before": count_parameters(model), "after": count_parameters(pruned)},
         **ratio(timed["before"], timed["after"]),
-        "examples": notes["examples"],
+        "examples": log.examples,
         "threads": arguments.threads,
         "peak_bytes": high_water_mark(),
         "environment": environment(),

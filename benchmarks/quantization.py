@@ -43,7 +43,7 @@ from plankwise.methods.method import Job
 from plankwise.methods.quantization import Quantization
 from plankwise.training.distillation.config import DistillationConfig
 from plankwise.training.fit import Training
-from plankwise.training.objectives.losses import task_loss
+from plankwise.training.objectives.registry import objective_of
 from plankwise.training.prediction import predict
 
 ROOT = Path(__file__).parents[1]
@@ -97,13 +97,15 @@ def quantized(parent: Path, baseline: Path, name: str, task: Task, place: Place,
             task=task.without_test(),
             tokenizer=tokenizer,
             truncation=recipe_of(place).model.plain_truncation,
-            loss=task_loss(task.kind),
+            objective=objective_of(task.kind),
             seed=seed,
             folder=out.with_name(f"{out.name}.work"),
             baseline=lambda: (load_trained(str(baseline)), load_tokenizer(str(baseline))),
-            note=lambda key, value: print(f"  {key}: {value}"[:300], flush=True),
         )
-        save(settings(name, epochs).compress(model, job), tokenizer, out)
+        made = settings(name, epochs).compress(model, job)
+        for key, value in made.log.model_dump().items():
+            print(f"  {key}: {value}"[:300], flush=True)
+        save(made.model, made.tokenizer, out)
     return out
 
 

@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    TrainerCallback,
 )
 
 from plankwise import cli
@@ -154,6 +155,17 @@ def job(folder: Path, **changes: Any) -> Job:
     return Job(**made)
 
 
+class Kill(TrainerCallback):  # type: ignore[misc]
+    """Interrupts the process in the second half of the training whose folder has this name."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if Path(args.output_dir).name == self._folder and state.global_step > state.max_steps / 2:
+            raise KeyboardInterrupt
+
+
 def spec(of: PreTrainedModel | PreTrainedConfig | None = None, kind: str = "single_label", **changes: Any) -> ModelSpec:
     """Describe a model of the tiny tokenizer before it is loaded; the tiny one by default."""
     config = (model() if of is None else of).config if not isinstance(of, PreTrainedConfig) else of
@@ -167,6 +179,11 @@ def batch(size: int = 4, length: int = 12, seed: int = 0) -> dict[str, torch.Ten
     mask[0, length // 2 :] = 0
     ids[mask == 0] = 0
     return {"input_ids": ids, "attention_mask": mask}
+
+
+def hooks_of(model: PreTrainedModel) -> int:
+    """Count the forward hooks on all modules."""
+    return sum(len(part._forward_hooks) + len(part._forward_pre_hooks) for part in model.modules())
 
 
 def write_table(folder: Path, count: int = 120) -> Path:

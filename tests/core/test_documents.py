@@ -24,21 +24,22 @@ MERGES = "a: &a {k: 1}\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (LAUGHS, "more than 100,000 values, aliases written out"),
-        (MERGES, "more than 100,000 values, aliases written out"),
+        (LAUGHS, "more than 100,000 values with aliases expanded"),
+        (MERGES, "more than 100,000 values with aliases expanded"),
         ("a: &a [*a]", "nested more than 50 deep"),
         ("a: " + "[" * 60 + "]" * 60, "nested more than 50 deep"),
         ("a: " + "[" * 50_000, "nested more than 50 deep"),
         ("{" * 5_000, "nested more than 50 deep"),
-        ('a: "\\ud800"', "recipe:1: not valid YAML: a lone half of a surrogate pair"),
+        ("- " * 5_000, "nested more than 50 deep"),
+        ('a: "\\ud800"', "recipe:1: not valid YAML: one half of a surrogate pair"),
         ("a:\n  - b: {c: 1, c: 2}", "recipe:2: the key 'c' appears twice"),
     ],
 )
 def test_a_bomb_is_refused_at_once(text: str, message: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(RecipeError, match=message):
         parse_yaml(text, "recipe")
-    assert time.monotonic() - began < 20
+    assert time.process_time() - began < 1
 
 
 def test_aliases_and_surrogate_pairs_as_people_use_them() -> None:
@@ -56,7 +57,7 @@ def test_what_is_no_file_or_too_large_is_not_read(tmp_path: Path) -> None:
         tmp_path: "Is a directory",
         tmp_path / "large": "it has 1,000,001 bytes; allowed: up to 1,000,000",
         tmp_path / "gone": "No such file or directory",
-        Path("a\0b"): "it is no name of a file: embedded null byte",
+        Path("a\0b"): "it is not a file name: embedded null byte",
     }
     for path, reason in reasons.items():
         with pytest.raises(RecipeError) as caught:

@@ -84,7 +84,7 @@ def test_true_and_false_are_no_numbers(tmp_path: Path, key: str, value: str) -> 
         ("seed", "9" * 5000, r"^--set seed=9{75}….* not valid YAML"),
         ("task.split_seed", "-1", "greater than or equal to 0, not -1"),
         ("model.max_length", "2000000", "no encoder reads so many tokens"),
-        ("evaluation.bootstrap", "1000000000", "more resamples say nothing more"),
+        ("evaluation.bootstrap", "1000000000", "more resamples tell nothing new"),
         ("steps.0.modules", "[[0, -1]]", r"modules.0.1: .*greater than or equal to 0, not -1"),
         ("name", "n" * 300, "at most 100 characters"),
         ("seed", "1:30", "valid integer"),

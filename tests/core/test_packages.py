@@ -13,7 +13,7 @@ DECLARED = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_tex
 
 
 @pytest.mark.parametrize("package", sorted(EXTRAS))
-def test_the_extra_that_is_named_installs_the_package(package, monkeypatch):
+def test_the_extra_that_is_named_installs_the_package(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert any(each.startswith(package) for each in DECLARED[EXTRAS[package]])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DataError) as caught:
@@ -21,7 +21,7 @@ def test_the_extra_that_is_named_installs_the_package(package, monkeypatch):
     assert str(caught.value) == f"this needs {package}: pip install 'plankwise[{EXTRAS[package]}]'"
 
 
-def test_several_of_one_extra_and_one_of_none(monkeypatch):
+def test_several_of_one_extra_and_one_of_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"a needs onnx and onnxruntime: pip install 'plankwise\[onnx\]'$"):
         require("a", "onnx", "onnxruntime", error=DataError)
@@ -29,6 +29,6 @@ def test_several_of_one_extra_and_one_of_none(monkeypatch):
         require("b", "MySQLdb", error=DataError)
 
 
-def test_what_is_there_is_enough():
+def test_what_is_there_is_enough() -> None:
     assert missing("json", "no_such_module") == ["no_such_module"]
     require("this", "json", error=DataError)  # which would raise

@@ -69,7 +69,7 @@ def test_a_name_that_cannot_be_is_refused_and_nothing_is_made(
 def test_a_place_below_a_file_or_behind_a_dead_link(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "link").symlink_to(tmp_path / "gone")
-    for path, reason in (("file", "it is a file"), ("file/run", "file: it is a file"), ("link/run", "link to nothing")):
+    for path, reason in (("file", "it is a file"), ("file/run", "file: it is a file"), ("link/run", "broken link")):
         with pytest.raises(OutputError, match=f"{reason}$"):
             check_folder(tmp_path / path)
     assert names(tmp_path) == ["file", "link"]
@@ -87,12 +87,12 @@ def test_a_file_needs_a_folder_and_replaces_nothing_but_files(tmp_path: Path) ->
     cases = {
         "no/such/page.html": "there is no folder .*such to write page.html to",
         "": "is a folder; allowed: a file",
-        "pipe": "it is no regular file",
+        "pipe": "it is not a regular file",
     }
     for name, reason in cases.items():
         with pytest.raises(OutputError, match=reason):
             check_target(tmp_path / name)
-    with pytest.raises(OutputError, match="it is no regular file"):
+    with pytest.raises(OutputError, match="it is not a regular file"):
         check_target(Path("/dev/null"))
 
 

@@ -27,6 +27,10 @@ from plankwise.encoder.shapes import is_plain, prune, shapes_of
 
 CHANGES = {**tiny.FOUR_HEADS, "deberta-v2": {**tiny.FOUR_HEADS["deberta-v2"], "share_att_key": True}}
 each_kind = pytest.mark.parametrize("kind", tiny.ARCHITECTURES)
+# Two kinds differ from roberta in nothing but their names, which the tests over each kind cover.
+each_family = pytest.mark.parametrize(
+    "kind", [kind for kind in tiny.ARCHITECTURES if kind not in ("xlm-roberta", "camembert")]
+)
 HEADS, NEURONS = [[0], [], [0, 1], [1]], [[3, 5, 7], [0, 31], list(range(9)), []]
 
 
@@ -46,7 +50,8 @@ def save(model: PreTrainedModel, folder: Path) -> Path:
 
 def logits(model: torch.nn.Module) -> torch.Tensor:
     with torch.inference_mode():
-        return model(**tiny.batch()).logits
+        found: torch.Tensor = model(**tiny.batch()).logits
+    return found
 
 
 @each_kind
@@ -74,7 +79,7 @@ def test_plain_transformers_refuses_and_names_what_loads_it(kind: str, tmp_path:
     assert len(AutoTokenizer.from_pretrained(folder)) == len(tiny.tokenizer())
 
 
-@each_kind
+@each_family
 def test_layers_that_are_alike_again_load_plainly(kind: str, tmp_path: Path) -> None:
     model = tiny.model(kind, **CHANGES[kind])
     every = [list(range(head_units(model.config)))] * 4
@@ -89,7 +94,7 @@ def test_layers_that_are_alike_again_load_plainly(kind: str, tmp_path: Path) -> 
         assert torch.equal(logits(plankwise.load(folder)), logits(smaller))
 
 
-@each_kind
+@each_family
 def test_a_cut_language_model_is_whole_after_loading(kind: str, tmp_path: Path) -> None:
     model = cut_lm(kind)
     folder = save(model, tmp_path / "lm")
@@ -100,7 +105,7 @@ def test_a_cut_language_model_is_whole_after_loading(kind: str, tmp_path: Path) 
         assert (again.get_output_embeddings().weight is again.get_input_embeddings().weight) == tied
 
 
-@each_kind
+@each_family
 def test_a_cut_encoder_gets_a_new_head_and_keeps_every_weight(kind: str, tmp_path: Path) -> None:
     lm = cut_lm(kind)
     save(lm, tmp_path / "lm")
@@ -163,8 +168,8 @@ def change(path: Path, how: Any) -> None:
 
 GOOD = {"heads": [0], "neurons": 3}
 DAMAGES: dict[str, tuple[dict[str, Any], str]] = {
-    "no mapping": ({"": ["x"]}, r"'plankwise' is no mapping: \['x'\]"),
-    "a word": ({"": "layers"}, "'plankwise' is no mapping: layers"),
+    "no mapping": ({"": ["x"]}, r"'plankwise' is not a mapping: \['x'\]"),
+    "a word": ({"": "layers"}, "'plankwise' is not a mapping: layers"),
     "too few layers": ({"layers": [GOOD] * 3}, "layers: the model has 4, sizes are given for 3"),
     "too many layers": ({"layers": [GOOD] * 5}, "layers: the model has 4, sizes are given for 5"),
     "no layers": ({"layers": None}, "layers: the model has 4, sizes are given for 'None'"),

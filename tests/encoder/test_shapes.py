@@ -25,6 +25,8 @@ CASES = {
     "deberta-v2-shared": ("deberta-v2", {**tiny.FOUR_HEADS["deberta-v2"], "share_att_key": True}),
 }
 each_kind = pytest.mark.parametrize("name", CASES)
+# Two kinds differ from roberta in nothing but their names, which the tests over each kind cover.
+each_family = pytest.mark.parametrize("name", [name for name in CASES if name not in ("xlm-roberta", "camembert")])
 
 
 def whole(name: str, layers: int = 4) -> PreTrainedModel:
@@ -57,7 +59,7 @@ def cut(name: str, seed: int = 0) -> PreTrainedModel:
 
 
 def masks(model: PreTrainedModel, chosen: Selection) -> list[LayerGates]:
-    """Give the gates, 0 or 1, that leave what is chosen."""
+    """Return the gates, 0 or 1, that keep what is chosen."""
     gates = []
     for shape, heads, neurons in zip(shapes_of(model.config), *chosen, strict=True):
         gate = LayerGates(torch.zeros(len(shape.heads)), torch.zeros(shape.neurons))
@@ -68,11 +70,11 @@ def masks(model: PreTrainedModel, chosen: Selection) -> list[LayerGates]:
 
 def logits(model: torch.nn.Module, **batch: torch.Tensor) -> torch.Tensor:
     with torch.inference_mode():
-        return model(**(batch or tiny.batch())).logits
+        found: torch.Tensor = model(**(batch or tiny.batch())).logits
+    return found
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(("seed", "dtype", "tolerance"), [(0, torch.float32, 1e-5), (1, torch.float64, 1e-10)])
 @each_kind
 def test_slicing_equals_masking(name: str, seed: int, dtype: torch.dtype, tolerance: float) -> None:
     model = whole(name).to(dtype)
@@ -99,7 +101,7 @@ def test_cut_models_have_the_sizes_that_they_say(name: str) -> None:
     assert not is_plain(smaller.config)
 
 
-@each_kind
+@each_family
 def test_gates_may_differ_from_text_to_text(name: str) -> None:
     model, batch = whole(name), tiny.batch()
     draw = torch.Generator().manual_seed(0)
@@ -116,7 +118,7 @@ def test_gates_may_differ_from_text_to_text(name: str) -> None:
     assert torch.equal(logits(model), logits(whole(name)))
 
 
-@each_kind
+@each_family
 def test_gates_of_a_cut_model_work_and_have_gradients(name: str) -> None:
     model = cut(name)
     gates = [LayerGates(torch.ones(len(each.heads)), torch.ones(each.neurons)) for each in shapes_of(model.config)]
@@ -127,10 +129,12 @@ def test_gates_of_a_cut_model_work_and_have_gradients(name: str) -> None:
     assert torch.equal(logits(model), logits(cut(name)))
     for gate in gates:
         for factors in (gate.heads, gate.neurons):
-            assert factors.numel() == 0 or factors.grad.abs().sum() > 0
+            if factors.numel():
+                assert factors.grad is not None
+                assert factors.grad.abs().sum() > 0
 
 
-@each_kind
+@each_family
 def test_pruning_twice_is_pruning_once_by_what_is_left(name: str) -> None:
     model = whole(name)
     first = select(model)
@@ -146,7 +150,7 @@ def test_pruning_twice_is_pruning_once_by_what_is_left(name: str) -> None:
     torch.testing.assert_close(logits(twice), logits(direct), rtol=0, atol=0)
 
 
-@each_kind
+@each_family
 def test_a_cut_model_copies_trains_and_runs_in_bf16(name: str) -> None:
     model = cut(name)
     expected = logits(model)
@@ -164,7 +168,7 @@ def test_a_cut_model_copies_trains_and_runs_in_bf16(name: str) -> None:
     assert all(torch.isfinite(value).all() for value in model.parameters())
 
 
-@each_kind
+@each_family
 def test_layers_keep_their_sizes_when_depth_changes(name: str) -> None:
     model = cut(name)
     shapes = shapes_of(model.config)
@@ -180,7 +184,7 @@ def test_layers_keep_their_sizes_when_depth_changes(name: str) -> None:
     assert is_plain(last.config)  # the one layer left is whole
 
 
-@each_kind
+@each_family
 def test_growing_a_cut_model_changes_nothing_where_norms_come_first(name: str) -> None:
     model = cut(name)
     if name in ("modernbert", "eurobert"):
@@ -200,7 +204,7 @@ def test_methods_plan_with_the_sizes_of_each_layer() -> None:
             method.plan(model.config)
 
 
-@each_kind
+@each_family
 def test_a_cut_predecessor_gives_way_to_successors(name: str) -> None:
     model = cut(name)
     method = Theseus(modules=2, initialization=[0, 2])
@@ -212,7 +216,7 @@ def test_a_cut_predecessor_gives_way_to_successors(name: str) -> None:
         assert torch.isfinite(network(**tiny.batch()).logits).all()
 
 
-@each_kind
+@each_family
 def test_a_cut_language_model_keeps_its_head(name: str) -> None:
     model = AutoModelForMaskedLM.from_config(whole(name).config).eval()
     chosen = select(model)

@@ -14,7 +14,7 @@ from plankwise.core.errors import ModelError
 from plankwise.data.truncation import Truncation, Windows
 from plankwise.encoder.checkpoint import load_config, load_masked_lm
 from plankwise.encoder.shapes import is_plain, prune
-from plankwise.encoder.stored_truncation import READING, store_truncation, stored_truncation
+from plankwise.encoder.stored_truncation import TRUNCATION_KEY, store_truncation, stored_truncation
 from plankwise.encoder.surgery import rebuild
 
 TAIL = Truncation(max_length=20, truncation="tail")
@@ -55,7 +55,7 @@ def test_nothing_is_known_of_other_models_and_it_can_be_taken_away(tmp_path: Pat
     store_truncation(model.config, TAIL)
     store_truncation(model.config, None)
     plankwise.save(model, None, tmp_path)
-    assert READING not in json.loads((tmp_path / "config.json").read_text())
+    assert TRUNCATION_KEY not in json.loads((tmp_path / "config.json").read_text())
 
 
 @pytest.mark.parametrize(
@@ -76,9 +76,9 @@ def test_nothing_is_known_of_other_models_and_it_can_be_taken_away(tmp_path: Pat
 def test_what_is_malformed_is_one_line(tmp_path: Path, stored: object, message: str) -> None:
     tiny.model(layers=1).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**config, READING: stored}))
-    with pytest.raises(ModelError, match=f"'{READING}' in the configuration of {tmp_path}: {message}") as caught:
+    (tmp_path / "config.json").write_text(json.dumps({**config, TRUNCATION_KEY: stored}))
+    with pytest.raises(ModelError, match=f"'{TRUNCATION_KEY}' in the configuration of {tmp_path}: {message}") as caught:
         plankwise.load(tmp_path)
     assert "\n" not in str(caught.value)
-    with pytest.raises(ModelError, match=READING):
+    with pytest.raises(ModelError, match=TRUNCATION_KEY):
         load_masked_lm(str(tmp_path))

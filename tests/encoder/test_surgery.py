@@ -18,7 +18,8 @@ KINDS = pytest.mark.parametrize("kind", tiny.ARCHITECTURES)
 
 def logits(model: torch.nn.Module) -> torch.Tensor:
     with torch.inference_mode():
-        return model(**tiny.batch()).logits
+        found: torch.Tensor = model(**tiny.batch()).logits
+    return found
 
 
 @KINDS

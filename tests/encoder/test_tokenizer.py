@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 import tiny
 from plankwise.core.errors import ModelError
 from plankwise.encoder import tokenizer as module
-from plankwise.encoder.tokenizer import fitted, load_tokenizer, read_tokenizer
+from plankwise.encoder.tokenizer import adapted_tokenizer, load_tokenizer, read_tokenizer
 
 COMMIT = "0" * 40
 
@@ -32,7 +32,7 @@ def edit(path: Path, **changes: Any) -> None:
 
 
 def with_types() -> PreTrainedTokenizerFast:
-    """Give the tiny tokenizer with token types of 1 for the second text of a pair."""
+    """Return the tiny tokenizer with token types of 1 for the second text of a pair."""
     made = tiny.tokenizer()
     text = made.backend_tokenizer.to_str()
     data = json.loads(text)
@@ -83,11 +83,15 @@ class TestReadOnce:
     @pytest.fixture
     def reads(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         module._read.cache_clear()
-        asked, own = [], AutoTokenizer.from_pretrained
-        monkeypatch.setattr(
-            module.AutoTokenizer, "from_pretrained", lambda source, **told: asked.append(source) or own(source, **told)
-        )
-        return asked
+        sources: list[str] = []
+        own = AutoTokenizer.from_pretrained
+
+        def recorded(source: str, **options: Any) -> Any:
+            sources.append(source)
+            return own(source, **options)
+
+        monkeypatch.setattr(AutoTokenizer, "from_pretrained", recorded)
+        return sources
 
     def test_equal_files_are_read_once_wherever_they_lie(self, tmp_path: Path, reads: list[str]) -> None:
         first, second = tiny.save_source(tmp_path / "a", layers=1), tmp_path / "b"
@@ -183,11 +187,11 @@ class TestFit:
 
     def test_a_tokenizer_fits_another_model_as_a_copy(self, tmp_path: Path) -> None:
         own = with_types()
-        assert fitted(own, tiny.model(layers=1).config, "x") is own
-        other = fitted(own, tiny.model("distilbert", 1).config, "x")
+        assert adapted_tokenizer(own, tiny.model(layers=1).config, "x") is own
+        other = adapted_tokenizer(own, tiny.model("distilbert", 1).config, "x")
         assert (own.model_input_names[1], other.model_input_names[1]) == ("token_type_ids", "attention_mask")
         with pytest.raises(ModelError, match="has 32 token ids, its model 20 embeddings"):
-            fitted(own, tiny.model(layers=1, vocab_size=20).config, "x")
+            adapted_tokenizer(own, tiny.model(layers=1, vocab_size=20).config, "x")
 
     def test_positions_counted_from_another_padding_id_are_refused(self, tmp_path: Path) -> None:
         source = folder_of(tmp_path / "m", "roberta", pad_token_id=1)

@@ -61,7 +61,7 @@ def test_an_attention_that_is_not_there_is_replaced_and_that_is_said(
     assert loaded.config._attn_implementation == "sdpa"
     load_config(str(source))
     assert [record.getMessage().partition("source ")[2] for record in caplog.records] == [
-        "asks for the attention 'flash_attention_2'; Transformers' own choice, sdpa or eager, is used"
+        "requests the attention 'flash_attention_2'; the default of Transformers, sdpa or eager, is used"
     ]
 
 

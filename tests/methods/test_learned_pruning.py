@@ -23,7 +23,7 @@ from plankwise.data.task import Task, build_task
 from plankwise.data.truncation import Truncation, Windows
 from plankwise.encoder.anatomy import layers_of, residual_outputs_of
 from plankwise.encoder.cost import linear_flops_per_token
-from plankwise.encoder.gates import LayerGates, fold, gated, gated_anew
+from plankwise.encoder.gates import LayerGates, fold, gated, gated_per_call
 from plankwise.encoder.shapes import prune, shapes_of
 from plankwise.methods.cost_table import flops_costs
 from plankwise.methods.hard_concrete import (
@@ -151,7 +151,7 @@ def test_the_cut_model_with_folded_gates_is_the_gated_network(architecture: str)
 def test_gates_are_sampled_at_every_call_and_gone_afterwards() -> None:
     model = tiny.model()
     gates, before = gates_of(model), logits(model)
-    with torch.no_grad(), gated_anew(model, gates.factors):
+    with torch.no_grad(), gated_per_call(model, gates.factors):
         torch.manual_seed(0)
         first, second = model(**tiny.batch()).logits, model(**tiny.batch()).logits
         torch.manual_seed(0)
@@ -167,7 +167,7 @@ def test_all_gates_learn_from_the_network_they_gate() -> None:
     model = tiny.model()
     gates = gates_of(model)
     torch.manual_seed(0)
-    with gated_anew(model, gates.factors):
+    with gated_per_call(model, gates.factors):
         for _ in range(8):  # a gate that is drawn as 1 has no slope
             model(**tiny.batch()).logits.square().sum().backward()
     for parameter in (gates.heads, gates.neurons, gates.attention, gates.feed_forward):

@@ -13,6 +13,7 @@ from transformers import AutoModelForMaskedLM
 import tiny
 from plankwise.core.errors import PlankwiseError
 from plankwise.core.records import Cost, Entry, Record
+from plankwise.core.step_log import StepLog, TrainingLog
 from plankwise.report import domain_table
 from plankwise.report.domain_table import compression, downstream_row, markdown
 from plankwise.run.domain import check_domain, estimate_domain, read_domain, run_domain
@@ -102,16 +103,16 @@ def test_the_small_model_is_fine_tuned_from_the_compressed_one(finished: Path) -
         assert record["seed"] == seed
 
 
-def test_resuming_trains_nothing_again(finished: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("study.stages", "methods.theseus", "methods.checkpoint"):
-        monkeypatch.setattr(f"plankwise.{module}.train_on_task", lambda *_, **__: pytest.fail("trained again"))
+def test_resuming_trains_nothing_again(finished: Path, place: Path) -> None:
+    trained = {path: path.stat().st_mtime_ns for path in finished.rglob("*.safetensors")}
     before = json.loads((finished / "domain.json").read_text())
     plan = check_domain(place / "domain.yaml", read_domain(place / "domain.yaml"))
     assert json.loads(json.dumps(run_domain(plan, finished, resume=True))) == before
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*.safetensors")} == trained
 
 
 def entry(name: str, seconds: float, steps: int | None, best: int = 0, parameters: int = 100) -> Entry:
-    details = {} if steps is None else {"training": {"steps": steps, "best_step": best}}
+    trained = {} if steps is None else {"steps": steps, "planned_steps": steps, "best_step": best, "train_seconds": 0.0}
     return Entry(
         name=name,
         settings={"training": {"batch_size": 10}},
@@ -120,7 +121,7 @@ def entry(name: str, seconds: float, steps: int | None, best: int = 0, parameter
         cost=Cost(parameters=parameters, size_bytes=4 * parameters, train_seconds=seconds),
         train_seconds=seconds,
         development_scores={"perplexity": 10.0},
-        details=details,
+        details=StepLog(training=TrainingLog(**trained) if trained else None),
     )
 
 

@@ -12,13 +12,10 @@ import tiny
 from plankwise.core.recipe import read_recipe
 from plankwise.data.batching.examples import encode, lengths_of
 from plankwise.data.truncation import Truncation
-from plankwise.methods.method import Job
-from plankwise.run import dry_run as estimating
-from plankwise.run.dry_run import estimate
+from plankwise.run.dry_run import REHEARSED_BATCHES, estimate
 from plankwise.run.pipeline import check, run
 from plankwise.run.recipe import Recipe
 from plankwise.training import callbacks
-from plankwise.training.objectives.losses import task_loss
 from plankwise.training.trainer import LengthGrouped
 
 RECIPE = """\
@@ -52,11 +49,11 @@ def test_parameters_and_steps_are_those_of_the_run_after_vocabulary_too(
     record = run(check(read_recipe(path, Recipe)), tmp_path / "run", until="steps")
     assert record.baseline is not None
     entries = [record.baseline, *record.steps]
-    assert record.steps[0].details["tokens"]["kept"] < 48
+    assert record.steps[0].details.model_dump()["tokens"]["kept"] < 48
     # Which units pruning leaves hangs on the weights; how many parameters that is, hardly.
     assert [row["parameters"] for row in rows[:3]] == [each.cost.parameters for each in entries[:3]]
     assert rows[3]["parameters"] < rows[2]["parameters"]
-    taken = [each.details.get("training", {}).get("steps", 0) for each in entries]
+    taken = [0 if each.details.training is None else each.details.training.steps for each in entries]
     assert [row["steps"] for row in rows] == taken == [12, 0, 6, 6]
 
 
@@ -83,9 +80,11 @@ def test_what_is_tried_out_is_as_long_as_batches_are_on_average(tmp_path: Path) 
     longer = {"text": [" ".join(["day"] * (40 if row % 10 == 0 else 5)) for row in range(640)]}
     train = task.splits["train"].remove_columns("text").add_column("text", longer["text"])
     task.splits["train"] = train
-    job = Job(task, tokenizer, truncation, task_loss("single_label"), 0, tmp_path)
-    chosen, scale = estimating._usual(train, job, 16)
-    assert len(chosen) == len(set(chosen)) == estimating.REHEARSED_BATCHES * 16
+    job = tiny.job(tmp_path, task=task, tokenizer=tokenizer, truncation=truncation)
+    few = job.objective.few_rows(job, batch_size=16, batches=REHEARSED_BATCHES, examples=640)
+    chosen = [task.splits["train"]["id"].index(row) for row in few.train["id"]]
+    scale = few.scale
+    assert len(chosen) == len(set(chosen)) == REHEARSED_BATCHES * 16
     lengths = lengths_of(encode(train, tokenizer, truncation))
 
     def padded(rows: list[int]) -> float:

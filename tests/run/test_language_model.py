@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 import tiny
-from plankwise.core.errors import DataError, ModelError, RecipeError
+from plankwise.core.errors import DataError, MethodError, ModelError, RecipeError
 from plankwise.core.recipe import read_recipe
 from plankwise.core.records import read_record
 from plankwise.encoder.checkpoint import load_classifier
-from plankwise.methods import method
 from plankwise.run.dry_run import estimate
 from plankwise.run.pipeline import check, run
 from plankwise.run.recipe import Recipe
-from plankwise.training.pretraining import pretrain as pretraining
 
 RECIPE = """
 name: tiny-lm
@@ -126,40 +123,14 @@ def test_from_scratch_without_a_baseline_takes_the_model_as_it_is(from_scratch: 
     assert record.baseline.train_seconds == 0
 
 
-def kill_in(patched: pytest.MonkeyPatch, stage: str) -> None:
-    """Kill in the second half of the training with this title."""
-    real, real_fit = method.train_on_task, pretraining.fit
-
-    def dying(inner: Any) -> Any:
-        def step(number: int, total: int) -> None:
-            if number > total / 2:
-                raise KeyboardInterrupt
-            if inner is not None:
-                inner(number, total)
-
-        return step
-
-    def train(model: Any, job: Any, training: Any, title: str, on_step: Any = None, **rest: Any) -> Any:
-        return real(model, job, training, title, dying(on_step) if title == stage else on_step, **rest)
-
-    def fit(*given: Any, folder: Path, **rest: Any) -> Any:
-        return real_fit(*given, folder=folder, on_step=dying(None) if folder.name == stage else None, **rest)
-
-    patched.setattr("plankwise.training.pretraining.pretrain.fit", fit)
-    for place in ("study.stages", "methods.theseus", "methods.layer_subset"):
-        patched.setattr(f"plankwise.{place}.train_on_task", train)
-
-
-@pytest.mark.parametrize("stage", ["theseus", "layer subset", "4-layers"])
+@pytest.mark.parametrize("stage", ["01-theseus", "02-layer_subset", "4-layers"])
 def test_a_run_killed_anywhere_resumes_to_the_same_model(
-    stage: str, finished: Path, from_scratch: Path, recipe_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stage: str, finished: Path, from_scratch: Path, recipe_path: Path, tmp_path: Path
 ) -> None:
     scratch = stage.endswith("-layers")
     checked = check(recipe(recipe_path, *(FROM_SCRATCH if scratch else ())))
-    with monkeypatch.context() as patched:
-        kill_in(patched, stage)
-        with pytest.raises(KeyboardInterrupt):
-            run(checked, tmp_path / "killed")
+    with pytest.raises(KeyboardInterrupt):
+        run(checked, tmp_path / "killed", callbacks=[tiny.Kill(stage)])
     assert list((tmp_path / "killed" / ".work").rglob("checkpoint-*"))
     run(checked, tmp_path / "killed", resume=True)
     whole = from_scratch if scratch else finished
@@ -195,22 +166,23 @@ def test_a_dry_run_plans_the_steps_and_tokenizes_nothing_for_good(
     assert all(row["seconds"] > 0 for row in plan)
     assert {path.name for path in (tmp_path / "cache").iterdir()} == {"corpora"}
     if overrides:
-        details = read_record(from_scratch).steps[0].details["training"]
-        assert plan[-1]["steps"] == pytest.approx(details["steps"], abs=2)
+        trained = read_record(from_scratch).steps[0].details.training
+        assert trained is not None
+        assert plan[-1]["steps"] == pytest.approx(trained.steps, abs=2)
 
 
-def test_a_held_out_part_below_one_block_is_refused_before_training(
-    recipe_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pretraining, "_train", lambda *_: pytest.fail("trained"))
+def test_a_held_out_part_below_one_block_is_refused_before_training(recipe_path: Path, tmp_path: Path) -> None:
     few = "task.held_out=0.003"
     with pytest.raises(DataError, match=r"fewer than one block of 16|part would be empty"):
         run(check(recipe(recipe_path, *FROM_SCRATCH, few, "task.split_seed=1")), tmp_path / "run")
+    assert not list((tmp_path / "run").rglob("checkpoint-*"))
 
 
 def test_what_cannot_work_is_refused_beforehand(recipe_path: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="checkpoint fine-tunes for a task with labels; a corpus has none"):
-        recipe(recipe_path, f"steps=[{{method: checkpoint, source: {tmp_path}}}]")
+    with pytest.raises(MethodError, match=r"steps.0 \(checkpoint\): .* a task with labels; a corpus has none"):
+        check(recipe(recipe_path, f"steps=[{{method: checkpoint, source: {tmp_path}}}]"))
+    with pytest.raises(RecipeError, match="evaluation is of a test split, and a corpus has none"):
+        recipe(recipe_path, "evaluation.rounds=5")
     with pytest.raises(RecipeError, match="class_weights is for a task with labels"):
         recipe(recipe_path, "objective.class_weights=balanced")
     with pytest.raises(RecipeError, match="baseline: null is for a task of name 'corpus'"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,9 @@ import tiny
 from plankwise.core.errors import CheckpointError, MethodError, OutputError, RecipeError
 from plankwise.core.recipe import read_recipe
 from plankwise.core.records import read_record
-from plankwise.methods import method
+from plankwise.evaluation.saved_predictions import PREDICTIONS
 from plankwise.report.run_report import markdown, table, write_report
 from plankwise.run import evaluate as inspect
-from plankwise.run import pipeline
 from plankwise.run.domain import check_domain, read_domain
 from plankwise.run.pipeline import check, run
 from plankwise.run.recipe import Recipe
@@ -143,48 +143,29 @@ def test_seeds_are_pooled_and_other_examples_refused(finished: Path, recipe_path
     assert "seed 2" in (tmp_path / "both.html").read_text()
 
 
-@pytest.mark.parametrize("stage", ["baseline", "theseus", "layer subset", "final", "report"])
+@pytest.mark.parametrize("stage", ["baseline", "01-theseus", "02-layer_subset", PREDICTIONS, "report.html"])
 def test_a_run_killed_anywhere_resumes_to_the_same_model(
-    stage: str, finished: Path, recipe_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stage: str, finished: Path, recipe_path: Path, tmp_path: Path
 ) -> None:
-    checked = check(recipe(recipe_path))
-
-    def die(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        if stage in ("final", "report"):
-            patched.setattr(f"plankwise.run.pipeline.{'measure_final' if stage == 'final' else 'write_report'}", die)
-        else:
-            _kill_in(patched, stage)
+    checked, out = check(recipe(recipe_path)), tmp_path / "killed"
+    if "." in stage:  # a folder is in the way of the file that the last stage or the report writes
+        run(checked, out, until="steps")
+        (out / stage / "in the way").mkdir(parents=True)
+        with pytest.raises((OSError, OutputError)):
+            run(checked, out, resume=True)
+        shutil.rmtree(out / stage)
+    else:
         with pytest.raises(KeyboardInterrupt):
-            run(checked, tmp_path / "killed")
-    run(checked, tmp_path / "killed", resume=True)
+            run(checked, out, callbacks=[tiny.Kill(stage)])
+    run(checked, out, resume=True)
     for name in ("baseline", "steps/01-theseus", "model"):
-        one, other = weights(finished / name), weights(tmp_path / "killed" / name)
+        one, other = weights(finished / name), weights(out / name)
         assert all(torch.equal(one[key], other[key]) for key in one)
-    old, new = read_record(finished), read_record(tmp_path / "killed")
+    old, new = read_record(finished), read_record(out)
     assert old.final is not None
     assert new.final is not None
     assert old.final.scores == new.final.scores
-    assert not (tmp_path / "killed" / ".work").exists()
-
-
-def _kill_in(patched: pytest.MonkeyPatch, stage: str) -> None:
-    """Kill in the middle of the training with this title, past its first checkpoint."""
-    real = method.train_on_task
-
-    def train(model: Any, job: Any, training: Any, title: str, on_step: Any = None, **rest: Any) -> Any:
-        def dying(step: int, total: int) -> None:
-            if title == stage and step > total / 2:
-                raise KeyboardInterrupt
-            if on_step is not None:
-                on_step(step, total)
-
-        return real(model, job, training, title, dying, **rest)
-
-    for place in ("study.stages", "methods.theseus", "methods.layer_subset"):
-        patched.setattr(f"plankwise.{place}.train_on_task", train)
+    assert not (out / ".work").exists()
 
 
 def test_resuming_a_finished_run_measures_nothing_again(finished: Path, recipe_path: Path) -> None:
@@ -227,30 +208,19 @@ def test_a_baseline_can_be_shared_and_a_foreign_one_is_refused(
         run(check(recipe(recipe_path, "seed=3")), tmp_path / "other", baseline=finished / "baseline")
 
 
-def test_the_test_split_is_read_by_the_last_stage_alone(
-    recipe_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Labels and texts of test are poisoned until the last stage: whatever read them earlier would fail."""
+def test_the_test_split_is_read_by_the_last_stage_alone(recipe_path: Path, tmp_path: Path) -> None:
+    """Until the last stage there is no test split: whatever read it earlier would fail."""
     checked = check(recipe(recipe_path))
     held = checked.task.splits.pop("test")
-
-    def restore(*arguments: Any) -> Any:
-        checked.task.splits["test"] = held
-        return real(*arguments)
-
-    real = pipeline.measure_final
-    monkeypatch.setattr(pipeline, "measure_final", restore)
-    assert run(checked, tmp_path / "run").final is not None
+    run(checked, tmp_path / "run", until="steps")
+    checked.task.splits["test"] = held
+    assert run(checked, tmp_path / "run", resume=True).final is not None
 
 
-def test_a_damaged_checkpoint_is_refused_on_resume(
-    recipe_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_checkpoint_is_refused_on_resume(recipe_path: Path, tmp_path: Path) -> None:
     checked = check(recipe(recipe_path))
-    with monkeypatch.context() as patched:
-        _kill_in(patched, "theseus")
-        with pytest.raises(KeyboardInterrupt):
-            run(checked, tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        run(checked, tmp_path / "run", callbacks=[tiny.Kill("01-theseus")])
     (weights_file,) = (tmp_path / "run" / ".work").rglob("trained.safetensors")
     content = bytearray(weights_file.read_bytes())
     content[-7] ^= 0xFF
@@ -353,7 +323,7 @@ def test_a_kill_while_the_recipe_is_written_leaves_a_folder_that_can_be_used(rec
     ("teacher", "message"),
     [
         ("{hidden: 1, layer_map: [[9, 0]]}", "steps.0 .theseus.: layer_map .9, 0.: the student has the layers 0 to"),
-        ("{source: nowhere}", "steps.0 .theseus.: teacher.source 'nowhere' is no folder; allowed: baseline, input"),
+        ("{source: nowhere}", "steps.0 .theseus.: teacher.source 'nowhere' is not a folder; allowed: baseline, input"),
     ],
 )
 def test_a_teacher_that_cannot_teach_is_refused_beforehand(recipe_path: Path, teacher: str, message: str) -> None:

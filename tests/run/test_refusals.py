@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import tiny
-from plankwise.core.errors import CheckpointError, ModelError, OutputError, PlankwiseError, TrainingError
+from plankwise.core.errors import CheckpointError, ModelError, OutputError, PlankwiseError, RecipeError, TrainingError
 from plankwise.core.recipe import read_recipe
 from plankwise.report.run_report import check_page, table
 from plankwise.run import stages
@@ -33,6 +33,23 @@ def recipe(tmp_path: Path) -> Recipe:
     weights.write_bytes(weights.read_bytes()[:2000])
     (tmp_path / "given" / "recipe.yaml").write_text(RECIPE.format(data=data, model=model))
     return read_recipe(tmp_path / "given" / "recipe.yaml", Recipe)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "masking.rate=0.3",
+            "masking is for training a language model; allowed: with a task of name 'corpus', or with",
+        ),
+        ("baseline=null", "baseline: null is for a task of name 'corpus'"),
+    ],
+)
+def test_settings_that_would_be_ignored_are_refused(
+    recipe: Recipe, tmp_path: Path, override: str, message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        read_recipe(tmp_path / "given" / "recipe.yaml", Recipe, [override])
 
 
 def names(folder: Path) -> list[str]:

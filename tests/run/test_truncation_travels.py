@@ -18,7 +18,7 @@ from plankwise.core.recipe import read_recipe
 from plankwise.core.records import read_record
 from plankwise.data.truncation import Truncation, Windows
 from plankwise.encoder.checkpoint import load_config
-from plankwise.encoder.stored_truncation import READING, stored_truncation
+from plankwise.encoder.stored_truncation import TRUNCATION_KEY, stored_truncation
 from plankwise.run import artefacts
 from plankwise.run import evaluate as inspect
 from plankwise.run.pipeline import check, run
@@ -182,7 +182,7 @@ def test_a_malformed_reading_ends_in_one_line(place, tmp_path, monkeypatch, caps
     model = place / "runs" / "tail" / "baseline"
     tiny.tokenizer().save_pretrained(tmp_path / "model")
     config = json.loads((model / "config.json").read_text())
-    config[READING]["truncation"] = "middle"
+    config[TRUNCATION_KEY]["truncation"] = "middle"
     (tmp_path / "model" / "config.json").write_text(json.dumps(config))
     recipe = write_recipe(place, "silent", source=str(tmp_path / "model"))
     verbs = {
@@ -195,5 +195,5 @@ def test_a_malformed_reading_ends_in_one_line(place, tmp_path, monkeypatch, caps
     for verb, arguments in verbs.items():
         assert tiny.call(monkeypatch, verb, *arguments) == 2
         (line,) = [each for each in capsys.readouterr().err.splitlines() if each.startswith("plankwise:")]
-        assert f"'{READING}' in the configuration of {tmp_path / 'model'}: truncation: " in line
+        assert f"'{TRUNCATION_KEY}' in the configuration of {tmp_path / 'model'}: truncation: " in line
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -1,4 +1,4 @@
-"""A warning where a model gives one answer to all texts."""
+"""The warning that a model gives all texts of a split the same answer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ END = "; the model tells nothing apart"
 
 
 @pytest.mark.parametrize(
-    ("labels", "logits", "task", "said"),
+    ("labels", "logits", "task", "warning"),
     [
         (SINGLE, ALWAYS_SECOND, OPEN, f"all 3 texts get the class '{OPEN.labels[1]}'"),
         (SINGLE, ALWAYS_SECOND, CLOSED, "all 3 texts get the same class"),
@@ -37,17 +37,15 @@ END = "; the model tells nothing apart"
         (np.array([1, 1, 1]), ALWAYS_SECOND, OPEN, None),
     ],
 )
-def test_one_answer_for_all_is_reported(
-    labels: Array, logits: Floats, task: Task, said: str | None, caplog: pytest.LogCaptureFixture
+def test_one_answer_for_all_texts_is_warned_of(
+    labels: Array, logits: Floats, task: Task, warning: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     warn_of_one_answer(labels, logits, task, "development")
-    assert [each.getMessage() for each in caplog.records] == ([f"development: {said}{END}"] if said else [])
+    assert [each.getMessage() for each in caplog.records] == ([f"development: {warning}{END}"] if warning else [])
 
 
-def test_it_is_reported_at_every_evaluation_of_a_training_and_of_a_split(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    model = tiny.model()
+def test_every_evaluation_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = tiny.model(layers=1)
     model.classifier.weight.data.zero_()
     model.classifier.bias.data[:] = 0
     model.classifier.bias.data[0] = 9.0

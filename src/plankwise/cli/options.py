@@ -62,7 +62,6 @@ def checked_recipe(
     deduplicate: bool = False,
 ) -> Checked:
     """Read a recipe and check it against its data and model, after the folder that the run is to be written to."""
-    from plankwise.core.distributed import is_main_process
     from plankwise.core.paths import check_folder
     from plankwise.core.recipe import to_plain
     from plankwise.run.folder import RunFolder
@@ -72,7 +71,7 @@ def checked_recipe(
         check_folder(out)
     dropping = ["task.deduplicate=true"] if deduplicate else []
     recipe = recipe_of(path, [*(overrides or []), *dropping], seed)
-    if out is not None and is_main_process():
+    if out is not None:
         RunFolder(out, to_plain(recipe)).refuse_taken(resume)
     return check(recipe)
 

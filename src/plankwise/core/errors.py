@@ -1,4 +1,4 @@
-"""The one tree of errors. Each message names the bad value, what is allowed, and where it came from."""
+"""All errors of the library. A message names the bad value, where it came from, and what is allowed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class RecipeError(PlankwiseError):
 
 
 class DataError(PlankwiseError):
-    """A task's data is missing, malformed or unusable."""
+    """The data of a task is missing, malformed or unusable."""
 
 
 class ModelError(PlankwiseError):
@@ -32,19 +32,19 @@ class MethodError(PlankwiseError):
 
 
 class TrainingError(PlankwiseError):
-    """Training went wrong in a way that more steps cannot mend, such as a loss that is not a number."""
+    """Training failed in a way that more steps cannot repair, such as a loss that is not a number."""
 
 
 class CheckpointError(PlankwiseError):
-    """A saved state is damaged or belongs to something else."""
+    """A saved state is damaged or belongs to another run."""
 
 
 class OutputError(PlankwiseError):
-    """A place to write to is not usable."""
+    """An output path cannot be written to."""
 
 
 def suggest(name: object, allowed: Iterable[object]) -> str:
-    """Say which of `allowed` is nearest to `name`, and list them all.
+    """Return a hint that names the closest of the allowed values and lists them all.
 
     Example:
         >>> suggest("modulse", ["modules", "start"])
@@ -57,10 +57,15 @@ def suggest(name: object, allowed: Iterable[object]) -> str:
 
 
 def one_of(name: str, allowed: Sequence[Name], what: str) -> Name:
-    """Give the one of `allowed` that is called `name`.
+    """Return `name` as one of the allowed values.
+
+    Args:
+        name: given by the user.
+        allowed: all values.
+        what: name of the setting in the message.
 
     Raises:
-        ModelError: if there is none.
+        ModelError: if it is not allowed.
     """
     for each in allowed:
         if each == name:

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: write under a temporary name, then rename."""
+"""Files and folders that are either complete or absent: written under a temporary name, then renamed."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from plankwise.core.paths import PARTIAL, alone_at, check_file, check_folder
 
 
 def contents(folder: Path) -> set[str]:
-    """Name what lies in `folder`, if it is there, less what is being written or what a kill left of that."""
+    """Return the names in `folder` without temporary ones; an absent folder has none."""
     if not folder.exists():
         return set()
     names = {each.name for each in folder.iterdir()}
     return {name for name in names if not (name.startswith(".") and name.endswith(PARTIAL))}
 
 
-def read_text(path: Path, encoding: str = "utf-8", most_bytes: int | None = None) -> str:
-    """Read a file whole.
+def read_text(path: Path, encoding: str = "utf-8", max_bytes: int | None = None) -> str:
+    """Return the text of a file.
 
     Raises:
-        OSError: if it cannot be read, is no file, or is larger than `most_bytes`; its `strerror` says why.
+        OSError: if it cannot be read, is not a regular file, or is larger than `max_bytes`; `strerror` has the reason.
         UnicodeDecodeError: if it is not text in this encoding.
     """
     size = check_file(path).stat().st_size
-    if most_bytes is not None and size > most_bytes:
-        raise OSError(errno.EFBIG, f"it has {size:,} bytes; allowed: up to {most_bytes:,}", str(path))
+    if max_bytes is not None and size > max_bytes:
+        raise OSError(errno.EFBIG, f"it has {size:,} bytes; allowed: up to {max_bytes:,}", str(path))
     return path.read_text(encoding=encoding)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` in one step: a reader sees the old file or the new one, never a part."""
+    """Write `text` to `path` atomically: a reader sees the old file or the new one, never a part."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
     try:
         with temporary.open("x", encoding="utf-8") as file:  # not mkstemp, whose files are readable by the owner alone
@@ -55,23 +55,23 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON in one step. NaN is refused: it is no JSON."""
+    """Write `value` atomically as indented JSON. NaN is refused: JSON does not have it."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 @contextmanager
 def atomic_folder(path: Path, private: bool = False) -> Iterator[Path]:
-    """Yield a temporary folder beside `path` to fill; it takes the place of `path` only if nothing failed.
+    """Yield a temporary folder beside `path`, which replaces `path` when the context ends without an error.
 
-    What killed processes left beside `path` is removed first.
+    Temporary folders that killed processes left beside `path` are removed first.
 
     Args:
         path: of the folder.
-        private: whether only the owner may look into it, for the sake of text in it. All else gets the modes that the
-            umask gives, whatever the library that wrote it chose.
+        private: whether only its owner may read it, as for folders with texts. Otherwise all files get the modes of
+            the umask, whatever the library that wrote them chose.
 
     Raises:
-        OutputError: if it cannot be written, or another process is writing it.
+        OutputError: if `path` cannot be written to, or another process is writing to it.
     """
     check_folder(path)
     temporary = path.with_name(f".{path.name}{PARTIAL}")
@@ -92,7 +92,7 @@ def atomic_folder(path: Path, private: bool = False) -> Iterator[Path]:
 
 
 def _open_up(folder: Path, allowed: int) -> None:
-    """Set the mode of a folder and all in it to `allowed`; files are not executable."""
+    """Set the mode of a folder and of everything in it to `allowed`; files are not executable."""
     folder.chmod(allowed)
     for each in folder.rglob("*"):
         if not each.is_symlink():
@@ -103,7 +103,7 @@ def make_writable_folder(path: Path) -> Path:
     """Create `path` if need be and prove that a file can be written there.
 
     Raises:
-        OutputError: if it is no folder or cannot be written to.
+        OutputError: if it is not a folder or cannot be written to.
     """
     check_folder(path)
     try:
@@ -115,7 +115,7 @@ def make_writable_folder(path: Path) -> Path:
 
 
 def sha256(path: Path) -> str:
-    """Hash a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with check_file(path).open("rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):

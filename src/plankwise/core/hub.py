@@ -1,4 +1,4 @@
-"""The Hub, or none: one quick look whether it can be reached, instead of half a minute of retries."""
+"""The Hugging Face Hub: one short test whether it can be reached, instead of half a minute of retries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from huggingface_hub.errors import HFValidationError
 from plankwise.core.errors import ModelError
 
 SECONDS_TO_ANSWER = 2.0
-_SECONDS_VALID = 60.0  # a network that comes back is found again
+_SECONDS_VALID = 60.0  # then the Hub is tried again
 _TIMEOUT = "HF_HUB_ETAG_TIMEOUT"
 _seen: tuple[float, bool] | None = None
 
@@ -31,13 +31,13 @@ def reachable() -> bool:
 
 
 def _answers(seconds: float) -> bool:
-    """Ask for the Hub's front page; looking up a name heeds no timeout, so this waits from outside."""
+    """Request the Hub's front page in a thread: the look-up of a host name has no timeout of its own."""
     answered = threading.Event()
 
     def ask() -> None:
         try:
             get_session().head(constants.ENDPOINT, timeout=seconds)
-        except Exception:  # whatever kind the client raises, there was no answer
+        except Exception:  # the HTTP client raises many kinds; all of them mean no answer
             return
         answered.set()
 
@@ -48,10 +48,10 @@ def _answers(seconds: float) -> bool:
 
 
 def where_to_read(source: str) -> str:
-    """Return where a model can be read from: `source` itself, or the cached copy of a Hub id that is out of reach.
+    """Return where a model can be read from: `source`, or the cached copy of a Hub id if the Hub cannot be reached.
 
     Raises:
-        ModelError: if it is neither a folder, nor in the cache, and the Hub cannot be asked.
+        ModelError: if it is neither a folder nor in the cache, and the Hub cannot be reached.
     """
     if Path(source).exists() or (not looks_like_path(source) and reachable()):
         return source
@@ -65,12 +65,12 @@ def where_to_read(source: str) -> str:
 
 
 def looks_like_path(source: str) -> bool:
-    """Distinguish a path from a Hub id, `NAME` or `OWNER/NAME`."""
+    """Return whether `source` is a path and not a Hub id, which is `NAME` or `OWNER/NAME`."""
     return source.startswith((".", "/", "~")) or source.count("/") > 1 or Path(source).exists()
 
 
 def absent(source: str) -> str:
-    """Say that `source` is not here and, if it may be a Hub id, that it cannot be fetched."""
+    """Return the message for a `source` that does not exist; for a possible Hub id, also why it cannot be fetched."""
     if looks_like_path(source):
         return f"there is no folder {source}"
     why = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else f"{constants.ENDPOINT} cannot be reached"
@@ -79,8 +79,8 @@ def absent(source: str) -> str:
 
 @contextmanager
 def datasets_offline() -> Iterator[None]:
-    """Let `datasets` look into its cache at once where the Hub cannot be reached; it has no argument for that."""
-    import datasets  # takes a second, and models need it not
+    """Make `datasets` use its cache at once while the Hub cannot be reached; it has no argument for that."""
+    import datasets  # takes a second to import, and models do not need it
 
     before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = not reachable() or before[1]

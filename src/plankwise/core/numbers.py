@@ -1,6 +1,6 @@
-"""Numbers of settings: kinds with bounds that every settings class shares, each bound with its reason.
+"""Types of numbers for settings: each has bounds, and each upper bound has a reason for its message.
 
-A number is written as YAML, or as text that reads as one; true and false are none (`refuse_booleans`).
+A number may be written as a YAML number or as text that parses as one. True and false are refused (`refuse_booleans`).
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import pydantic
 from pydantic_core import CoreSchema, core_schema
 
 Handler = Callable[[Any], Any]
-_NOT_SCHEMAS = ("metadata", "config", "ref", "default", "expected")  # of what a schema holds
-LARGEST_SEED = 2**31 - 1  # what every generator takes
+_NOT_SCHEMAS = ("metadata", "config", "ref", "default", "expected")  # keys of a schema that hold no schemas
+LARGEST_SEED = 2**31 - 1  # accepted by every generator of random numbers
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a number has to lie between.
+    """The allowed range of a number.
 
     Attributes:
-        low: the smallest.
-        high: the largest.
-        why: what is wrong with a larger one.
-        above: whether `low` itself is too small.
-        below: whether `high` itself is too large.
+        low: smallest value.
+        high: largest value.
+        why: reason against a larger value, for the message.
+        above: whether `low` itself is excluded.
+        below: whether `high` itself is excluded.
     """
 
     low: float
@@ -36,7 +36,7 @@ class Bounds:
     below: bool = False
 
     def check(self, value: Any) -> Any:
-        """Return the value, or raise ValueError with what is allowed."""
+        """Return the value; raise ValueError, with what is allowed, if it is out of range."""
         if value < self.low or (self.above and value == self.low):
             raise ValueError(f"input should be greater than {'' if self.above else 'or equal to '}{_shown(self.low)}")
         if value > self.high or (self.below and value == self.high):
@@ -45,11 +45,11 @@ class Bounds:
         return value
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Handler) -> CoreSchema:
-        """Check a number once it has been read."""
+        """Add the check to pydantic's own, after it."""
         return core_schema.no_info_after_validator_function(self.check, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Handler) -> dict[str, Any]:
-        """Describe the bounds to editors."""
+        """Describe the bounds in the JSON schema, for editors."""
         low, high = ("exclusiveMinimum" if self.above else "minimum"), ("exclusiveMaximum" if self.below else "maximum")
         return {**handler(schema), low: self.low, high: self.high}
 
@@ -59,7 +59,7 @@ def _shown(bound: float) -> str:
 
 
 def refuse_booleans(schema: Any) -> Any:
-    """Rewrite a schema of pydantic: no number in it may be given as true or false, which Python takes for 1 and 0."""
+    """Rewrite a schema of pydantic so that no number accepts true or false, which are 1 and 0 in Python."""
     if isinstance(schema, list):
         return [refuse_booleans(each) for each in schema]
     if not isinstance(schema, dict):
@@ -76,7 +76,7 @@ def _no_boolean(value: Any) -> Any:
 
 
 Count = Annotated[int, Bounds(1, 1_000_000, "no run needs so many")]
-Rows = Annotated[int, Bounds(1, 1_000_000_000, "no data set that fits this machine has so many")]
+Rows = Annotated[int, Bounds(1, 1_000_000_000, "no data set on one machine has so many")]
 Passes = Annotated[float, Bounds(0, 10_000, "such a training would not end", above=True)]
 BatchSize = Annotated[int, Bounds(1, 1_000_000, "no memory holds such a batch")]
 LearningRate = Annotated[float, Bounds(1e-12, 1.0, "a single step would overwrite every weight")]
@@ -94,5 +94,5 @@ Width = Annotated[int, Bounds(1, 100_000, "no encoder is so wide")]
 Tokens = Annotated[int, Bounds(4, 1_000_000, "no encoder reads so many tokens")]
 VocabularySize = Annotated[int, Bounds(1, 10_000_000, "no tokenizer has so many tokens")]
 Threads = Annotated[int, Bounds(1, 4096, "no machine runs so many")]
-Rounds = Annotated[int, Bounds(3, 10_000, "more rounds say nothing more")]
-Resamples = Annotated[int, Bounds(100, 1_000_000, "more resamples say nothing more")]
+Rounds = Annotated[int, Bounds(3, 10_000, "more rounds tell nothing new")]
+Resamples = Annotated[int, Bounds(100, 1_000_000, "more resamples tell nothing new")]

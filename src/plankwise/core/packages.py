@@ -1,4 +1,4 @@
-"""Packages that only some work needs, and the extra of plankwise that installs each."""
+"""Optional packages, and the extra of plankwise that installs each."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ EXTRAS = {
     "psycopg2": "postgresql",
     "tensorboard": "tensorboard",
 }
-_OTHER_NAMES = {"MySQLdb": "mysqlclient"}  # a module's, where its distribution has another
+_OTHER_NAMES = {"MySQLdb": "mysqlclient"}  # modules with another name than their distribution
 
 
 def missing(*packages: str) -> list[str]:
-    """List the modules of these names that are not installed."""
+    """Return those of these modules that are not installed."""
     return [name for name in packages if importlib.util.find_spec(name) is None]
 
 
 def require(what: str, *packages: str, error: type[PlankwiseError]) -> None:
-    """Make sure that packages are installed.
+    """Check that packages are installed.
 
     Args:
-        what: needs them; the message begins with it.
+        what: feature that needs them; the message begins with it.
         packages: names of modules.
-        error: kind to raise.
+        error: class of the error to raise.
 
     Raises:
-        PlankwiseError: of that kind, with the command that installs them.
+        PlankwiseError: of class `error`, with the command that installs what is missing.
     """
     absent = missing(*packages)
     if absent:

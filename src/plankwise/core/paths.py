@@ -1,4 +1,4 @@
-"""Places in the file system that users name: what may be read, what can be written, and what killed processes left."""
+"""Paths that users name: what may be read, what can be written, and what killed processes left."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
+from plankwise.core.claims import ExclusiveClaim, is_claimed
 from plankwise.core.errors import OutputError, PlankwiseError
 
 logger = logging.getLogger(__name__)
-LOCK = "lock"  # in a folder of partial predictions
-PARTIAL = ".partial"  # ends the temporary names under which everything is written
-MODEL_FILES = (".safetensors", ".bin", ".json", ".model", ".txt")  # endings, in the folder of a model
-ROOM = 200  # bytes of a path that what is written inside of a folder may need
-LONGEST_PATH = 4096
+LOCK = "lock"  # in a folder of unfinished predictions
+PARTIAL = ".partial"  # suffix of all temporary names
+MODEL_FILES = (".safetensors", ".bin", ".json", ".model", ".txt")  # suffixes in the folder of a model
+ROOM = 200  # bytes of path length reserved for files inside a folder
+LONGEST_PATH = 4096  # bytes, PATH_MAX of Linux
 _KINDS: dict[str, Callable[[int], bool]] = {
     "a named pipe": stat.S_ISFIFO,
     "a socket": stat.S_ISSOCK,
@@ -30,15 +29,15 @@ _KINDS: dict[str, Callable[[int], bool]] = {
 
 
 def check_file(path: Path) -> Path:
-    """Refuse what reading would wait for, or find no end of: pipes, sockets and devices. Return the path.
+    """Return the path, unless it is a pipe, socket or device, which a reader would wait for or never finish.
 
     Raises:
-        OSError: if it is one, is not there or cannot be looked at; its `strerror` says why.
+        OSError: if it is one of these, does not exist or cannot be read; `strerror` has the reason.
     """
     try:
         mode = path.stat().st_mode
     except ValueError as error:  # a zero byte, or a lone surrogate
-        raise OSError(errno.EINVAL, f"it is no name of a file: {error}", str(path)) from None
+        raise OSError(errno.EINVAL, f"it is not a file name: {error}", str(path)) from None
     kind = next((name for name, is_it in _KINDS.items() if is_it(mode)), None)
     if kind is not None:
         raise OSError(errno.EINVAL, f"it is {kind}; allowed: a file", str(path))
@@ -46,26 +45,26 @@ def check_file(path: Path) -> Path:
 
 
 def check_files_of(folder: Path) -> None:
-    """Refuse a model's folder with pipes or devices in it, or folders in place of files, before a library reads them.
+    """Refuse a model's folder that holds pipes, devices, or folders named like files, before a library reads them.
 
     Raises:
-        OSError: naming the first.
+        OSError: naming the first of them.
     """
     for each in sorted(folder.iterdir()) if folder.is_dir() else ():
         try:
             if check_file(each).is_dir() and each.suffix in MODEL_FILES:
                 raise OSError(errno.EISDIR, "it is a folder; allowed: a file")
-        except FileNotFoundError:  # a link to nothing is as good as none
+        except FileNotFoundError:  # a broken link counts as absent
             continue
         except OSError as error:
             raise OSError(f"{each.name}: {error.strerror}") from None
 
 
 def check_folder(path: Path) -> Path:
-    """Refuse a place where no folder can be made, or written to; nothing is made yet. Return the path.
+    """Return the path if a folder can be made there or written to; nothing is written.
 
     Raises:
-        OutputError: with the reason.
+        OutputError: if not, with the reason.
     """
     if _exists(path) and not path.is_dir():
         raise OutputError(f"cannot write to {_shown(path)}: it is a file")
@@ -74,10 +73,10 @@ def check_folder(path: Path) -> Path:
 
 
 def check_target(path: Path) -> Path:
-    """Refuse a place where no file can be written, its folder being there; nothing is made yet. Return the path.
+    """Return the path if a file can be written there, in a folder that exists; nothing is written.
 
     Raises:
-        OutputError: with the reason.
+        OutputError: if not, with the reason.
     """
     _check_place(path)
     if not path.parent.is_dir():
@@ -85,26 +84,26 @@ def check_target(path: Path) -> Path:
     if path.is_dir():
         raise OutputError(f"{path} is a folder; allowed: a file")
     if path.exists() and not path.is_file():
-        raise OutputError(f"cannot write to {path}: it is no regular file")
+        raise OutputError(f"cannot write to {path}: it is not a regular file")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write to {path.parent}: {os.strerror(errno.EACCES)}")
     return path
 
 
 def _check_place(path: Path) -> None:
-    """Refuse a path that is too long for what is written there, or that nothing can be made at."""
+    """Refuse a path that is too long for the files inside, or where nothing can be made."""
     try:
-        place = Path(os.path.abspath(path))  # noqa: PTH100 - links are not followed
+        place = Path(os.path.abspath(path))  # noqa: PTH100, Path.resolve would follow links
         if len(os.fsencode(place)) + ROOM > LONGEST_PATH:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         missing = [each for each in (place, *place.parents) if not os.path.lexists(each)]
         there = missing[-1].parent if missing else place
         if missing and not there.is_dir():
-            reason = "it is a link to nothing" if there.is_symlink() and not there.exists() else "it is a file"
+            reason = "it is a broken link" if there.is_symlink() and not there.exists() else "it is a file"
             raise OSError(errno.ENOTDIR, f"{there}: {reason}")
         for each in missing:
             with suppress(FileNotFoundError):
-                (there / f".{each.name}.12345678{PARTIAL}").lstat()  # as long as names get that stand in for it
+                (there / f".{each.name}.12345678{PARTIAL}").lstat()  # raises if the longest temporary name is too long
         if there.is_dir() and not os.access(there, os.W_OK | os.X_OK):
             raise OSError(errno.EACCES, os.strerror(errno.EACCES))
     except (OSError, ValueError) as error:
@@ -124,69 +123,53 @@ def _shown(path: Path, most: int = 120) -> str:
 
 
 def lock_of(temporary: Path) -> Path:
-    """Name the lock that whoever fills a temporary folder holds."""
+    """Return the path of the lock that a process holds while it fills this temporary folder."""
     return temporary.with_name(f"{temporary.name.removesuffix(PARTIAL)}.lock{PARTIAL}")
 
 
 def remove_dead(folder: Path) -> None:
-    """Remove the temporary folders of `whole_folder` that killed processes left, and say so; locks tell who lives."""
-    for lock_path in sorted(folder.glob(f".*.lock{PARTIAL}")):
-        temporary = lock_path.with_name(f"{lock_path.name.removesuffix(f'.lock{PARTIAL}')}{PARTIAL}")
-        with suppress(Timeout, OSError), FileLock(lock_path, blocking=False):
+    """Remove the temporary folders of `atomic_folder` that killed processes left, and log each.
+
+    A folder whose lock is held belongs to a live process, and stays.
+    """
+    for lock in sorted(folder.glob(f".*.lock{PARTIAL}")):
+        temporary = lock.with_name(f"{lock.name.removesuffix(f'.lock{PARTIAL}')}{PARTIAL}")
+        with suppress(OutputError, OSError), ExclusiveClaim(lock, temporary):
             if temporary.is_dir():
                 shutil.rmtree(temporary)
                 logger.info("removed %s, which a killed process left", temporary)
-            lock_path.unlink(missing_ok=True)
 
 
 def tidy(folder: Path) -> None:
-    """Remove what killed processes left in `folder`, and list what may still be of use, or may be in use."""
+    """Remove what killed processes left in `folder`, and log what may still be of use, or in use."""
     remove_dead(folder)
     for each in sorted(folder.glob(f".*{PARTIAL}")) if folder.is_dir() else ():
-        if each.is_dir() and not lock_of(each).exists() and not _is_held(each / LOCK):
+        if each.is_dir() and not lock_of(each).exists() and not is_claimed(each / LOCK):
             hint = "predict --resume continues it, or remove it" if (each / LOCK).exists() else "remove it"
             logger.info("a killed process left %s; %s", each, hint)
 
 
-def _is_held(lock: Path) -> bool:
-    if not lock.exists():
-        return False
-    try:
-        with FileLock(lock, blocking=False):
-            return False
-    except (Timeout, OSError):
-        return True
-
-
 @contextmanager
 def alone_at(temporary: Path, path: Path) -> Iterator[None]:
-    """Fill a temporary folder for `path` while no other process does; what killed processes left is removed first.
+    """Claim the temporary folder that will take the place of `path`; what killed processes left is removed first.
 
     Raises:
-        OutputError: if another process is at it.
+        OutputError: if another process is filling it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_dead(path.parent)
-    lock = FileLock(lock_of(temporary))
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise OutputError(f"another process is writing to {path}") from None
-    try:
+    with ExclusiveClaim(lock_of(temporary), path):
         yield
-    finally:
-        lock_of(temporary).unlink(missing_ok=True)
-        lock.release()
 
 
 @dataclass(frozen=True)
 class Found:
-    """What was there before a command wrote anything.
+    """The state of an output folder before a command writes to it.
 
     Attributes:
-        folder: that is to be written to.
-        names: what it held.
-        missing: which folders have to be made for it, itself first.
+        folder: to write to.
+        names: of its contents.
+        missing: folders that have to be made, the innermost first.
     """
 
     folder: Path
@@ -195,18 +178,20 @@ class Found:
 
 
 def found_at(folder: Path) -> Found:
-    """Look at a folder before anything is written to it."""
+    """Return the state of a folder before anything is written to it."""
     names = frozenset(each.name for each in folder.iterdir()) if folder.is_dir() else frozenset[str]()
     return Found(folder, names, tuple(each for each in (folder, *folder.parents) if not each.exists()))
 
 
 @contextmanager
 def undone_if_refused(found: Found, keeps: Callable[[], bool]) -> Iterator[None]:
-    """Leave what was found where an error refuses what was asked for: take away what was written since.
+    """Restore a folder if the context ends with a PlankwiseError: remove what was written since.
+
+    Other errors, such as an interrupt, leave everything, so that the run can be resumed.
 
     Args:
-        found: before that, by `found_at`; nobody else may be writing there.
-        keeps: tells whether the folder holds work by now; then all of it stays.
+        found: state to restore, from `found_at`; no other process may be writing there.
+        keeps: returns whether the folder holds work that is worth keeping; then nothing is removed.
     """
     try:
         yield
@@ -216,13 +201,13 @@ def undone_if_refused(found: Found, keeps: Callable[[], bool]) -> Iterator[None]
                 if each.name not in found.names:
                     remove(each)
             for each in found.missing:
-                with suppress(OSError):  # not empty: somebody else has come to use it
+                with suppress(OSError):  # not empty: another process uses it by now
                     each.rmdir()
         raise
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link, or a folder with all in it."""
+    """Remove a file, a link, or a folder with its contents."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

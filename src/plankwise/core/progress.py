@@ -1,4 +1,4 @@
-"""How far long work is: a bar where standard error is a terminal, lines in the log elsewhere; and quiet neighbours."""
+"""Progress of long work, as a bar on a terminal and as log lines elsewhere; and other libraries kept quiet."""
 
 from __future__ import annotations
 
@@ -21,45 +21,55 @@ from rich.progress import (
 )
 
 logger = logging.getLogger(__name__)
-Bar = Callable[[float], None]  # called with what is done so far
+Bar = Callable[[float], None]  # called with the amount done so far
 SHARE_PER_LINE, SECONDS_PER_LINE = 0.05, 30.0
-SECONDS_BEFORE_LINES = 5.0  # shorter work passes without a line
+SECONDS_BEFORE_LINES = 5.0  # shorter work is not logged
 _CHATTY = ("transformers", "huggingface_hub", "datasets")
 _verbose = False
 
 
 def progress_of(shown: bool, counter: ProgressColumn, *more: ProgressColumn) -> Progress:
-    """Make a display of title, bar, counter and time left, and whatever columns follow; it goes away in the end."""
+    """Return a display of title, bar, counter, times and further columns; it disappears at the end."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), counter, TimeElapsedColumn(), TimeRemainingColumn())
     return Progress(*columns, *more, console=console, disable=not (shown and console.is_terminal), transient=True)
 
 
-class Lines:
-    """Logs how far work is, at every twentieth of the way and at least every 30 s while it moves."""
+class ProgressLog:
+    """Logs the progress of work at every twentieth, and at least every 30 s while it advances."""
 
-    def __init__(self, title: str, total: float | None, begun: float = 0.0, silent_for: float = 0.0) -> None:
+    def __init__(
+        self,
+        title: str,
+        total: float | None,
+        begun: float = 0.0,
+        *,
+        silent_for: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Start the clock.
 
         Args:
-            title: what is being done.
-            total: all there is to do; `None` where that is not known.
-            begun: what was done before, such as by a killed run.
+            title: of the work.
+            total: amount of work; `None` if it is not known.
+            begun: amount done before, such as by a killed run; the time left is estimated without it.
             silent_for: seconds before the first line.
+            clock: returns seconds.
         """
         self._title, self._total, self._begun, self._silent_for = title, total, begun, silent_for
-        self._started = self._last = time.monotonic()
+        self._clock = clock
+        self._started = self._last = clock()
         self._logged = begun
 
     def update(self, done: float, what: str | None = None, news: str = "") -> None:
         """Log a line if one is due.
 
         Args:
-            done: so far.
-            what: names what is done, such as `step 3 of 10`; the share by default.
-            news: more to say of it.
+            done: amount so far.
+            what: describes it, such as `step 3 of 10`; the share by default.
+            news: further text, such as the loss.
         """
-        now, total = time.monotonic(), self._total
+        now, total = self._clock(), self._total
         far = total is not None and (done - self._logged >= SHARE_PER_LINE * total or done >= total > self._logged)
         if now - self._started < self._silent_for or not (far or now - self._last >= SECONDS_PER_LINE):
             return
@@ -75,18 +85,25 @@ class Lines:
 
 
 @contextmanager
-def bar(title: str, total: float | None, shown: bool) -> Iterator[Bar]:
-    """Show how much of `total` is done; where that is not known, that something is. In a log that takes lines."""
+def bar(title: str, total: float | None, shown: bool, *, clock: Callable[[], float] = time.monotonic) -> Iterator[Bar]:
+    """Show progress as a bar on a terminal, or as log lines elsewhere; yield the function that updates it.
+
+    Args:
+        title: of the work.
+        total: amount of work; `None` if it is not known.
+        shown: whether a bar may be shown.
+        clock: returns seconds, for the log lines.
+    """
     with progress_of(shown, TaskProgressColumn()) as progress:
         if progress.disable:
-            yield Lines(title, total, silent_for=SECONDS_BEFORE_LINES).update
+            yield ProgressLog(title, total, silent_for=SECONDS_BEFORE_LINES, clock=clock).update
             return
         task = progress.add_task(title, total=total)
         yield lambda done: progress.update(task, completed=done)
 
 
 def duration(seconds: float) -> str:
-    """Write a time span in the unit that fits.
+    """Return a time span as text in a fitting unit.
 
     Example:
         >>> duration(90), duration(600)
@@ -97,14 +114,14 @@ def duration(seconds: float) -> str:
 
 
 def set_verbose(verbose: bool) -> None:
-    """Choose whether other libraries' notices and bars are shown."""
+    """Set whether the notices and bars of other libraries are shown."""
     global _verbose
     _verbose = verbose
 
 
 @contextmanager
 def quiet_loggers(*names: str | None) -> Iterator[None]:
-    """Let these loggers, `None` being the root, say nothing below an error, unless the user wants it all."""
+    """Silence these loggers below the level of errors, unless `set_verbose`; `None` is the root logger."""
     loggers = [] if _verbose else [logging.getLogger(name) for name in names]
     levels = [each.level for each in loggers]
     for each in loggers:
@@ -118,7 +135,7 @@ def quiet_loggers(*names: str | None) -> Iterator[None]:
 
 @contextmanager
 def muted(*names: str | None) -> Iterator[None]:
-    """Keep what another library warns of, prints and logs by these loggers to itself, unless the user wants it all."""
+    """Suppress the warnings, the output and the log lines of another library, unless `set_verbose`."""
     with ExitStack() as stack:
         if not _verbose:
             stack.enter_context(warnings.catch_warnings())
@@ -131,7 +148,7 @@ def muted(*names: str | None) -> Iterator[None]:
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Hide the bars and notices of Transformers and the Hub's client for a while; all is as before afterwards."""
+    """Hide the bars and notices of Transformers and of the Hub's client while the context lasts."""
     with ExitStack() as stack:
         from huggingface_hub.utils import are_progress_bars_disabled  # type: ignore[attr-defined]  # heavy: not for --help
         from transformers.utils import logging as notices

@@ -59,7 +59,7 @@ class Entry(_Part):
     cost: Cost
     train_seconds: float
     development_scores: dict[str, float]
-    details: StepLog = StepLog()
+    details: pydantic.SerializeAsAny[StepLog] = StepLog()  # else pydantic would drop what a method's own log adds
     texts_read: dict[str, TextsRead] = {}
 
 

@@ -1,4 +1,4 @@
-"""Numbers over training progress: pure functions of a share in [0, 1], so that a resumed run sees the same values."""
+"""Schedules: pure functions of training progress in [0, 1], so that a resumed run sees the same values."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def cosine(start: float, full_at: float) -> Schedule:
 
 
 def cubic(value: float, start: float, end: float) -> Schedule:
-    """Stay at 0 until progress `start`, rise to `value` at progress `end`: fast at first, then ever more slowly.
+    """Stay at 0 until progress `start`, then rise to `value` at progress `end`, fast at first and then more slowly.
 
     The sparsity of gradual pruning, s = v − v · (1 − (p − start) / (end − start))³ (Zhu & Gupta 2017, arXiv
     1710.01878, with an initial sparsity of 0), written over progress p.

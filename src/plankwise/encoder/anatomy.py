@@ -1,6 +1,6 @@
-"""Where an architecture keeps its layers and embeddings. The only module that knows; a new architecture is one entry.
+"""Where an architecture keeps its layers and embeddings. A new architecture is one entry here, and nowhere else.
 
-Everything here is read off the Transformers model classes; none of them is copied or changed.
+The paths are those of the Transformers model classes, of which none is copied or changed.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from plankwise.core.errors import MethodError, ModelError, suggest
 
 @dataclass(frozen=True)
 class Projection:
-    """A linear layer whose output rows belong to heads or neurons.
+    """A linear layer with output rows that belong to heads or neurons.
 
     Attributes:
-        path: inside a Transformer layer; one that is not there is left out.
-        blocks: how many projections of one size are stacked in it.
+        path: inside a Transformer layer. It may be absent from some layers or models.
+        blocks: number of projections of equal size that are stacked in it.
     """
 
     path: str
@@ -34,21 +34,21 @@ class Anatomy:
 
     Attributes:
         layers: path of the `nn.ModuleList` of Transformer layers.
-        residual_outputs: paths, inside a layer, of the two projections that write into the residual stream: that of
-            attention and that of the feed-forward part.
-        attention: path, inside a layer, of the module that attends: given hidden states, it returns a tuple.
-        head_inputs: projections whose output rows belong to heads: query, key, value (or all three fused in one), then
-            what else an architecture has.
-        neuron_inputs: projections whose output rows belong to feed-forward neurons.
-        pre_norm: whether norms stand in front of both parts and not behind the sums.
+        residual_outputs: paths, inside a layer, of the two projections that write into the residual stream: of
+            attention and of the feed-forward part.
+        attention: path, inside a layer, of the attention module, which returns a tuple.
+        head_inputs: projections with output rows that belong to heads: query, key, value (or one that fuses all three),
+            then any others.
+        neuron_inputs: projections with output rows that belong to feed-forward neurons.
+        pre_norm: whether the norms come before both parts, and not after the residual sums.
         heads_are_configured: whether a plain configuration can hold fewer heads of the same size.
-        shared_head_bias: whether all layers add one table of scores, a column for each head, to their own.
-        embeddings: paths of everything in front of the first layer, and of position tables shared by all layers.
+        shared_head_bias: whether all layers add one shared table of scores, a column for each head, to their own.
+        embeddings: paths of everything before the first layer, and of position tables shared by all layers.
         layer_output: what one layer returns: the hidden states alone, or a tuple that begins with them.
-        convolution: path of a module that the encoder itself runs between its first two layers, if it has one.
-        positions_start_behind_padding: whether position numbers begin at the padding id + 1, as RoBERTa's do.
-        counts_on_padding_id: the padding id that its code takes for granted, whatever a configuration says.
-        also_sized: further keys of its configuration that hold one of the common sizes, by the name of that size.
+        convolution: path of a module that the encoder runs between its first two layers, if it has one.
+        positions_follow_padding: whether position ids begin at the padding id + 1, as in RoBERTa.
+        counts_on_padding_id: padding id that the code of the architecture assumes, whatever a configuration says.
+        size_aliases: further keys of its configuration that hold a common size, each with the name of that size.
     """
 
     layers: str
@@ -66,13 +66,13 @@ class Anatomy:
     embeddings: tuple[str, ...] = ("embeddings",)
     layer_output: Literal["tensor", "tuple", "pair"] = "tensor"
     convolution: str | None = None
-    positions_start_behind_padding: bool = False
+    positions_follow_padding: bool = False
     counts_on_padding_id: int | None = None
-    also_sized: Mapping[str, str] = field(default_factory=dict)
+    size_aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 _CLASSIC = Anatomy("encoder.layer")
-_ROBERTA = Anatomy("encoder.layer", positions_start_behind_padding=True)
+_ROBERTA = Anatomy("encoder.layer", positions_follow_padding=True)
 ANATOMIES: dict[str, Anatomy] = {
     "bert": _CLASSIC,
     "roberta": _ROBERTA,
@@ -84,12 +84,12 @@ ANATOMIES: dict[str, Anatomy] = {
         attention="attention",
         head_inputs=(Projection("attention.q_lin"), Projection("attention.k_lin"), Projection("attention.v_lin")),
         neuron_inputs=(Projection("ffn.lin1"),),
-        also_sized={"hidden_dim": "intermediate_size"},
+        size_aliases={"hidden_dim": "intermediate_size"},
     ),
     "electra": Anatomy(
         "encoder.layer",
         embeddings=("embeddings", "embeddings_project"),
-        also_sized={"embedding_size": "hidden_size"},
+        size_aliases={"embedding_size": "hidden_size"},
     ),
     "mpnet": Anatomy(
         "encoder.layer",
@@ -99,7 +99,7 @@ ANATOMIES: dict[str, Anatomy] = {
         shared_head_bias=True,
         embeddings=("embeddings", "encoder.relative_attention_bias"),
         layer_output="tuple",
-        positions_start_behind_padding=True,
+        positions_follow_padding=True,
         counts_on_padding_id=1,
     ),
     "deberta-v2": Anatomy(
@@ -126,17 +126,17 @@ ANATOMIES: dict[str, Anatomy] = {
         head_inputs=tuple(Projection(f"self_attn.{name}_proj") for name in ("q", "k", "v")),
         neuron_inputs=(Projection("mlp.gate_proj"), Projection("mlp.up_proj")),
         pre_norm=True,
-        heads_are_configured=True,
+        heads_are_configured=True,  # groups of heads that share keys and values are pruned together
         embeddings=("embed_tokens",),
-        also_sized={"num_key_value_heads": "num_attention_heads"},
+        size_aliases={"num_key_value_heads": "num_attention_heads"},
     ),
 }
 
-KIND = "model_type"  # the key of a configuration that names its architecture
+KIND = "model_type"  # key of a configuration with the name of its architecture
 
 
 def anatomy_of(config: PreTrainedConfig) -> Anatomy:
-    """Look up the anatomy of an encoder's configuration.
+    """Return the anatomy for the configuration of an encoder.
 
     Raises:
         ModelError: for a decoder, or an architecture that is not listed; the message lists those that are.
@@ -150,45 +150,45 @@ def anatomy_of(config: PreTrainedConfig) -> Anatomy:
 
 
 def layers_of(model: PreTrainedModel) -> nn.ModuleList:
-    """Give the list of Transformer layers of `model`, whatever head it carries."""
+    """Return the list of Transformer layers of `model`, whichever head it has."""
     layers = model.base_model.get_submodule(anatomy_of(model.config).layers)
     assert isinstance(layers, nn.ModuleList)
     return layers
 
 
 def set_layers(model: PreTrainedModel, layers: nn.ModuleList) -> None:
-    """Put another list of layers in the place of the model's own. The configuration stays as it is."""
+    """Replace the list of layers of `model`, in place. The configuration does not change."""
     parent, _, name = anatomy_of(model.config).layers.rpartition(".")
     setattr(model.base_model.get_submodule(parent), name, layers)
 
 
 def layers_prefix(model: PreTrainedModel) -> str:
-    """Give the prefix that the names of layer parameters share, such as `bert.encoder.layer.`."""
+    """Return the prefix of the names of layer parameters, such as `bert.encoder.layer.`."""
     layers = layers_of(model)
     names = (str(name) for name, module in model.named_modules() if module is layers)
     return next(names) + "."
 
 
 def residual_outputs_of(model: PreTrainedModel, layer: nn.Module) -> tuple[nn.Linear, nn.Linear]:
-    """Give the projections by which one layer writes into the residual stream: of attention, of feed-forward."""
+    """Return the projections with which a layer writes into the residual stream: of attention and of feed-forward."""
     attention, feed_forward = anatomy_of(model.config).residual_outputs
     return _linear(layer, attention), _linear(layer, feed_forward)
 
 
 def head_inputs_of(model: PreTrainedModel, layer: nn.Module) -> list[tuple[nn.Linear, int]]:
-    """Give the projections of one layer whose rows belong to heads, each with how many are stacked in it."""
+    """Return the projections of a layer with rows that belong to heads, each with its number of stacked blocks."""
     return _projections(layer, anatomy_of(model.config).head_inputs)
 
 
 def neuron_inputs_of(model: PreTrainedModel, layer: nn.Module) -> list[tuple[nn.Linear, int]]:
-    """Give the projections of one layer whose rows belong to feed-forward neurons, each with how many are stacked."""
+    """Return the projections of a layer with rows that belong to neurons, each with its number of stacked blocks."""
     return _projections(layer, anatomy_of(model.config).neuron_inputs)
 
 
 def query_key_value_of(model: PreTrainedModel, layer: nn.Module) -> list[tuple[nn.Linear, int, int]]:
-    """Give one layer's projections to query, key and value: each with its place in the stack and the stack's size."""
+    """Return the query, key and value projections of a layer, each with its block and the number of blocks in it."""
     found = head_inputs_of(model, layer)
-    if found and found[0][1] == 3:
+    if found and found[0][1] == 3:  # one fused projection: its thirds are query, key and value
         return [(found[0][0], part, 3) for part in range(3)]
     return [(linear, 0, 1) for linear, _ in found[:3]]
 
@@ -207,34 +207,34 @@ def _projections(layer: nn.Module, wanted: tuple[Projection, ...]) -> list[tuple
 def _linear(layer: nn.Module, path: str) -> nn.Linear:
     linear = layer.get_submodule(path)
     if not isinstance(linear, nn.Linear):
-        what = f"'{path}' is {type(linear).__name__}, no plain linear layer"
+        what = f"'{path}' is {type(linear).__name__}, not a plain linear layer"
         raise MethodError(f"{what}; prune and grow before low_rank and quantization")
     return linear
 
 
 def embeddings_of(model: PreTrainedModel) -> Iterator[nn.Module]:
-    """Give each module in front of the first layer, and the position tables that all layers share."""
+    """Yield the modules before the first layer, and the position tables that all layers share."""
     for path in anatomy_of(model.config).embeddings:
         try:
             module = model.base_model.get_submodule(path)
-        except AttributeError:  # an optional part, such as ELECTRA's projection, that this model does not have
+        except AttributeError:  # an optional part that this model does not have, such as ELECTRA's projection
             continue
         yield module
 
 
 def layer_types(config: PreTrainedConfig) -> list[str]:
-    """Name the attention type of each layer; all the same where an architecture has but one."""
+    """Return the attention type of each layer; all are equal where an architecture has only one."""
     types = getattr(config, "layer_types", None)
     return list(types) if types else ["full_attention"] * int(config.num_hidden_layers)
 
 
 def attends_locally(config: PreTrainedConfig) -> bool:
-    """Tell whether a layer looks at a window of tokens around each one only (ModernBERT)."""
+    """Return whether some layer attends only to a window of tokens around each one (ModernBERT)."""
     return any("sliding" in kind for kind in layer_types(config))
 
 
 def has_convolution(model: PreTrainedModel) -> bool:
-    """Tell whether the encoder runs a convolution of its own behind its first layer (some DeBERTa-v2)."""
+    """Return whether the encoder runs a convolution after its first layer (some DeBERTa-v2)."""
     path = anatomy_of(model.config).convolution
     if path is None:
         return False
@@ -243,13 +243,13 @@ def has_convolution(model: PreTrainedModel) -> bool:
 
 
 def as_layer_output(config: PreTrainedConfig, hidden: Tensor) -> Any:
-    """Wrap hidden states, [batch, tokens, width], the way a layer of this architecture returns them."""
+    """Return hidden states, [batch, tokens, width], in the form that a layer of this architecture returns."""
     shape = anatomy_of(config).layer_output
     return {"tensor": hidden, "tuple": (hidden,), "pair": (hidden, None)}[shape]
 
 
 def hidden_of(output: Any) -> Tensor:
-    """Take the hidden states, [batch, tokens, width], out of what a layer returned."""
+    """Return the hidden states, [batch, tokens, width], from the output of a layer."""
     hidden = output[0] if isinstance(output, tuple) else output
     assert isinstance(hidden, Tensor)
     return hidden

@@ -1,4 +1,4 @@
-"""Classification heads of checkpoints: which are classifiers at all, and what of a fine-tuned head a task can use."""
+"""Classification heads of checkpoints: which models are classifiers, and which heads a task can use."""
 
 from __future__ import annotations
 
@@ -19,15 +19,19 @@ _SHOWN = 80  # characters of a list of labels
 
 
 def labels_of(config: PreTrainedConfig) -> tuple[str, ...]:
-    """List the labels of a classifier in the order of its logits."""
+    """Return the labels of a classifier in the order of its logits."""
     return tuple(str(config.id2label.get(index, f"LABEL_{index}")) for index in range(config.num_labels))
 
 
 def check_classifier(config: PreTrainedConfig, source: str) -> None:
-    """Refuse a model that does not choose among labels: one with another head, or with a single number for an answer.
+    """Refuse a model that does not choose among labels, such as one with another head or a regressor.
+
+    Args:
+        config: of the model.
+        source: folder or Hub id, for messages.
 
     Raises:
-        ModelError: saying what it is.
+        ModelError: if it is not a classifier, or two of its labels have one name.
     """
     named = _architecture(config)
     if named is not None and not named.endswith(_CLASSIFIER):
@@ -43,21 +47,21 @@ def check_classifier(config: PreTrainedConfig, source: str) -> None:
         raise ModelError(f"{source} names two of its labels '{twice[:_SHOWN]}'; allowed: a name of its own for each")
 
 
-def settle_head(model: PreTrainedModel, stored: PreTrainedConfig, source: str, lost: Sequence[str]) -> None:
-    """Match a loaded head with the labels of the model, by name, in place; start it again where they are others.
+def match_head(model: PreTrainedModel, stored: PreTrainedConfig, source: str, lost: Sequence[str]) -> None:
+    """Match a loaded head with the labels of the model by name, in place; initialize it if they differ.
 
     Args:
         model: loaded from `source`, with the labels of the task in its configuration.
-        stored: the configuration that the source has itself.
-        source: to name in messages.
-        lost: parameters that the source did not have in this size; these are random already.
+        stored: configuration of the source.
+        source: folder or Hub id, for messages.
+        lost: names of parameters that the source does not have in this size; these are random already.
     """
     name, layer = _last_layer(model)
     wanted, known, named = labels_of(model.config), labels_of(stored), _architecture(stored)
     chooses = named is None or named.endswith(_CLASSIFIER)
     if f"{name}.weight" in lost:
         if named is not None and chooses:
-            logger.warning("%s: its head for %s is not used; the task has %d", source, _told(known), len(wanted))
+            logger.warning("%s: its head for %s is not used; the task has %d", source, _listed(known), len(wanted))
         return
     if chooses and sorted(known) == sorted(wanted) and len(set(known)) == len(known):
         order = [known.index(label) for label in wanted]
@@ -66,12 +70,12 @@ def settle_head(model: PreTrainedModel, stored: PreTrainedConfig, source: str, l
             _permute(layer, order)
         return
     if chooses:
-        logger.warning("%s: its head for %s is not used; the task's labels are others", source, _told(known))
+        logger.warning("%s: its head for %s is not used; the task's labels are others", source, _listed(known))
     else:
         logger.warning("%s: its head, of a %s, is not used", source, named)
     fresh = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None)
     model._init_weights(fresh)
-    layer.load_state_dict(fresh.state_dict())
+    layer.load_state_dict(fresh.state_dict())  # into the same module, so that references to it stay valid
 
 
 def _architecture(config: PreTrainedConfig) -> str | None:
@@ -80,7 +84,7 @@ def _architecture(config: PreTrainedConfig) -> str | None:
 
 
 def _last_layer(model: PreTrainedModel) -> tuple[str, nn.Linear]:
-    """Find the layer that has an output for each label, behind everything else."""
+    """Return the last linear layer outside the encoder, which has an output for each label, and its name."""
     inside = set(model.base_model.modules())
     outside = [(str(name), each) for name, each in model.named_modules() if each not in inside]
     return [(name, each) for name, each in outside if isinstance(each, nn.Linear)][-1]
@@ -93,5 +97,5 @@ def _permute(layer: nn.Linear, order: list[int]) -> None:
         layer.bias.copy_(layer.bias[order].clone())
 
 
-def _told(labels: Sequence[str]) -> str:
+def _listed(labels: Sequence[str]) -> str:
     return f"{len(labels)} label{'s' if len(labels) != 1 else ''} ({', '.join(labels)[:_SHOWN]})"

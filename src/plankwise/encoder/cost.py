@@ -1,4 +1,4 @@
-"""What a model costs, counted on the model itself."""
+"""The cost of a model, measured on the model itself."""
 
 from __future__ import annotations
 
@@ -14,27 +14,29 @@ from plankwise.encoder.configuration import head_size, head_units
 from plankwise.encoder.quantized import QuantizedLinear, quantized_modules
 from plankwise.encoder.shapes import shapes_of
 
-COMPRESSION_LEVEL = 3
-COMPRESSED_AT_ONCE = 64 << 20
+COMPRESSION_LEVEL = 3  # of zstd, its default
+CHUNK_BYTES = 64 << 20
 
 
 def count_parameters(model: PreTrainedModel) -> int:
-    """Count parameters; tied ones once. A weight of int8 counts as one like any other; scales are no parameters."""
+    """Return the number of parameters, tied ones once. An int8 weight counts as one; scales do not count."""
     return sum(each.numel() for each in _weights(model))
 
 
 def count_nonzero(model: PreTrainedModel) -> int:
-    """Count parameters that are not zero; tied ones once. A weight of int8 is zero if it is less than half a step."""
+    """Return the number of parameters that are not zero, tied ones once; an int8 weight is zero if its step is 0."""
     return sum(int(each.count_nonzero()) for each in _weights(model))
 
 
 def count_bytes(model: PreTrainedModel) -> int:
-    """Count the bytes that parameters take up in memory, with the scales of those that are of int8."""
+    """Return the bytes of all parameters in memory, including the scales of int8 matrices."""
+    # int8 matrices and their scales are buffers, so that no optimizer takes them for parameters.
     own = [each for module in quantized_modules(model).values() for each in module.buffers()]
     return sum(each.numel() * each.element_size() for each in (*model.parameters(), *own))
 
 
 def _weights(model: PreTrainedModel) -> Iterator[Tensor]:
+    """Yield parameters and, as int8 matrices are buffers, their weights and biases."""
     yield from model.parameters()
     for module in quantized_modules(model).values():
         yield module.weight
@@ -43,19 +45,20 @@ def _weights(model: PreTrainedModel) -> Iterator[Tensor]:
 
 
 def linear_flops_per_token(model: PreTrainedModel) -> int:
-    """Count the floating-point operations of one token in the linear layers of all Transformer layers.
+    """Return the floating-point operations of one token in the linear layers of all Transformer layers.
 
-    Two for each weight, whatever its precision. Attention itself, embeddings and heads are not in it.
+    Each weight counts twice (multiply and add), whatever its precision. Attention scores, embeddings and the task's
+    head are not included.
     """
     linears = (module for module in layers_of(model).modules() if isinstance(module, (nn.Linear, QuantizedLinear)))
     return sum(2 * linear.weight.numel() for linear in linears)
 
 
 def attention_flops(config: PreTrainedConfig) -> int:
-    """Count the floating-point operations by which one token attends to one other, over all heads of all layers.
+    """Return the floating-point operations with which one token attends to one other, over all heads of all layers.
 
-    Two for each product in queries by keys and in weights by values. Windows of local attention and terms for relative
-    positions are not considered: every token counts as attending to every other by its content alone.
+    Two for each product of queries with keys and of weights with values. Local windows and relative positions are not
+    considered: every token counts as attending to every other by content alone.
     """
     queries = int(config.num_attention_heads) // head_units(config)
     heads = sum(queries * len(shape.heads) for shape in shapes_of(config))
@@ -63,16 +66,16 @@ def attention_flops(config: PreTrainedConfig) -> int:
 
 
 def weights_size_bytes(folder: Path) -> int:
-    """Add up the bytes of the weight files in a saved model's folder."""
+    """Return the bytes of the weight files in the folder of a saved model."""
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
 def compressed_size_bytes(folder: Path) -> int:
-    """Add up what the weight files would take up if they were compressed by zstd; zeros then cost next to nothing."""
+    """Return the bytes of the weight files after compression by zstd, which makes zeros nearly free."""
     codec = pa.Codec("zstd", compression_level=COMPRESSION_LEVEL)
     total = 0
     for file in folder.glob("*.safetensors"):
         with file.open("rb") as source:
-            for part in iter(lambda: source.read(COMPRESSED_AT_ONCE), b""):
+            for part in iter(lambda: source.read(CHUNK_BYTES), b""):
                 total += len(codec.compress(part))
     return total

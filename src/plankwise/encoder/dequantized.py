@@ -1,4 +1,4 @@
-"""A quantized model in fp32 again: what int8 is held against where the model before it is not at hand."""
+"""A quantized model back in fp32: the reference for int8 where the original model is not available."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from plankwise.encoder.quantized import QUANTIZED, QuantizedLinear, quantized_mo
 
 
 def dequantized(model: PreTrainedModel) -> PreTrainedModel:
-    """Copy a quantized model with the numbers that its int8 matrices stand for, in fp32; inputs are not rounded."""
+    """Return a copy of a quantized model with the values of its int8 matrices in fp32; inputs are not rounded."""
     made = copy.deepcopy(model)
     for name, module in quantized_modules(model).items():
         weight = nn.Parameter(module.weight.float() * module.scale.float()[:, None])

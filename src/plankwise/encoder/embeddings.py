@@ -23,7 +23,7 @@ def fixed_rows(config: PreTrainedConfig) -> set[int]:
     """
     named = {each for value in _named(config).values() for each in (value if isinstance(value, list) else [value])}
     anatomy = anatomy_of(config)
-    if anatomy.positions_start_behind_padding:
+    if anatomy.positions_follow_padding:
         named |= set(range(max(config.pad_token_id or 0, anatomy.counts_on_padding_id or 0) + 1))
     return {row for row in named if 0 <= row < config.vocab_size}
 

@@ -1,6 +1,6 @@
 """Layers that lost all heads or all neurons, for runtimes that refuse matrices of size zero.
 
-Such a layer gets one neuron, or one feature of attention, whose weights are all zero: it computes the same.
+Such a layer gets one neuron, or one attention feature, with weights of zero, so that it computes the same.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from plankwise.encoder.shapes import NoHeads
 
 
 def fill_empty(model: PreTrainedModel) -> None:
-    """Give every layer of `model` at least one feature of attention and one neuron, in place."""
+    """Widen every layer of `model` to at least one attention feature and one neuron, in place."""
     anatomy = anatomy_of(model.config)
     for layer in layers_of(model):
         for projection in anatomy.neuron_inputs:
@@ -29,7 +29,7 @@ def fill_empty(model: PreTrainedModel) -> None:
 
 
 def _widen(linear: nn.Linear, inputs: int, outputs: int) -> None:
-    """Make a matrix without a weight one of zeros; a bias that was there stays."""
+    """Replace an empty matrix by zeros of this size; an existing bias stays."""
     weight = torch.zeros(outputs, inputs, dtype=linear.weight.dtype, device=linear.weight.device)
     if linear.bias is not None and linear.out_features != outputs:
         linear.bias = nn.Parameter(weight.new_zeros(outputs), requires_grad=False)

@@ -1,9 +1,9 @@
 """A model that computes as if it were quantized, while its weights are fp32 and can be trained.
 
-Rounding has no gradient, so it is taken for the identity on the way back (Bengio, Léonard, Courville 2013, arXiv
-1308.3432), for inputs inside their range only. Steps of weights follow the weights at every call; ranges of inputs are
-those that were observed, and do not change. Each matrix can be switched, so that one network serves to observe inputs,
-to try what quantizing some of them costs, and to train.
+Rounding has no useful gradient, so its backward pass is the identity (straight-through estimator: Bengio, Léonard,
+Courville 2013, arXiv 1308.3432), for inputs only inside their range. The scales of weights follow the weights at every
+call; the ranges of inputs are observed once and do not change. Each matrix can be switched, so that one network serves
+to observe inputs, to measure what quantizing some matrices costs, and to train.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ from plankwise.encoder.quantized import (
 )
 from plankwise.encoder.shapes import new_model
 
-EMBEDDINGS = "embeddings"  # what the table of word embeddings is called among the groups
+EMBEDDINGS = "embeddings"  # name of the word embeddings among the groups
 
 
 class _Rounded(torch.autograd.Function):
-    """Weights as int8 can hold them, [rows, columns]; their gradient is that of the weights."""
+    """Weights rounded to int8 steps, [rows, columns], with a straight-through gradient."""
 
     @staticmethod
     def forward(context: Any, weight: Tensor, limit: int) -> Tensor:
@@ -55,18 +55,18 @@ class _Rounded(torch.autograd.Function):
 
 
 def rounded(weight: Tensor, limit: int = WEIGHT_LIMIT) -> Tensor:
-    """Return the weights, [rows, columns], in at most `limit` steps; the gradient passes straight through."""
+    """Return the weights, [rows, columns], rounded to `limit` steps each way; gradients pass straight through."""
     result: Tensor = _Rounded.apply(weight, limit)  # type: ignore[no-untyped-call]
     return result
 
 
 class FakeQuantizedLinear(nn.Linear):
-    """A linear layer that, once `active`, rounds its weights and its inputs. It takes over the parameters of another.
+    """A linear layer that rounds its weights and inputs while `active`. It shares the parameters of another one.
 
-    Under autocast the rounding is done in fp32 and the product in whatever autocast chooses.
+    Under autocast, rounding is done in fp32, and the product in the type that autocast chooses.
 
     Attributes:
-        limit: the largest magnitude of a weight, in steps.
+        limit: largest magnitude of a weight, in steps.
     """
 
     input_scale: Tensor
@@ -88,14 +88,14 @@ class FakeQuantizedLinear(nn.Linear):
         return functional.linear(seen, rounded(self.weight, self.limit), self.bias)
 
     def set_range(self, lowest: float, highest: float) -> None:
-        """Let inputs be rounded within what was seen."""
+        """Set the range within which inputs are rounded."""
         scale, zero = input_range(lowest, highest)
         self.input_scale.fill_(scale)
         self.input_zero.fill_(zero)
 
 
 class FakeQuantizedEmbedding(nn.Embedding):
-    """A table of embeddings that, once `active`, rounds each row. It takes over the parameter of another."""
+    """An embedding that rounds each row while `active`. It shares the parameter of another one."""
 
     def __init__(self, whole: nn.Embedding) -> None:
         super().__init__(whole.num_embeddings, whole.embedding_dim, whole.padding_idx, device="meta")
@@ -104,31 +104,31 @@ class FakeQuantizedEmbedding(nn.Embedding):
         self.train(whole.training)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Look up token ids [...] as vectors [..., width]."""
+        """Return the vectors [..., width] of token ids [...]."""
         vectors = super().forward(ids)
         if not self.active:
             return vectors
-        return rounded(vectors.reshape(-1, self.embedding_dim)).view(vectors.shape)  # only the rows that are needed
+        return rounded(vectors.reshape(-1, self.embedding_dim)).view(vectors.shape)  # rounds only the rows of these ids
 
 
 Switch = FakeQuantizedLinear | FakeQuantizedEmbedding
 
 
 class FakeQuantized:
-    """A copy of a model whose linear layers and word embeddings can be quantized for a try.
+    """A copy of a model with linear layers and word embeddings that can be switched to int8.
 
     Args:
-        model: left as it is.
-        portable: whether weights of linear layers get 7 bits, so that no processor's sums saturate.
+        model: not changed.
+        portable: whether weights of linear layers get 7 bits, so that sums saturate on no processor.
 
     Attributes:
-        network: the copy; it computes what `model` does until something is switched on.
-        portable: as given.
+        network: the copy, which computes what `model` does until a matrix is switched on.
+        portable: as passed.
     """
 
     def __init__(self, model: PreTrainedModel, portable: bool = True) -> None:
         self.portable = portable
-        self.network = copy.deepcopy(model).requires_grad_(True)
+        self.network = copy.deepcopy(model).requires_grad_(True)  # keeps ties between parameters
         prefix, limit = layers_prefix(self.network), weight_limit(portable)
         self._linears = {name: FakeQuantizedLinear(each, limit) for name, each in projections_of(self.network).items()}
         for name, linear in self._linears.items():
@@ -138,9 +138,9 @@ class FakeQuantized:
         self.network.set_submodule(place, self._table)
 
     def groups(self) -> dict[str, tuple[str, ...]]:
-        """Give what is kept or quantized together: for each layer the projections of one side of one sublayer.
+        """Return the groups that are quantized together: for each layer, the projections on one side of one sublayer.
 
-        And the word embeddings by themselves. Names of projections are those of `Quantized.kept`.
+        The word embeddings are a group of their own. Projections are named as in `Quantized.kept`.
         """
         found: dict[str, list[str]] = {EMBEDDINGS: [EMBEDDINGS]}
         sides = _sides(self.network)
@@ -152,10 +152,10 @@ class FakeQuantized:
 
     @contextmanager
     def observing(self) -> Iterator[None]:
-        """Take, from all that the network sees while the context lasts, the least and the largest inputs as ranges.
+        """Observe the smallest and the largest input of each linear layer, and set them as ranges at the end.
 
         Raises:
-            MethodError: if a linear layer saw nothing, or numbers that are not finite.
+            MethodError: if a linear layer got no input, or values that are not finite.
         """
         seen = {name: (float("inf"), float("-inf")) for name in self._linears}
 
@@ -173,25 +173,25 @@ class FakeQuantized:
             linear.set_range(*seen[name])
 
     def quantize(self, names: Collection[str]) -> None:
-        """Switch on what is named, and all else off."""
+        """Switch these matrices on and all others off."""
         for name, module in self._switches().items():
             module.active = name in names
 
     def quantized(self) -> Quantized | None:
-        """Tell what is switched on; `None` if nothing is."""
+        """Return what is switched on; `None` if nothing is."""
         kept = tuple(name for name, linear in self._linears.items() if not linear.active)
         if len(kept) == len(self._linears) and not self._table.active:
             return None
         return Quantized(kept, self._table.active, self.portable)
 
     def names(self) -> list[str]:
-        """Name all that can be switched on."""
+        """Return the names of all matrices that can be switched on."""
         return list(self._switches())
 
     def finished(self) -> PreTrainedModel:
-        """Build the quantized model: it computes, bit for bit, what the network does in fp32."""
+        """Return the quantized model, which computes bit for bit what the network does in fp32."""
         quantized, config = self.quantized(), self.network.config
-        with torch.random.fork_rng(devices=[]):  # the random start is overwritten whole
+        with torch.random.fork_rng(devices=[]):  # all random values are overwritten below
             made = new_model(type(self.network), config if quantized is None else with_quantized(config, quantized))
         made = made.to(self.network.device, self.network.dtype)
         state, wanted = self.network.state_dict(), made.state_dict()
@@ -200,6 +200,7 @@ class FakeQuantized:
             linear = isinstance(module, QuantizedLinear)
             scale = row_scales(weight, weight_limit(self.portable)) if linear else row_scales(weight)
             state |= {f"{name}.weight": rounded_rows(weight, scale).to(torch.int8), f"{name}.scale": scale}
+        # Strict: a weight that is missing here would stay random.
         made.load_state_dict({name: value for name, value in state.items() if name in wanted})
         return made
 
@@ -208,7 +209,7 @@ class FakeQuantized:
 
 
 def _sides(model: PreTrainedModel) -> list[tuple[str, str]]:
-    """Give paths inside a layer, each with the side of the sublayer that a projection at or below it belongs to."""
+    """Return paths inside a layer, each with the side of the sublayer to which projections under it belong."""
     anatomy = anatomy_of(model.config)
     attention, feed_forward = anatomy.residual_outputs
     return [

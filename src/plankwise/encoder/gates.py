@@ -1,7 +1,7 @@
-"""Gates on heads and neurons: factors on what they give to the residual outputs of their layer.
+"""Gates on heads and neurons: factors on their contributions to the residual outputs of their layer.
 
-A gate of 0 is what cutting the head or neuron out would give, so gates serve to measure importance, to learn masks, and
-to test that slicing equals masking.
+A gate of 0 has the effect of removing the head or neuron. Gates measure importance, learn masks, and test that slicing
+equals masking.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class LayerGates:
     """The gates of one layer.
 
     Attributes:
-        heads: a factor for each head, [heads], or for each text of the batch and head, [batch, heads]; groups of heads
-            where they share keys and values.
-        neurons: the same for neurons.
+        heads: a factor for each head, [heads], or for each text and head, [batch, heads]. Heads that share keys and
+            values have one factor for the group.
+        neurons: the same for neurons, [neurons] or [batch, neurons].
     """
 
     heads: Tensor
@@ -35,7 +35,7 @@ class LayerGates:
 
 @contextmanager
 def gated(model: PreTrainedModel, gates: Sequence[LayerGates]) -> Iterator[None]:
-    """Apply gates to every layer of `model` while the context lasts; tensors may change or want gradients."""
+    """Apply gates to every layer of `model` while the context lasts; they may change or require gradients."""
     with ExitStack() as stack:
         for layer, gate in zip(layers_of(model), gates, strict=True):
             for projection, factors in zip(residual_outputs_of(model, layer), (gate.heads, gate.neurons), strict=True):
@@ -44,12 +44,12 @@ def gated(model: PreTrainedModel, gates: Sequence[LayerGates]) -> Iterator[None]
 
 
 @contextmanager
-def gated_anew(model: PreTrainedModel, draw: Callable[[], Sequence[LayerGates]]) -> Iterator[None]:
-    """Apply gates that `draw` gives anew whenever the encoder is called, while the context lasts."""
+def gated_per_call(model: PreTrainedModel, draw: Callable[[], Sequence[LayerGates]]) -> Iterator[None]:
+    """Apply gates that `draw` returns at each call of the encoder, while the context lasts."""
     drawn: list[LayerGates] = []
 
     def begin(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-        drawn[:] = draw()
+        drawn[:] = draw()  # in place, as the hooks below hold this list
 
     with ExitStack() as stack:
         stack.callback(model.base_model.register_forward_pre_hook(begin).remove)
@@ -61,7 +61,7 @@ def gated_anew(model: PreTrainedModel, draw: Callable[[], Sequence[LayerGates]])
 
 
 def fold(model: PreTrainedModel, gates: Sequence[LayerGates]) -> None:
-    """Multiply the columns of both residual outputs of every layer by gates, in place; no gate is needed then."""
+    """Multiply gates into the columns of both residual outputs of every layer, in place, so that none is needed."""
     with torch.no_grad():
         for layer, gate in zip(layers_of(model), gates, strict=True):
             for projection, factors in zip(residual_outputs_of(model, layer), (gate.heads, gate.neurons), strict=True):
@@ -77,7 +77,9 @@ def _drawn(drawn: Sequence[LayerGates], index: int, part: Literal["heads", "neur
     return factors
 
 
-def _gate_input(projection: nn.Linear, factors: Callable[[], Tensor]) -> Any:
+def _gate_input(projection: nn.Linear, factors: Callable[[], Tensor]) -> Callable[[], None]:
+    """Gate the input of a projection and return the function that ends it."""
+
     def multiply(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return (_apply(inputs[0], factors()), *inputs[1:])
 
@@ -85,9 +87,9 @@ def _gate_input(projection: nn.Linear, factors: Callable[[], Tensor]) -> Any:
 
 
 def _apply(values: Tensor, factors: Tensor) -> Tensor:
-    """Multiply units of `values`, […, units · width], by their factors, [units] or one row a text, [batch, units]."""
+    """Multiply units of `values`, […, units · width], by their factors, [units] or for each text, [batch, units]."""
     units = factors.shape[-1]
-    if units == 0:
+    if units == 0:  # reshape could not infer the width
         return values
     spread = factors if factors.dim() == 1 else factors[:, None]  # the same for every token of a text
     shaped = values.reshape(*values.shape[:-1], units, -1) * spread[..., None].to(values.dtype)

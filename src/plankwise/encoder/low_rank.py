@@ -1,7 +1,7 @@
-"""Matrices as products of two thinner ones: their ranks kept in the configuration, rebuilt on loading.
+"""Matrices as products of two thinner ones; the ranks are stored in the configuration and rebuilt on loading.
 
-What a plain configuration cannot hold stands beside it, as sizes of layers do: the rank of the word embeddings, and of
-the feed-forward projections, the same for all layers.
+The ranks of the word embeddings and of the feed-forward projections (the same for all layers) are stored under the key
+`plankwise`, as are the sizes of pruned layers.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from plankwise.encoder.anatomy import anatomy_of, layers_of
 from plankwise.encoder.configuration import OWN
 
 LOW_RANK = "low_rank"
-UNSEEN = 1e-6  # of the mean importance is added to every row, so that rows of no importance share what is left
-Sizes = tuple[int, int]  # rows and columns
+UNSEEN = 1e-6  # times the mean importance is added to every row, so that rows of no importance get the rest
+MatrixSize = tuple[int, int]  # rows and columns
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """The ranks of what is factorized.
+    """The ranks of factorized matrices; `None` where a matrix is not factorized.
 
     Attributes:
-        embeddings: of the word embeddings; `None` leaves them whole, and so on.
+        embeddings: of the word embeddings.
         neurons: of each projection to the feed-forward neurons.
         output: of the projection from the feed-forward neurons.
     """
@@ -42,33 +42,36 @@ class Ranks:
 
 
 def ranks_of(config: PreTrainedConfig) -> Ranks:
-    """Give the ranks that a configuration holds."""
+    """Return the ranks that a configuration holds."""
     return Ranks(**(getattr(config, OWN, None) or {}).get(LOW_RANK, {}))
 
 
 def has_low_rank(config: PreTrainedConfig, part: Literal["embeddings", "feed_forward"] | None = None) -> bool:
-    """Tell whether a part of such a model, or any, is factorized."""
+    """Return whether a part of a model with this configuration is factorized; by default, whether any part is."""
     ranks = ranks_of(config)
     feed_forward, embeddings = ranks.neurons is not None, ranks.embeddings is not None
     return {"embeddings": embeddings, "feed_forward": feed_forward, None: embeddings or feed_forward}[part]
 
 
 def with_ranks(config: PreTrainedConfig, ranks: Ranks) -> PreTrainedConfig:
-    """Copy `config` for a model of these ranks."""
+    """Return a copy of `config` for a model with these ranks."""
     changed = copy.deepcopy(config)
     kept = {name: rank for name, rank in dataclasses.asdict(ranks).items() if rank is not None}
     setattr(changed, OWN, {**(getattr(config, OWN, None) or {}), LOW_RANK: kept})
     return changed
 
 
-def rank_for(share: float, sizes: Iterable[Sizes]) -> int:
-    """Give the largest common rank at which matrices of these sizes keep at most `share` of their parameters."""
+def rank_for(share: float, sizes: Iterable[MatrixSize]) -> int:
+    """Return the largest common rank at which matrices of these sizes keep at most `share` of their parameters.
+
+    A matrix of m rows and n columns has r · (m + n) parameters at rank r, instead of m · n.
+    """
     matrices = list(sizes)
     return math.floor(share * sum(rows * columns for rows, columns in matrices) / sum(map(sum, matrices)))
 
 
 class LowRankLinear(nn.Module):
-    """A linear layer through a bottleneck: down to the rank, and up to what the whole one gives."""
+    """A linear layer with a bottleneck: down to the rank, then up to the outputs of the full layer."""
 
     def __init__(self, whole: nn.Linear, rank: int) -> None:
         super().__init__()
@@ -84,7 +87,7 @@ class LowRankLinear(nn.Module):
 
 
 class LowRankEmbedding(nn.Module):
-    """A table of embeddings as thin as the rank, and a projection up to the whole width."""
+    """An embedding of the width of the rank, and a projection up to the full width."""
 
     def __init__(self, whole: nn.Embedding, rank: int) -> None:
         super().__init__()
@@ -94,24 +97,25 @@ class LowRankEmbedding(nn.Module):
         self.to(whole.weight.device, whole.weight.dtype)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Look up token ids [...] as vectors [..., width]."""
+        """Return the vectors [..., width] of token ids [...]."""
         vectors: Tensor = self.up(self.table(ids))
         return vectors
 
 
 def _start_like(whole: Tensor, first: Tensor, second: Tensor) -> None:
-    """Draw two factors whose product is about as large as the matrix they stand for."""
+    """Draw two factors with a product of about the same standard deviation as the matrix they replace."""
     rank = second.shape[1]
+    # A product of two factors of deviation d, summed over r terms, has the deviation d² · √r.
     deviation = math.sqrt(float(whole.detach().float().std()) / math.sqrt(rank))
     for factor in (first, second):
         nn.init.normal_(factor, std=deviation)
 
 
 def install(model: PreTrainedModel, ranks: Ranks) -> None:
-    """Replace, in place, the matrices of a model that is not factorized yet by random factors of these ranks.
+    """Replace the matrices of a model by random factors of these ranks, in place. It must not be factorized yet.
 
     Raises:
-        ModelError: if embeddings were to be factorized that a masked LM's head shares.
+        ModelError: if the embeddings to factorize are shared with the head of a masked LM.
     """
     if ranks.embeddings is not None:
         if model.get_output_embeddings() is not None:
@@ -127,40 +131,45 @@ def install(model: PreTrainedModel, ranks: Ranks) -> None:
 
 
 def _feed_forward(config: PreTrainedConfig, ranks: Ranks) -> Iterator[tuple[str, int]]:
-    """Name what is factorized in each layer, with its rank."""
+    """Yield the paths of factorized projections in each layer, with their ranks."""
     anatomy = anatomy_of(config)
     if ranks.neurons is not None and ranks.output is not None:
         yield from ((projection.path, ranks.neurons) for projection in anatomy.neuron_inputs)
         yield anatomy.residual_outputs[1], ranks.output
 
 
-def feed_forward_sizes(config: PreTrainedConfig, neurons: Iterable[int]) -> tuple[list[Sizes], list[Sizes]]:
-    """Give the sizes of the projections to the neurons and from them, for layers of these numbers of neurons."""
+def feed_forward_sizes(config: PreTrainedConfig, neurons: Iterable[int]) -> tuple[list[MatrixSize], list[MatrixSize]]:
+    """Return the sizes of the projections to the neurons and of those from them.
+
+    Args:
+        config: of the model.
+        neurons: number of neurons of each layer.
+    """
     width, counts = int(config.hidden_size), list(neurons)
     blocks = [projection.blocks for projection in anatomy_of(config).neuron_inputs]
     return [(each * count, width) for count in counts for each in blocks], [(width, count) for count in counts]
 
 
-def embedding_sizes(config: PreTrainedConfig) -> Sizes:
-    """Give the sizes of the table of word embeddings."""
+def embedding_sizes(config: PreTrainedConfig) -> MatrixSize:
+    """Return the size of the word embeddings: tokens and width."""
     return int(config.vocab_size), int(getattr(config, "embedding_size", None) or config.hidden_size)
 
 
 def factors(matrix: Tensor, rank: int, importance: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Give the two factors whose product is nearest to `matrix`, where errors count by the importance of their row.
+    """Return the two factors with the product closest to `matrix`, with errors weighted by the importance of the row.
 
-    Fisher-weighted SVD (Hsu et al. 2022, arXiv 2207.00112). With the weighted matrix D·W = U·S·Vᵀ, D the square roots
-    of the importance, the paper's first factor D⁻¹·U_r·S_r equals W·V_r, which divides by nothing.
+    This is Fisher-weighted SVD (Hsu et al. 2022, arXiv 2207.00112). For the weighted matrix D·W = U·S·Vᵀ, with the
+    square roots of the importance in D, the paper's first factor D⁻¹·U_r·S_r equals W·V_r, which needs no division.
 
     Args:
         matrix: [rows, columns].
-        rank: at most the smaller of both.
-        importance: of each row, [rows], not negative; equal rows without it, which is truncated SVD.
+        rank: at most the smaller of rows and columns.
+        importance: of each row, [rows], not negative. Without it all rows are equal, which is truncated SVD.
 
     Returns:
         [rows, rank] and [rank, columns]; the rows of the second are orthonormal.
     """
-    exact = matrix.detach().double()
+    exact = matrix.detach().double()  # MᵀM squares the condition number, too much for fp32
     if importance is None or not float(importance.sum()) > 0:
         weighted = exact
     else:
@@ -171,8 +180,8 @@ def factors(matrix: Tensor, rank: int, importance: Tensor | None = None) -> tupl
 
 
 def _right_vectors(matrix: Tensor) -> Tensor:
-    """Give the right singular vectors, largest first, as rows, [at most columns, columns]."""
-    if matrix.shape[0] >= matrix.shape[1]:
+    """Return the right singular vectors as rows, [at most columns, columns], largest singular value first."""
+    if matrix.shape[0] >= matrix.shape[1]:  # eigenvectors of MᵀM, [columns, columns], are cheaper than an SVD
         ascending: Tensor = torch.linalg.eigh(matrix.T @ matrix).eigenvectors
         return ascending.flip(1).T
     vectors: Tensor = torch.linalg.svd(matrix, full_matrices=False).Vh
@@ -181,7 +190,7 @@ def _right_vectors(matrix: Tensor) -> Tensor:
 
 @torch.no_grad()
 def factorize(matrix: Tensor, target: LowRankLinear | LowRankEmbedding, importance: Tensor | None) -> None:
-    """Write the factors of a weight matrix into the module that stands for it, in place."""
+    """Write the factors of a weight matrix into the module that replaces it, in place."""
     if isinstance(target, LowRankLinear):
         up, down = factors(matrix, target.up.in_features, importance)
         target.up.weight.copy_(up)

@@ -1,13 +1,15 @@
-"""Matrices of int8: what replaces linear layers and word embeddings, and what a configuration holds of it.
+"""Matrices of int8: modules that replace linear layers and word embeddings, and their part of the configuration.
 
-Weights are symmetric, one scale for each row of a matrix, which is an output feature of a linear layer or a token of a
-table. Inputs of a linear layer are asymmetric, one scale for the whole tensor, over a range that was seen beforehand.
-The modules here compute in floating point what an int8 runtime computes in integers; an export writes their numbers.
+Weights are quantized symmetrically with one scale for each row: an output feature of a linear layer, or a token of an
+embedding. Inputs of a linear layer are quantized asymmetrically with one scale for the tensor, over a range that was
+observed before. The modules compute in floating point what an int8 runtime computes in integers; an export writes their
+numbers.
 
-Processors without VNNI add products of unsigned inputs and signed weights in pairs, in 16 bits that saturate. Two
-products of 8-bit numbers may not fit, 2·255·127 = 64770 > 32767; with weights of 7 bits they do, 2·255·63 = 32130. So
-portable weights are whole numbers from -63 to 63: every processor then computes what the modules here compute. Weights
-in full range are more exact, and saturate there. Tables are looked up and never multiplied: theirs have the full range.
+Processors without VNNI add pairs of products of unsigned inputs and signed weights in 16 bits, which saturate. Two
+products of 8-bit numbers may not fit, 2·255·127 = 64770 > 32767; with weights of 7 bits they do, 2·255·63 = 32130.
+Portable weights are therefore integers from -63 to 63, with which every processor computes what the modules here
+compute. Weights in full range are more exact, but may saturate. Embeddings are looked up and not multiplied, so they
+always have the full range.
 """
 
 from __future__ import annotations
@@ -28,20 +30,20 @@ from plankwise.encoder.configuration import OWN
 from plankwise.encoder.low_rank import LowRankEmbedding
 
 QUANTIZED = "quantized"
-WEIGHT_LIMIT = 127  # int8 without -128, so that the range is symmetric
-PORTABLE_LIMIT = 63  # of weights in 7 bits
-INPUT_LIMIT = 255  # uint8
+WEIGHT_LIMIT = 127  # steps; int8 without -128, so that the range is symmetric
+PORTABLE_LIMIT = 63  # steps; 7 bits
+INPUT_LIMIT = 255  # steps; uint8
 LAST = "the model is quantized, and int8 weights are neither trained nor cut; quantize last"
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """What is quantized of a model: all linear layers of its Transformer layers but some, and its word embeddings.
+    """The quantized matrices of a model: linear layers of its Transformer layers, and its word embeddings.
 
     Attributes:
-        kept: the linear layers that stay as they are, named by number and path of layer as in `3.output.dense`.
-        embeddings: whether the table of word embeddings is quantized.
-        portable: whether the weights of linear layers are in 7 bits, so that no processor's sums saturate.
+        kept: linear layers that stay in floating point, by layer number and path, as in `3.output.dense`.
+        embeddings: whether the word embeddings are quantized.
+        portable: whether the weights of linear layers have 7 bits, so that sums saturate on no processor.
     """
 
     kept: tuple[str, ...] = ()
@@ -50,10 +52,10 @@ class Quantized:
 
 
 def quantized_of(config: PreTrainedConfig) -> Quantized | None:
-    """Give what a configuration says is quantized; `None` where nothing is.
+    """Return what is quantized in a model with this configuration; `None` if nothing is.
 
     Raises:
-        ModelError: if what it says cannot be read.
+        ModelError: if the entry in the configuration is malformed.
     """
     stored = (getattr(config, OWN, None) or {}).get(QUANTIZED)
     if stored is None:
@@ -65,21 +67,21 @@ def quantized_of(config: PreTrainedConfig) -> Quantized | None:
     if not isinstance(stored, dict) or stored.keys() | {"portable"} != {"kept", "embeddings", "portable"}:
         raise ModelError(fault)
     kept, embeddings = stored["kept"], stored["embeddings"]
-    portable = stored.get("portable", False)  # models of before there was a choice are in full range
+    portable = stored.get("portable", False)  # models saved before this key existed are in full range
     if not isinstance(kept, list) or not all(isinstance(name, str) for name in kept):
         raise ModelError(fault)
-    if type(embeddings) is not bool or type(portable) is not bool:
+    if type(embeddings) is not bool or type(portable) is not bool:  # 0 and 1 are refused
         raise ModelError(fault)
     return Quantized(tuple(kept), embeddings, portable)
 
 
 def is_quantized(config: PreTrainedConfig) -> bool:
-    """Tell whether any matrix of such a model is of int8."""
+    """Return whether a model with this configuration has int8 matrices."""
     return quantized_of(config) is not None
 
 
 def refuse_quantized(config: PreTrainedConfig) -> None:
-    """Refuse to go on with a quantized model.
+    """Refuse a quantized model, which can be neither trained nor pruned.
 
     Raises:
         MethodError: if the model is quantized.
@@ -89,7 +91,7 @@ def refuse_quantized(config: PreTrainedConfig) -> None:
 
 
 def with_quantized(config: PreTrainedConfig, quantized: Quantized) -> PreTrainedConfig:
-    """Copy `config` for a model of which this is quantized."""
+    """Return a copy of `config` for a model with these quantized matrices."""
     changed = copy.deepcopy(config)
     stored = {"kept": list(quantized.kept), "embeddings": quantized.embeddings, "portable": quantized.portable}
     setattr(changed, OWN, {**(getattr(config, OWN, None) or {}), QUANTIZED: stored})
@@ -102,40 +104,41 @@ def weight_limit(portable: bool) -> int:
 
 
 def row_scales(weight: Tensor, limit: int = WEIGHT_LIMIT) -> Tensor:
-    """Return the step of each row, [rows], whose largest magnitude is then `limit` steps; 1 for a row of zeros."""
+    """Return the scale of each row, [rows], at which its largest magnitude is `limit` steps; 1 for a row of zeros."""
     scale = weight.detach().abs().amax(dim=1) / limit
+    # A denormal scale would be flushed to zero by some runtimes, and divided by.
     return torch.where(scale >= torch.finfo(scale.dtype).tiny, scale, torch.ones_like(scale))
 
 
 def rounded_rows(weight: Tensor, scale: Tensor) -> Tensor:
-    """Count each weight, [rows, columns], in steps of its row: whole numbers within the limit, still as floats.
+    """Return each weight, [rows, columns], in steps of its row: integers within the limit, as floats.
 
-    Nothing has to be clamped: the largest of a row is the limit of its `row_scales` but for a rounding error.
+    No clamping is needed: with `row_scales`, the largest of a row is the limit up to a rounding error.
     """
     return (weight.detach() / scale[:, None]).round_()
 
 
 def input_range(lowest: float, highest: float) -> tuple[float, int]:
-    """Give step and zero point of inputs that were seen to lie between these; zero is always among them.
+    """Return the scale and the zero point of inputs in this range, which is extended to contain zero.
 
-    Every value in between is then off by at most half a step. Equal ranges give equal steps, bit for bit.
+    Values in the range are then off by at most half a step. Equal ranges give equal scales, bit for bit.
     """
     low, high = min(lowest, 0.0), max(highest, 0.0)
     scale = (high - low) / INPUT_LIMIT
-    if not scale >= torch.finfo(torch.float32).tiny:
+    if not scale >= torch.finfo(torch.float32).tiny:  # also for NaN
         return 1.0, 0
     return scale, min(max(round(-low / scale), 0), INPUT_LIMIT)
 
 
 class QuantizedLinear(nn.Module):
-    """A linear layer of int8 weights, whose inputs are rounded to 256 values.
+    """A linear layer with int8 weights, which rounds its inputs to 256 values.
 
     Attributes:
         weight: int8, [outputs, inputs].
         scale: fp32, [outputs].
         bias: fp32, [outputs], or none.
         input_scale: fp32, a scalar.
-        input_zero: int32, a scalar: which of 0 to 255 stands for zero.
+        input_zero: int32, a scalar from 0 to 255, which represents zero.
     """
 
     weight: Tensor
@@ -159,12 +162,12 @@ class QuantizedLinear(nn.Module):
         return functional.linear(seen, self.weight.to(values.dtype) * self.scale[:, None], self.bias)
 
     def extra_repr(self) -> str:
-        """Say its sizes, as a linear layer does."""
+        """Return the sizes for `repr`, as `nn.Linear` does."""
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
 class QuantizedEmbedding(nn.Module):
-    """A table of embeddings of int8 rows, each with its scale.
+    """An embedding with int8 rows, each with its scale.
 
     Attributes:
         weight: int8, [tokens, width].
@@ -181,25 +184,25 @@ class QuantizedEmbedding(nn.Module):
         self.register_buffer("scale", torch.ones(num_embeddings))
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Look up token ids [...] as vectors [..., width]."""
+        """Return the vectors [..., width] of token ids [...]."""
         return self.weight[ids].to(self.scale.dtype) * self.scale[ids][..., None]
 
     def extra_repr(self) -> str:
-        """Say its sizes, as an embedding does."""
+        """Return the sizes for `repr`, as `nn.Embedding` does."""
         return f"{self.num_embeddings}, {self.embedding_dim}, padding_idx={self.padding_idx}"
 
 
 def projections_of(model: PreTrainedModel) -> dict[str, nn.Linear]:
-    """Give the linear layers of all Transformer layers that have a weight at all, by number and path of layer."""
+    """Return the linear layers of all Transformer layers that are not empty, by layer number and path."""
     found = layers_of(model).named_modules()
     return {str(name): each for name, each in found if isinstance(each, nn.Linear) and each.weight.numel()}
 
 
 def table_of(model: PreTrainedModel) -> tuple[str, nn.Embedding]:
-    """Give the table of word embeddings, with its name in the model; of a factorized one, the thin table.
+    """Return the name and the module of the word embeddings; of factorized ones, the thin table.
 
     Raises:
-        ModelError: if a masked LM's head shares it.
+        ModelError: if the head of a masked LM shares it.
     """
     if model.get_output_embeddings() is not None:
         raise ModelError("word embeddings of int8 cannot be shared by the head of a masked LM")
@@ -210,10 +213,10 @@ def table_of(model: PreTrainedModel) -> tuple[str, nn.Embedding]:
 
 
 def install(model: PreTrainedModel, quantized: Quantized | None) -> None:
-    """Put modules of int8, all zero, into a model that has none yet, in place.
+    """Replace matrices of a model by int8 modules of zeros, in place. It must not be quantized yet.
 
     Raises:
-        ModelError: if a linear layer was to be kept that the model does not have.
+        ModelError: if the model lacks a linear layer that should be kept.
     """
     if quantized is None:
         return
@@ -232,6 +235,6 @@ def install(model: PreTrainedModel, quantized: Quantized | None) -> None:
 
 
 def quantized_modules(model: nn.Module) -> Mapping[str, QuantizedLinear | QuantizedEmbedding]:
-    """Give the modules of int8, by their names in the model."""
+    """Return the int8 modules by their names in the model."""
     kinds: Any = (QuantizedLinear, QuantizedEmbedding)
     return {str(name): each for name, each in model.named_modules() if isinstance(each, kinds)}

@@ -1,8 +1,8 @@
-"""How many heads and neurons each layer has: kept in the configuration, cut for real, rebuilt on loading.
+"""The heads and neurons of each layer: stored in the configuration, removed physically, rebuilt on loading.
 
-A configuration of Transformers knows one size for all layers. Where sizes differ, they stand beside it under the key
-`plankwise`: for each layer the heads that are left, by their number in the layer as it was built, and how many neurons.
-A model whose layers are all alike again, and have all their heads, needs no such key and loads plainly.
+A configuration of Transformers has one size for all layers. Where sizes differ, they are stored under the key
+`plankwise`: for each layer the remaining heads, by their number in the original layer, and the number of neurons.
+A model with equal layers that have all their heads needs no such key and loads plainly.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class LayerShape:
     """The sizes of one layer.
 
     Attributes:
-        heads: which heads are left, numbered as in an unpruned layer; groups of heads where they share keys.
-        neurons: how many feed-forward neurons are left.
+        heads: remaining heads, numbered as in the unpruned layer; groups of heads where they share keys and values.
+        neurons: number of remaining feed-forward neurons.
     """
 
     heads: tuple[int, ...]
@@ -42,12 +42,12 @@ class LayerShape:
 
 
 def full_shape(config: PreTrainedConfig) -> LayerShape:
-    """Give the sizes of a layer as the plain configuration has it."""
+    """Return the sizes of a layer according to the plain configuration."""
     return LayerShape(tuple(range(head_units(config))), int(getattr(config, neurons_key(config))))
 
 
 def shapes_of(config: PreTrainedConfig) -> tuple[LayerShape, ...]:
-    """Give the sizes of each layer."""
+    """Return the sizes of each layer."""
     stored = (getattr(config, KEY, None) or {}).get("layers")
     if stored is None:
         return (full_shape(config),) * int(config.num_hidden_layers)
@@ -55,10 +55,10 @@ def shapes_of(config: PreTrainedConfig) -> tuple[LayerShape, ...]:
 
 
 def check_shapes(config: PreTrainedConfig) -> None:
-    """Make sure that layer sizes which were read from a file can be those of a model of this configuration.
+    """Check layer sizes that were read from a file against the rest of the configuration.
 
     Raises:
-        ModelError: if they cannot.
+        ModelError: if they are malformed, or no model of this configuration can have them.
     """
     own = getattr(config, KEY, None) or {}
     if "layers" not in own:
@@ -74,7 +74,7 @@ def check_shapes(config: PreTrainedConfig) -> None:
 
 
 def _fault(stored: Any, full: LayerShape) -> str | None:
-    """Say what is wrong with the stored sizes of one layer."""
+    """Return what is wrong with the stored sizes of one layer, or `None`."""
     if not isinstance(stored, dict) or not {"heads", "neurons"} <= stored.keys():
         return f"needs heads and neurons, not {str(stored)[:60]}"
     heads, neurons, units = stored["heads"], stored["neurons"], len(full.heads)
@@ -86,12 +86,12 @@ def _fault(stored: Any, full: LayerShape) -> str | None:
 
 
 def is_plain(config: PreTrainedConfig) -> bool:
-    """Tell whether plain Transformers can rebuild a model of this configuration."""
+    """Return whether plain Transformers can rebuild a model of this configuration."""
     return not getattr(config, KEY, None)
 
 
 def with_shapes(config: PreTrainedConfig, shapes: Sequence[LayerShape]) -> PreTrainedConfig:
-    """Copy `config` for a model of these layer sizes; the copy is plain where a plain configuration can hold them."""
+    """Return a copy of `config` for these layer sizes, which is plain where a plain configuration can hold them."""
     changed = copy.deepcopy(config)
     own = dict(getattr(config, KEY, None) or {})
     own.pop("layers", None)
@@ -110,38 +110,40 @@ def with_shapes(config: PreTrainedConfig, shapes: Sequence[LayerShape]) -> PreTr
 
 
 def _set_sizes(config: PreTrainedConfig, shape: LayerShape, full: LayerShape) -> None:
+    """Set the plain keys of a configuration with equal layers."""
     setattr(config, neurons_key(config), shape.neurons)
     if shape.heads != full.heads:
         queries = int(config.num_attention_heads) // len(full.heads)
-        config.head_dim = head_size(config)
+        config.head_dim = head_size(config)  # first: by default it follows from the number of heads
         config.num_attention_heads = queries * len(shape.heads)
         config.num_key_value_heads = len(shape.heads)
 
 
 def new_model(kind: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedModel:
-    """Build a model of this configuration with random weights from the current torch seed, whatever its layer sizes."""
+    """Return a model with any layer sizes and with random weights from the current torch seed."""
     model = kind(copy.deepcopy(config))
     if not is_plain(config):
         for layer, shape in zip(layers_of(model), shapes_of(config), strict=True):
             cut_layer(model, layer, shape.heads, range(shape.neurons))
+        # In this order: factors have the sizes of pruned matrices, and int8 matrices those of the factors.
         install(model, ranks_of(config))
         install_quantized(model, quantized_of(config))
     return model
 
 
 def prune(model: PreTrainedModel, heads: Sequence[Sequence[int]], neurons: Sequence[Sequence[int]]) -> PreTrainedModel:
-    """Build a model of the heads and neurons named for each layer, and of all the rest; `model` is not changed.
+    """Return a model with only these heads and neurons in each layer; `model` is not changed.
 
-    It computes what `model` would if the inputs that the other heads and neurons give to the two residual outputs of
-    their layer were zero.
+    It computes what `model` computes when the inputs of both residual outputs that come from the other heads and
+    neurons are zero.
 
     Args:
         model: any supported encoder.
-        heads: for each layer, positions among the heads that it has now, in ascending order.
+        heads: to keep in each layer, as positions among its current heads, in ascending order.
         neurons: the same for neurons.
 
     Raises:
-        MethodError: if a layer does not have what it should keep.
+        MethodError: if a layer lacks a head or neuron that it should keep.
     """
     smaller = copy.deepcopy(model)
     before, after = shapes_of(model.config), list[LayerShape]()
@@ -161,29 +163,29 @@ def _check_kept(layer: int, what: str, kept: Sequence[int], count: int) -> None:
 
 
 def _ascends(numbers: Sequence[int], count: int) -> bool:
-    """Tell whether numbers below `count` stand in ascending order, none twice."""
+    """Return whether the numbers are from 0 to `count` - 1 and strictly ascending."""
     return all(low < high for low, high in itertools.pairwise((-1, *numbers, count)))
 
 
 def _adopt(model: PreTrainedModel, config: PreTrainedConfig) -> None:
-    """Let the model, and all its parts that hold the configuration, hold the changed one."""
-    old = model.config
+    """Set the configuration of the model and of all modules that share it."""
+    old = model.config  # attention modules hold a reference to it
     for module in model.modules():
         if getattr(module, "config", None) is old:
             module.config = config
 
 
 def cut_layer(model: PreTrainedModel, layer: nn.Module, heads: Sequence[int], neurons: Sequence[int]) -> None:
-    """Cut one layer of `model` down to the heads and neurons at these positions, in place."""
+    """Remove all heads and neurons of one layer but those at these positions, in place."""
     attention, feed_forward = residual_outputs_of(model, layer)
     size = head_size(model.config)
     queries = int(model.config.num_attention_heads) // head_units(model.config)
-    units = attention.in_features // (size * queries)
+    units = attention.in_features // (size * queries)  # of this layer, which may be pruned already
     if len(heads) < units:
         for linear, blocks in head_inputs_of(model, layer):
             _keep_rows(linear, _rows(linear.out_features, blocks, units, heads))
         _keep_columns(attention, _rows(attention.in_features, 1, units, heads))
-        _tell_attention(model, layer, heads, queries)
+        _resize_attention(model, layer, heads, queries)
     if len(neurons) < feed_forward.in_features:
         for linear, blocks in neuron_inputs_of(model, layer):
             _keep_rows(linear, _rows(linear.out_features, blocks, linear.out_features // blocks, neurons))
@@ -191,7 +193,7 @@ def cut_layer(model: PreTrainedModel, layer: nn.Module, heads: Sequence[int], ne
 
 
 def _rows(total: int, blocks: int, units: int, kept: Sequence[int]) -> Tensor:
-    """List the rows of the kept units in a projection of `blocks` stacked parts, [kept rows]."""
+    """Return the rows of the kept units in a projection of `blocks` stacked parts, [kept rows]."""
     grid = torch.arange(total).view(blocks, units, -1)
     return grid[:, list(kept)].reshape(-1)
 
@@ -210,8 +212,8 @@ def _keep_columns(linear: nn.Linear, columns: Tensor) -> None:
     linear.in_features = len(columns)
 
 
-def _tell_attention(model: PreTrainedModel, layer: nn.Module, heads: Sequence[int], queries: int) -> None:
-    """Make a layer's attention fit the heads it has left."""
+def _resize_attention(model: PreTrainedModel, layer: nn.Module, heads: Sequence[int], queries: int) -> None:
+    """Adapt the attention module of a layer to its remaining heads."""
     anatomy = anatomy_of(model.config)
     module = layer.get_submodule(anatomy.attention)
     if not heads:
@@ -221,7 +223,7 @@ def _tell_attention(model: PreTrainedModel, layer: nn.Module, heads: Sequence[in
         if hasattr(module, name):
             setattr(module, name, queries * len(heads))
     if hasattr(module, "all_head_size"):
-        setattr(module, "all_head_size", queries * len(heads) * head_size(model.config))  # noqa: B010
+        setattr(module, "all_head_size", queries * len(heads) * head_size(model.config))  # noqa: B010, mypy
     if anatomy.shared_head_bias:
         choose = functools.partial(_choose_head_bias, tuple(heads))
         module.register_forward_pre_hook(choose, with_kwargs=True)
@@ -230,20 +232,20 @@ def _tell_attention(model: PreTrainedModel, layer: nn.Module, heads: Sequence[in
 def _choose_head_bias(
     heads: tuple[int, ...], module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Leave of the shared scores [1, heads, tokens, tokens] those of the heads that this layer has."""
+    """Select, before the forward pass, the shared scores of the layer's own heads: [1, heads, tokens, tokens]."""
     bias = kwargs.get("position_bias")
     if bias is not None:
         return args, {**kwargs, "position_bias": bias[:, list(heads)]}
-    if len(args) > 2 and args[2] is not None:
+    if len(args) > 2 and args[2] is not None:  # MPNet passes it as the third positional argument
         return (*args[:2], args[2][:, list(heads)], *args[3:]), kwargs
     return args, kwargs
 
 
 class NoHeads(nn.Module):
-    """Stands for the attention of a layer that has no head left: all it writes is the bias of its output.
+    """Replaces the attention of a layer without heads, of which only the bias of the output is left.
 
     Attributes:
-        width: of the nothing that it gives to its output.
+        width: of the zeros that it passes to the output projection; 0, or 1 for an export.
     """
 
     def __init__(self, attention: nn.Module, path: str, output_path: str) -> None:
@@ -255,6 +257,6 @@ class NoHeads(nn.Module):
         self.train(attention.training)
 
     def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
-        """Give nothing for each token, [batch, tokens, width], or where the output belongs here, its bias."""
-        nothing = hidden_states.new_zeros(*hidden_states.shape[:-1], self.width)
-        return (nothing if self._output is None else self.get_submodule(self._output)(nothing)), None
+        """Return zeros, [batch, tokens, width], or the projection of them if the output is part of this module."""
+        zeros = hidden_states.new_zeros(*hidden_states.shape[:-1], self.width)
+        return (zeros if self._output is None else self.get_submodule(self._output)(zeros)), None

@@ -1,7 +1,7 @@
-"""Single weights set to zero: which ones, exactly so many, and held at zero while a model trains.
+"""Unstructured sparsity: choosing an exact number of weights, and holding them at zero while a model trains.
 
-The masks follow from the weights (or scores) of the moment and from a share, by nothing else. So a training that was
-killed finds the same ones again from its checkpoint, and an evaluation judges the very weights that are kept.
+The masks depend only on the current weights (or scores) and on the share. A resumed training therefore finds the same
+masks from its checkpoint, and an evaluation sees exactly the weights that are kept.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Matrix:
     """A weight matrix that may lose single weights.
 
     Attributes:
-        kind: its path inside a Transformer layer, or `embeddings`.
-        holders: the modules that hold it as their `weight`; several where it is tied.
+        kind: path inside a Transformer layer, or `embeddings`.
+        holders: modules that have it as their `weight`; several if it is tied.
     """
 
     kind: str
@@ -40,7 +40,7 @@ class Matrix:
 
 
 def matrices_of(model: PreTrainedModel, embeddings: bool = False) -> list[Matrix]:
-    """Give the linear layers' matrices of all Transformer layers, and if asked for the table of word embeddings."""
+    """Return the matrices of the linear layers of all Transformer layers, and optionally the word embeddings."""
     found: list[tuple[str, nn.Linear | nn.Embedding]] = [
         (kind, module)
         for layer in layers_of(model)
@@ -58,23 +58,23 @@ def matrices_of(model: PreTrainedModel, embeddings: bool = False) -> list[Matrix
 
 
 def lowest(scores: Sequence[Tensor], count: int, absolute: bool = False) -> list[Tensor]:
-    """Mark the `count` lowest of all scores together; of equal ones those that come first.
+    """Mark the `count` lowest scores over all tensors; among equal ones, those that come first.
 
-    A radix selection on the bits of the numbers: it sorts nothing, is exact on any device, and holds next to nothing
-    beside the marks.
+    This is a radix selection on the bits of the numbers. It does not sort, is exact on every device, and needs hardly
+    any memory beside the marks.
 
     Args:
         scores: fp32, of any shapes.
-        count: how many to mark.
-        absolute: whether signs do not count.
+        count: number of scores to mark.
+        absolute: whether to compare magnitudes.
 
     Returns:
-        For each tensor of scores a boolean one of its shape.
+        A boolean tensor for each tensor of scores, of its shape.
     """
     if count <= 0:
         return [torch.zeros_like(each, dtype=torch.bool) for each in scores]
     left, threshold, whole = count, 0, functools.partial(_ordered_bits, absolute=absolute)
-    candidates: list[Tensor] | None = None  # only those that the digits so far leave open
+    candidates: list[Tensor] | None = None  # numbers that agree with the threshold in all digits so far
     for digit_of, values, weight, offset in _DIGITS:
         parts = candidates if candidates is not None else map(whole, scores)
         ends = sum(torch.bincount(digit_of(each), minlength=values) for each in parts).cumsum(0).tolist()  # type: ignore[union-attr]
@@ -87,22 +87,27 @@ def lowest(scores: Sequence[Tensor], count: int, absolute: bool = False) -> list
 
 
 def _ordered_bits(values: Tensor, absolute: bool) -> Tensor:
-    """Read fp32 numbers as integers of the same order, [all numbers]."""
+    """Return fp32 numbers as integers of the same order, [all numbers]: IEEE 754 bits sort like integers."""
     bits = values.detach().float().reshape(-1).contiguous().view(torch.int32)
     if absolute:
         return bits & 0x7FFFFFFF
-    return bits.where(bits >= 0, -(bits & 0x7FFFFFFF))  # both zeros are 0
+    return bits.where(bits >= 0, -(bits & 0x7FFFFFFF))  # maps both +0 and -0 to 0
 
 
 _DIGITS: tuple[tuple[Callable[[Tensor], Tensor], int, int, int], ...] = (
-    (lambda key: (key >> 20) + 2048, 4096, 1 << 20, 2048),  # how to read it, its values, what one counts, what 0 is
+    (
+        lambda key: (key >> 20) + 2048,
+        4096,
+        1 << 20,
+        2048,
+    ),  # how to read the digit, number of values, weight, digit of 0
     (lambda key: (key >> 10) & 1023, 1024, 1 << 10, 0),
     (lambda key: key & 1023, 1024, 1, 0),
 )
 
 
 def _mark(scores: Sequence[Tensor], whole: Callable[[Tensor], Tensor], threshold: int, equal: int) -> list[Tensor]:
-    """Mark all below the threshold, and the first `equal` of those that stand on it."""
+    """Mark all scores below the threshold, and the first `equal` of those that equal it."""
     marks = []
     for each in scores:
         key = whole(each)
@@ -115,19 +120,20 @@ def _mark(scores: Sequence[Tensor], whole: Callable[[Tensor], Tensor], threshold
 
 
 class Masked(nn.Module):
-    """A parametrization of one matrix: what is dropped is zero, and gets no gradient.
+    """A parametrization of one matrix: dropped weights are zero and get no gradient.
 
-    With `learned`, each weight has a score whose gradient is that of its factor in the forward pass, dropped or not.
+    With `learned`, each weight has a score. Its gradient is that of the weight's factor in the forward pass, for
+    dropped weights as well.
     """
 
     def __init__(self, weight: Tensor, learned: bool) -> None:
         super().__init__()
         self.scores = nn.Parameter(torch.zeros_like(weight)) if learned else None
-        # No buffer: it is made anew at every step, on every process, and needs no copying between them.
+        # Not a buffer: every process computes it again at every step, so nothing has to be copied between them.
         self.dropped = torch.zeros_like(weight, dtype=torch.bool)
 
     def forward(self, weight: Tensor) -> Tensor:
-        """Give the sparse matrix."""
+        """Return the sparse matrix, of the shape of `weight`."""
         if self.scores is None:
             return weight.masked_fill(self.dropped, 0.0)
         sparse: Tensor = _StraightThrough.apply(weight, self.scores, self.dropped)  # type: ignore[no-untyped-call]
@@ -135,7 +141,7 @@ class Masked(nn.Module):
 
 
 class _StraightThrough(torch.autograd.Function):
-    """Sanh, Wolf, Rush 2020: the mask's gradient reaches the scores as if it were the scores themselves."""
+    """Movement pruning (Sanh, Wolf, Rush 2020, arXiv 2005.07683): the scores get the gradient of the mask."""
 
     @staticmethod
     def forward(context: Any, weight: Tensor, scores: Tensor, dropped: Tensor) -> Tensor:
@@ -154,8 +160,8 @@ class Masks:
     Args:
         model: changed in place; `remove` makes it plain again.
         matrices: of this model.
-        learned: whether scores decide which weights are dropped, and not their magnitude.
-        together: whether all matrices are ranked together, and not each by itself.
+        learned: whether learned scores decide which weights are dropped, instead of magnitudes.
+        together: whether all matrices are ranked together, instead of each by itself.
     """
 
     def __init__(self, model: PreTrainedModel, matrices: Sequence[Matrix], learned: bool, together: bool) -> None:
@@ -170,10 +176,10 @@ class Masks:
 
     @torch.no_grad()
     def set(self, share: float, then: float) -> None:
-        """Drop `share` of the weights for the step to come; `then` is the share that an evaluation after it sees.
+        """Drop `share` of the weights for the next step; `then` is the share for an evaluation after it.
 
-        Weights dropped by magnitude become zero at once, so that none comes back by a hair's breadth; those dropped
-        by their scores keep their values.
+        Weights dropped by magnitude become zero at once; otherwise one near the threshold could return at the next
+        step. Weights dropped by scores keep their values.
         """
         self._drop(share)
         if not self._learned:
@@ -183,19 +189,19 @@ class Masks:
 
     @torch.no_grad()
     def remove(self, share: float) -> None:
-        """Drop `share` of the weights for good and leave plain modules behind."""
+        """Drop `share` of the weights permanently and restore plain modules."""
         self._drop(share)
         self._hook.remove()
         for matrix in self._matrices:
             for holder in matrix.holders:
                 parametrize.remove_parametrizations(holder, "weight", leave_parametrized=False)
-                if "bias" in holder._parameters:  # weights come first in a plain module, and in its optimizer
+                if "bias" in holder._parameters:  # a plain module, and its optimizer, have the weight first
                     holder._parameters["bias"] = holder._parameters.pop("bias")
         for weight, masked in zip(self._weights, self._masked, strict=True):
             weight.masked_fill_(masked.dropped, 0.0)
 
     def _before_forward(self, *_: Any) -> None:
-        """The step before changed the weights, so an evaluation begins with masks of its own."""
+        """Compute new masks before an evaluation, as the last step changed the weights."""
         if not self._model.training and not self._fresh:
             with torch.no_grad():
                 self._drop(self._share)
@@ -218,7 +224,7 @@ class Masks:
 
 
 def sparsity_of(matrices: Sequence[Matrix]) -> dict[str, float]:
-    """Give the share of zeros of each kind of matrix, and of `all`."""
+    """Return the share of zeros in each kind of matrix, and in `all` of them."""
     counts: dict[str, list[int]] = {}
     for each in matrices:
         for name in (each.kind, "all"):

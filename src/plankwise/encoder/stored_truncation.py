@@ -1,9 +1,9 @@
-"""How a model's texts are read, kept with the model: what it was trained on is what it has to be given.
+"""The truncation of texts, stored with the model, so that it gets the same inputs as in training.
 
-It is a key of its own in `config.json`, and not a file beside it: a configuration goes wherever its model goes, through
-every method, `plankwise.save`, `save_pretrained` and the Hub, where a file is lost with the first tool that does not
-know it. Nor is it part of the key `plankwise`, which marks what plain Transformers cannot load: Transformers keeps keys
-that it does not know, without a warning, and loads a plain folder as before.
+It has a key of its own in `config.json` instead of a file. A configuration follows its model through every method,
+`plankwise.save`, `save_pretrained` and the Hub; a file is lost with the first tool that does not know it. It is not
+part of the key `plankwise` either, which marks folders that plain Transformers cannot load. Transformers keeps unknown
+keys without a warning and loads a plain folder as before.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from plankwise.core.recipe import to_plain, validate
 from plankwise.data.truncation import KEYS, Truncation
 from plankwise.encoder.configuration import usable_positions
 
-READING = "plankwise_reading"
+TRUNCATION_KEY = "plankwise_reading"  # of a stored format, so it keeps its first name
 
 
 def store_truncation(config: PreTrainedConfig, truncation: Truncation | None) -> None:
-    """Let a configuration say, in place, how the texts of its model are read; or nothing."""
+    """Store the truncation of texts in a configuration, in place; `None` removes it."""
     if truncation is not None:
-        setattr(config, READING, to_plain(truncation.plain_truncation))
-    elif hasattr(config, READING):
-        delattr(config, READING)
+        setattr(config, TRUNCATION_KEY, to_plain(truncation.plain_truncation))
+    elif hasattr(config, TRUNCATION_KEY):
+        delattr(config, TRUNCATION_KEY)
 
 
 def stored_truncation(config: PreTrainedConfig, source: str = "the model") -> Truncation | None:
-    """Return how the texts of a model are read, as far as its configuration says.
+    """Return the truncation that a configuration holds; `None` if it holds none.
 
     Args:
         config: of the model.
-        source: what messages call the model.
+        source: name of the model in messages.
 
     Raises:
-        ModelError: if what it says is malformed, or more than the model can read.
+        ModelError: if the entry is malformed, or longer than the model has positions.
     """
-    if not hasattr(config, READING):
+    if not hasattr(config, TRUNCATION_KEY):
         return None
-    stored, where = getattr(config, READING), f"'{READING}' in the configuration of {source}"
+    stored, where = getattr(config, TRUNCATION_KEY), f"'{TRUNCATION_KEY}' in the configuration of {source}"
     if not isinstance(stored, dict):
         raise ModelError(f"{where}: {str(stored)[:60]!r} is not a mapping; allowed: the keys {', '.join(KEYS)}")
     try:

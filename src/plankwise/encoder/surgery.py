@@ -1,4 +1,4 @@
-"""Building smaller plain models out of larger ones: new depth, weights copied or averaged from chosen layers."""
+"""Building models of another depth or size from a given one, with weights copied or averaged from its layers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from plankwise.core.errors import MethodError
@@ -14,23 +14,23 @@ from plankwise.encoder.anatomy import anatomy_of, layer_types, layers_of, layers
 from plankwise.encoder.low_rank import has_low_rank
 from plankwise.encoder.shapes import KEY, LayerShape, full_shape, new_model, shapes_of, with_shapes
 
-# Keys that follow from sizes: of layers of their own, of one head, of the pooler.
+# Keys that follow from other sizes: sizes of single layers, of a head, of the pooler.
 _DERIVED = (KEY, "head_dim", "attention_head_size", "pooler_hidden_size")
-Source = tuple[int, ...]  # the layers that a new one is averaged from; empty means a random start
+Source = tuple[int, ...]  # layers to average for a new one; empty for a random one
 
 
 def with_depth(
     config: PreTrainedConfig, sources: Sequence[Source], types: Sequence[str] | None = None
 ) -> PreTrainedConfig:
-    """Copy `config` for a model whose layer i is the mean of the layers named in `sources[i]`.
+    """Return a copy of `config` for a model in which layer i is the mean of the layers in `sources[i]`.
 
     Args:
-        config: of the model that the layers are of.
-        sources: for each new layer, the layers to average; an empty tuple is a new layer of full size.
-        types: attention type of each new layer; by default that of the first source.
+        config: of the model with the source layers.
+        sources: for each new layer, the layers to average; an empty tuple means a new layer of full size.
+        types: attention type of each new layer; by default that of its first source.
 
     Raises:
-        MethodError: if layers of different sizes, or of low rank, were to be averaged.
+        MethodError: if layers to average have different sizes or are of low rank.
     """
     if types is None:
         own = layer_types(config)
@@ -53,21 +53,21 @@ def _shapes(config: PreTrainedConfig, sources: Sequence[Source]) -> list[LayerSh
 
 
 def resized(config: PreTrainedConfig, **sizes: int) -> PreTrainedConfig:
-    """Copy `config` for a new model of other sizes, which has vocabulary, positions and labels in common with it.
+    """Return a copy of `config` with other sizes and the same vocabulary, positions and labels.
 
     Args:
         config: of any supported encoder.
         **sizes: by their common names, as in `new_config`.
 
     Raises:
-        MethodError: if the heads do not divide the width.
+        MethodError: if the width is not a multiple of the number of heads.
     """
     anatomy, names = anatomy_of(config), type(config).attribute_map
     stored = config.to_dict()
     for derived in (*_DERIVED, *(["layer_types"] if "num_hidden_layers" in sizes else [])):
-        stored.pop(derived, None)
+        stored.pop(derived, None)  # otherwise the old size would be kept, as of a head
     chosen = {names.get(name, name): value for name, value in sizes.items()}
-    chosen |= {own: sizes[common] for own, common in anatomy.also_sized.items() if common in sizes}
+    chosen |= {own: sizes[common] for own, common in anatomy.size_aliases.items() if common in sizes}
     stored |= {name: value for name, value in chosen.items() if name in stored}
     changed = type(config).from_dict(stored)
     width, heads = int(changed.hidden_size), int(changed.num_attention_heads)
@@ -77,18 +77,18 @@ def resized(config: PreTrainedConfig, **sizes: int) -> PreTrainedConfig:
 
 
 def rebuild(model: PreTrainedModel, sources: Sequence[Source], types: Sequence[str] | None = None) -> PreTrainedModel:
-    """Build a plain model of `len(sources)` layers; layer i is the mean of the layers named in `sources[i]`.
+    """Return a model of `len(sources)` layers in which layer i is the mean of the layers in `sources[i]`.
 
-    Everything outside the layers is copied. `model` is not changed. Random layers come from the current torch seed,
-    with the architecture's own initialization.
+    Everything outside the layers is copied. `model` is not changed. Random layers use the initialization of the
+    architecture and the current torch seed.
 
     Args:
         model: any supported encoder, with any head.
         sources: for each new layer, the layers of `model` to average; an empty tuple leaves it random.
-        types: attention type of each new layer; by default that of the first source.
+        types: attention type of each new layer; by default that of its first source.
 
     Raises:
-        MethodError: if a source is not a layer of `model`, or layers of different sizes or low rank are to be averaged.
+        MethodError: if `model` lacks a source layer, or layers to average have different sizes or are of low rank.
     """
     anatomy_of(model.config)
     depth = len(layers_of(model))
@@ -104,13 +104,13 @@ def rebuild(model: PreTrainedModel, sources: Sequence[Source], types: Sequence[s
 
 
 def grow(model: PreTrainedModel, depth: int) -> PreTrainedModel:
-    """Build a deeper model that computes nearly what `model` does: new layers that write nothing yet.
+    """Return a deeper model that computes nearly what `model` does, as its new layers add nothing yet.
 
-    Behind each layer stand copies of it whose two residual projections are zero. In pre-norm architectures such a layer
-    passes its input on exactly; in post-norm ones it normalizes it once more, by the norm it already went through.
+    Each layer is followed by copies of it with zeros in both residual projections. In pre-norm architectures such a
+    copy returns its input exactly; in post-norm ones it normalizes it a second time, with the same norm.
 
     Raises:
-        MethodError: if `depth` is less than the model's own.
+        MethodError: if `depth` is less than the depth of `model`.
     """
     own = len(layers_of(model))
     if depth < own:
@@ -118,7 +118,7 @@ def grow(model: PreTrainedModel, depth: int) -> PreTrainedModel:
     sources = [index * own // depth for index in range(depth)]
     deeper = rebuild(model, [(source,) for source in sources])
     for index, layer in enumerate(layers_of(deeper)):
-        if index and sources[index] == sources[index - 1]:
+        if index and sources[index] == sources[index - 1]:  # a copy, not the layer itself
             for projection in residual_outputs_of(deeper, layer):
                 nn.init.zeros_(projection.weight)
                 if projection.bias is not None:
@@ -127,7 +127,11 @@ def grow(model: PreTrainedModel, depth: int) -> PreTrainedModel:
 
 
 def copy_outside_layers(source: PreTrainedModel, target: PreTrainedModel) -> None:
-    """Copy embeddings, norms and heads, everything but the layers, from `source` into `target` in place."""
+    """Copy everything but the layers (embeddings, norms, heads) from `source` into `target`, in place.
+
+    Raises:
+        MethodError: if the models differ outside their layers.
+    """
     prefix = layers_prefix(source)
     state = {name: value for name, value in source.state_dict().items() if not name.startswith(prefix)}
     missing, unexpected = target.load_state_dict(state, strict=False)
@@ -139,8 +143,8 @@ def copy_outside_layers(source: PreTrainedModel, target: PreTrainedModel) -> Non
 def copy_layer(source: PreTrainedModel, indices: Source, target: PreTrainedModel, index: int) -> None:
     """Set layer `index` of `target` to the mean of the layers `indices` of `source`, in place.
 
-    A tensor that only some layers have (ModernBERT's first layer has no attention norm) is averaged over those that
-    have it, and left as built if none has.
+    A tensor that only some layers have (the first layer of ModernBERT has no attention norm) is averaged over those
+    that have it, and left as it is if none has.
     """
     layer = layers_of(target)[index]
     states = [layers_of(source)[each].state_dict() for each in indices]
@@ -148,24 +152,20 @@ def copy_layer(source: PreTrainedModel, indices: Source, target: PreTrainedModel
         for name, value in layer.state_dict().items():
             given = [state[name] for state in states if name in state]
             if given:
-                value.copy_(_mean(given))
-
-
-def _mean(values: Sequence[Tensor]) -> Tensor:
-    return values[0] if len(values) == 1 else torch.stack(list(values)).mean(dim=0)
+                value.copy_(given[0] if len(given) == 1 else torch.stack(given).mean(dim=0))
 
 
 def frozen_twin(model: PreTrainedModel) -> PreTrainedModel:
-    """Copy the modules of `model` but not its weights: the twin's parameters share their memory and want no gradient.
+    """Return a copy of the modules of `model` with frozen parameters that share the memory of its weights.
 
-    `thaw` gives parts of it weights of their own before they may be trained.
+    Before parts of it are trained, `thaw` has to give them memory of their own.
     """
     shared = {id(value): nn.Parameter(value.data, requires_grad=False) for value in model.parameters()}
-    return copy.deepcopy(model, memo=dict(shared))  # deepcopy takes a parameter it finds there for already copied
+    return copy.deepcopy(model, memo=dict(shared))  # deepcopy takes what is in its memo for already copied
 
 
 def thaw(parameters: Iterable[nn.Parameter]) -> None:
-    """Give frozen, shared parameters memory of their own and let them be trained."""
+    """Move frozen, shared parameters into memory of their own and make them trainable, in place."""
     for parameter in parameters:
         parameter.data = parameter.data.clone()
         parameter.requires_grad_(True)

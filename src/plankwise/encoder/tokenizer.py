@@ -1,7 +1,7 @@
-"""Tokenizers of models: read once, never made up, and checked against the model whose token ids they give.
+"""Tokenizers of models: loaded once, never invented from special tokens, and checked against their model.
 
-Every verb takes its tokenizer from `load_tokenizer`. One that was read is shared by all who ask for it, so that none of
-them may change it; who needs another one, such as vocabulary trimming, makes a copy.
+Every command takes its tokenizer from `load_tokenizer`. Callers share the loaded object and must not change it; a
+caller that needs another one, such as vocabulary trimming, makes a copy.
 """
 
 from __future__ import annotations
@@ -38,43 +38,53 @@ _VOCABULARIES = ("vocab.txt", "vocab.json")
 _SENTENCE_PIECES = ("sentencepiece.bpe.model", "spm.model", "spiece.model", "tokenizer.model")
 TYPES = "token_type_ids"
 _FILES = (".json", ".txt", ".model", ".codes", ".jinja")
-_KEPT = 4  # tokenizers in memory; one of 250,000 tokens takes about 200 MB
-_PROBE = ("a \u0378", "b \U000e01ff")  # characters that no vocabulary has
+_CACHED = 4  # tokenizers in memory; one of 250,000 tokens takes about 200 MB
+_PROBE = ("a \u0378", "b \U000e01ff")  # unassigned code points, which no vocabulary has
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
-    """Load the fast tokenizer of a model, which pads on the right and names the inputs that the model has rows for.
+    """Load the fast tokenizer of a model. It pads on the right, and its input names are those the model uses.
 
     Args:
         source: folder or Hub id of the model.
 
+    Returns:
+        A shared tokenizer, which must not be changed.
+
     Raises:
-        ModelError: if it is not there, not fast, needs code of its own, or gives ids or types that the model lacks.
+        ModelError: if it is absent, not fast, needs custom code, or produces ids or types that the model lacks.
     """
     config = load_config(str(source))
     place = where_to_read(str(source))
     try:
-        tokenizer, ids = _read(_Place(_state(place), _has_types(config), place))
-    except ModelError as error:  # of what is in the Hub's cache, the id says more than its place there
+        tokenizer, ids = _read(_TokenizerFiles(_state(place), _has_types(config), place))
+    except ModelError as error:  # a Hub id says more to its user than a path in the Hub's cache
         raise ModelError(str(error).replace(place, str(source))) from None
     check_tokenizer(tokenizer, config, str(source), ids)
     return tokenizer
 
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Load a tokenizer that lies in a folder without a model.
+    """Load a tokenizer from a folder without a model.
 
     Raises:
         ModelError: as `load_tokenizer`.
     """
-    return _read(_Place(_state(str(folder)), True, str(folder)))[0]
+    return _read(_TokenizerFiles(_state(str(folder)), True, str(folder)))[0]
 
 
-def fitted(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, source: str) -> PreTrainedTokenizerBase:
-    """Return a tokenizer for another model than its own: itself, or a copy that leaves token types out.
+def adapted_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, source: str
+) -> PreTrainedTokenizerBase:
+    """Return a tokenizer for another model than its own: itself, or a copy without token types.
+
+    Args:
+        tokenizer: not changed.
+        config: of the other model.
+        source: folder or Hub id of the other model, for messages.
 
     Raises:
-        ModelError: if it gives that model, which is in `source`, ids or types that it lacks.
+        ModelError: if it produces ids or types that the other model lacks.
     """
     if TYPES in tokenizer.model_input_names and not _has_types(config):
         tokenizer = copy.deepcopy(tokenizer)
@@ -84,19 +94,19 @@ def fitted(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, source:
 
 
 def _leave_types_out(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Let a model of one row of token types use that row for all tokens, as it does where none are given."""
+    """Remove token types from the inputs: a model with one row of them uses it for all tokens if none are passed."""
     names = [name for name in tokenizer.model_input_names if name != TYPES]
     tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names
 
 
 @dataclass(frozen=True)
-class _Place:
-    """A tokenizer to read: equal ones are read once.
+class _TokenizerFiles:
+    """The files of a tokenizer, as the key of the cache: equal ones are read once.
 
     Attributes:
-        state: of all its files.
-        types: whether the model tells token types apart.
-        source: folder or Hub id.
+        state: hash of all files.
+        types: whether the model distinguishes token types.
+        source: folder or Hub id; not part of the key.
     """
 
     state: str
@@ -105,7 +115,7 @@ class _Place:
 
 
 def _state(source: str) -> str:
-    """Hash all of a folder that a tokenizer may be read from; what a Hub id names is told by its commit's folder."""
+    """Return a hash of all files of a folder that a tokenizer may need; for a Hub id, the path of its commit."""
     folder = Path(source)
     if not folder.is_dir():
         return str(cached_file(source, "config.json"))
@@ -123,10 +133,10 @@ def _stored_config(source: str) -> dict[str, Any]:
     return dict(stored or {})
 
 
-@functools.lru_cache(maxsize=_KEPT)
+@functools.lru_cache(maxsize=_CACHED)
 @quiet_loading()
-def _read(place: _Place) -> tuple[PreTrainedTokenizerBase, int]:
-    """Read a tokenizer, and count its ids."""
+def _read(place: _TokenizerFiles) -> tuple[PreTrainedTokenizerBase, int]:
+    """Read a tokenizer; also return the number of its ids."""
     source = place.source
     try:
         stored = get_tokenizer_config(source)
@@ -134,14 +144,14 @@ def _read(place: _Place) -> tuple[PreTrainedTokenizerBase, int]:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except ModelError:
         raise
-    except Exception as error:  # the libraries beneath raise many kinds, `Exception` itself among them
+    except Exception as error:  # the libraries raise many kinds, among them `Exception` itself
         if not any(_holds(source, name) for name in (WHOLE, *_VOCABULARIES, *_SENTENCE_PIECES)):
             raise ModelError(_not_there(source, [])) from None
         raise ModelError(f"cannot read a tokenizer from {source}: {_reason(error, source)}") from None
     _check_held(tokenizer, source)
     if not tokenizer.is_fast:
         raise ModelError(_not_fast(type(tokenizer).__name__, source))
-    tokenizer.padding_side = "right"
+    tokenizer.padding_side = "right"  # absolute positions are counted from the left
     if not place.types:
         _leave_types_out(tokenizer)
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
@@ -149,7 +159,7 @@ def _read(place: _Place) -> tuple[PreTrainedTokenizerBase, int]:
 
 
 def _check_fast(stored: dict[str, Any], source: str) -> None:
-    """Refuse code of its own, and a class that is written in Python, before what that class needs is asked for."""
+    """Refuse custom code and tokenizers written in Python, before the packages of such a tokenizer are missed."""
     check_code(stored, source, "tokenizer")
     name = stored.get("tokenizer_class") or _stored_config(source).get("tokenizer_class")
     kind = tokenizer_class_from_name(str(name)) if name else None
@@ -165,9 +175,9 @@ def _not_fast(name: str, source: str) -> str:
 
 
 def _check_held(tokenizer: PreTrainedTokenizerBase, source: str) -> None:
-    """Refuse a tokenizer that Transformers made up of special tokens, because its files are not there."""
+    """Refuse a tokenizer that Transformers invented from special tokens because its files are absent."""
     needed = [name for key, name in type(tokenizer).vocab_files_names.items() if key != "tokenizer_file"]
-    other = tokenizer.init_kwargs.get("vocab_file")  # under a name that its class does not know
+    other = tokenizer.init_kwargs.get("vocab_file")  # a vocabulary under a name that the class does not list
     versions = get_tokenizer_config(source).get("fast_tokenizer_files") or []
     if any(_holds(source, name) for name in (WHOLE, *versions)) or (other and Path(other).is_file()):
         return
@@ -196,7 +206,7 @@ def _reason(error: Exception, source: str) -> str:
 
 
 def _has_types(config: PreTrainedConfig) -> bool:
-    """Return whether a model tells token types apart: it takes them, and has more than one row for them."""
+    """Return whether a model distinguishes token types: it takes them and has more than one row for them."""
     kind = AutoModelForSequenceClassification._model_mapping[type(config)]
     return TYPES in inspect.signature(kind.forward).parameters and _type_rows(config) > 1
 
@@ -206,13 +216,13 @@ def _type_rows(config: PreTrainedConfig) -> int:
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig, source: str, ids: int) -> None:
-    """Refuse a tokenizer that gives a model what it has no row for.
+    """Refuse a tokenizer that produces ids or types for which a model has no embeddings.
 
     Args:
         tokenizer: a fast one.
         config: of the model.
-        source: of the tokenizer, for messages.
-        ids: how many token ids the tokenizer has.
+        source: folder or Hub id of the tokenizer, for messages.
+        ids: number of token ids of the tokenizer.
 
     Raises:
         ModelError: naming both sizes.
@@ -229,9 +239,11 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig
         raise ModelError(f"the tokenizer of {source} adds the token id {highest}, its model has {rows} embeddings")
     types = max((each for encoding in probed for each in encoding.type_ids), default=0)
     if TYPES in tokenizer.model_input_names and types >= _type_rows(config):
-        raise ModelError(f"the tokenizer of {source} gives the token type {types}, its model has {_type_rows(config)}")
+        raise ModelError(
+            f"the tokenizer of {source} has the token type {types}, its model has {_type_rows(config)} types"
+        )
     pad, counted = tokenizer.pad_token_id, config.pad_token_id
-    if anatomy_of(config).positions_start_behind_padding and None not in (pad, counted) and pad != counted:
+    if anatomy_of(config).positions_follow_padding and None not in (pad, counted) and pad != counted:
         raise ModelError(
             f"the tokenizer of {source} pads with the id {pad}, its model counts positions from pad_token_id {counted} "
             "on: some tokens would have no position of their own; allowed: the same id in both"

@@ -1,6 +1,6 @@
-"""What folders of other tools ask for and plankwise does not do: quantized weights, own code, FlashAttention.
+"""Features of other tools' folders that plankwise does not support: quantized weights, custom code, FlashAttention.
 
-Each is one line that says what to do, or is put right and said; none of it is passed over in silence.
+Each is refused with advice, or replaced with a warning. Nothing is ignored silently.
 """
 
 from __future__ import annotations
@@ -27,33 +27,37 @@ _WEIGHTS = "model.safetensors"
 
 
 def check_foreign(stored: Mapping[str, Any], source: str) -> None:
-    """Refuse a stored configuration of weights that another tool quantized, or of a model with code of its own.
+    """Refuse a stored configuration of weights that another tool quantized, or of a model with custom code.
+
+    Args:
+        stored: contents of the configuration file.
+        source: folder or Hub id.
 
     Raises:
-        ModelError: saying what can be done.
+        ModelError: with what can be done.
     """
-    told = next((stored[key] for key in _QUANTIZED_KEYS if stored.get(key)), None)
+    entry = next((stored[key] for key in _QUANTIZED_KEYS if stored.get(key)), None)
     beside = [name for name in _QUANTIZED_FILES if (Path(source) / name).is_file()]
-    if told is not None or beside:
-        by = told.get("quant_method") if isinstance(told, Mapping) else None
+    if entry is not None or beside:
+        by = entry.get("quant_method") if isinstance(entry, Mapping) else None
         raise ModelError(
             f"the weights of {source} were quantized by {by or 'another tool'} "
-            f"({'quantization_config' if told is not None else beside[0]}); allowed: floating-point weights. Take the "
+            f"({'quantization_config' if entry is not None else beside[0]}); allowed: floating-point weights. Take the "
             "model that they were made of; plankwise quantizes by a step 'quantization', or by export --precision int8"
         )
     check_code(stored, source, "model")
 
 
 def check_code(stored: Mapping[str, Any], source: str, what: str) -> None:
-    """Refuse a model or tokenizer that needs code from its own folder; Transformers may have its class by now.
+    """Refuse a model or tokenizer that needs code from its folder, unless Transformers has its class by now.
 
     Args:
-        stored: what its configuration file holds.
-        source: the folder or Hub id.
-        what: of both.
+        stored: contents of its configuration file.
+        source: folder or Hub id.
+        what: `model` or `tokenizer`, for the message.
 
     Raises:
-        ModelError: if its class is not one of Transformers.
+        ModelError: if its class is not part of Transformers.
     """
     mapped = stored.get("auto_map")
     named = list(mapped.values()) if isinstance(mapped, Mapping) else [mapped]
@@ -67,26 +71,28 @@ def check_code(stored: Mapping[str, Any], source: str, what: str) -> None:
         )
 
 
-def settle_attention(config: PreTrainedConfig, source: str) -> None:
-    """Let a configuration that asks for an attention which is not there have Transformers' own choice, and say so."""
-    asked = config._attn_implementation
-    if asked is not None and asked not in _ATTENTION:
-        _say_once(f"{source} asks for the attention '{asked}'; Transformers' own choice, sdpa or eager, is used")
+def replace_attention(config: PreTrainedConfig, source: str) -> None:
+    """Replace an unsupported attention implementation in a configuration by the default, in place, with a warning."""
+    requested = config._attn_implementation
+    if requested is not None and requested not in _ATTENTION:
+        _warn_once(
+            f"{source} requests the attention '{requested}'; the default of Transformers, sdpa or eager, is used"
+        )
         config._attn_implementation = None
 
 
 @functools.cache
-def _say_once(line: str) -> None:  # a configuration is read many times
+def _warn_once(line: str) -> None:  # a configuration is read many times
     logger.warning("%s", line)
 
 
 def check_stored_types(source: str) -> None:
-    """Refuse weights of whole numbers or of 8-bit floats: without the tool that made them their scale is not known.
+    """Refuse weights of integers or 8-bit floats, for which only the tool that made them knows the scale.
 
-    Only a single `.safetensors` file tells this without reading the weights.
+    Only a single `.safetensors` file has its types in the header; other formats are not checked.
 
     Raises:
-        ModelError: naming the first of them.
+        ModelError: naming the first such weight.
     """
     found = cached_file(
         source, _WEIGHTS, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
@@ -94,7 +100,7 @@ def check_stored_types(source: str) -> None:
     if found is None:
         return
     with safe_open(found, framework="pt") as file:
-        for name in file.keys():  # noqa: SIM118, it is no mapping
+        for name in file.keys():  # noqa: SIM118, it is not a mapping
             kind = file.get_slice(name).get_dtype()
             if name.endswith((".weight", ".bias")) and kind not in _FLOATS:
                 raise ModelError(f"{source}: {name} is quantized, to {kind}; allowed: floating-point weights")

@@ -17,7 +17,7 @@ from plankwise.core.recipe import settings
 from plankwise.core.seeds import mix_seed
 from plankwise.encoder.checkpoint import load_config
 from plankwise.encoder.quantized import refuse_quantized
-from plankwise.encoder.tokenizer import fitted, load_tokenizer
+from plankwise.encoder.tokenizer import adapted_tokenizer, load_tokenizer
 from plankwise.methods.method import Compressed, Job, Method, ModelSpec, planned
 from plankwise.training.distillation.config import DistillationConfig
 from plankwise.training.fit import Training
@@ -64,7 +64,7 @@ class Checkpoint(Method):
         labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
         torch.manual_seed(mix_seed(job.seed, "checkpoint", "head"))
         other = job.objective.load(self.source, labels).to(model.device)
-        tokenizer = fitted(job.tokenizer, other.config, self.source)
+        tokenizer = adapted_tokenizer(job.tokenizer, other.config, self.source)
         job = dataclasses.replace(job, tokenizer=tokenizer)
         log = train_on_task(other, job, self.training, "checkpoint", teacher=self.teacher, given=model)
         return Compressed(other.eval(), tokenizer, log)

@@ -23,7 +23,7 @@ from plankwise.core.numbers import Bounds, Factor, LessThanAll, Share, Width
 from plankwise.core.recipe import settings
 from plankwise.core.seeds import mix_seed
 from plankwise.core.step_log import TrainingLog
-from plankwise.encoder.gates import fold, gated_anew
+from plankwise.encoder.gates import fold, gated_per_call
 from plankwise.encoder.low_rank import has_low_rank
 from plankwise.encoder.quantized import refuse_quantized
 from plankwise.encoder.shapes import prune
@@ -133,7 +133,7 @@ class LearnedPruning(Method):
             """Compute the penalty's gradient once a step; the gradients of the step's batches are added to it."""
             torch.autograd.backward(gates.penalty(self.goal(self.search * step / total, gates.initial_share)))
 
-        with gated_anew(network, gates.factors):
+        with gated_per_call(network, gates.factors):
             return train_on_task(network, job, part, "search", on_step=add_penalty, teacher=self.teacher, given=model)
 
     def goal(self, progress: float, initial_share: float = 1.0) -> float:

@@ -24,7 +24,7 @@ from plankwise.core.seeds import mix_seed
 from plankwise.encoder.low_rank import (
     LowRankEmbedding,
     LowRankLinear,
-    Sizes,
+    MatrixSize,
     embedding_sizes,
     factorize,
     feed_forward_sizes,
@@ -160,7 +160,7 @@ def _refuse_twice(config: PreTrainedConfig, part: Literal["embeddings", "feed_fo
         raise MethodError(f"{part}: they are of low rank already and cannot be factorized again")
 
 
-def _rank(part: str, share: float, sizes: list[Sizes]) -> int:
+def _rank(part: str, share: float, sizes: list[MatrixSize]) -> int:
     """Return the rank that keeps this share of the matrices' parameters and makes each matrix smaller.
 
     Raises:

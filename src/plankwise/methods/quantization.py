@@ -88,7 +88,7 @@ class Quantization(Method):
         refuse_quantized(spec.config)
         if not spec.objective.has_labels:
             raise MethodError(
-                "quantization: it is for tasks with labels, and a corpus has none; fine-tune the language model and "
+                "quantization is for a task with labels, and a corpus has none; fine-tune the language model and "
                 "quantize the result"
             )
         quantized = Quantized(embeddings=self.embeddings, portable=self.portable)

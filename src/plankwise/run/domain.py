@@ -93,7 +93,7 @@ class DomainPlan:
 
 
 def read_domain(path: Path, overrides: Sequence[str] = ()) -> Domain:
-    """Read the YAML file of a domain experiment; its language model's recipe lies relative to it."""
+    """Read the YAML file of a domain experiment; the path of its language model's recipe is relative to it."""
     domain = read_recipe(path, Domain, overrides)
     names = [each.name for each in domain.tasks]
     repeated = sorted({name for name in names if names.count(name) > 1})
@@ -161,7 +161,7 @@ def estimate_domain(plan: DomainPlan) -> list[dict[str, Any]]:
 
 
 def run_domain(plan: DomainPlan, out: Path, *, resume: bool = False, progress: bool = False) -> dict[str, Any]:
-    """Run the whole experiment into `out`, or go on with it.
+    """Run the whole experiment into `out`, or resume it.
 
     Returns:
         The table as a JSON document; it is written to `domain.json` and `domain.md` as well.

@@ -1,19 +1,19 @@
-"""The folder of a run: whose it is, which stages in it are whole, and the lock against a second process."""
+"""The folder of a run: which recipe it belongs to, which stages are complete, and the claim that keeps others out."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pydantic
 import yaml
-from filelock import FileLock, Timeout
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from plankwise.core.distributed import is_main_process, wait_for_everyone
+from plankwise.core.claims import ExclusiveClaim
+from plankwise.core.distributed import is_main_process, on_main_process
 from plankwise.core.documents import read_yaml
 from plankwise.core.errors import CheckpointError, OutputError, RecipeError
 from plankwise.core.files import atomic_folder, contents, make_writable_folder, read_text, write_json, write_text
@@ -29,65 +29,66 @@ Made = tuple[PreTrainedModel, PreTrainedTokenizerBase, Entry]
 
 
 class RunFolder:
-    """One run's folder. Only the main process writes; a stage is there whole or not at all."""
+    """The folder of one run. Only the main process writes; a stage is either complete or absent.
+
+    Args:
+        path: of the folder.
+        recipe: as plain values; a folder belongs to one recipe.
+    """
 
     def __init__(self, path: Path, recipe: dict[str, Any]) -> None:
         self.path, self._recipe = path, recipe
 
     @contextmanager
     def claimed(self, resume: bool) -> Iterator[None]:
-        """Take the folder for this recipe, for as long as the context lasts.
+        """Claim the folder for this recipe while the context lasts. All processes have to enter it.
+
+        Args:
+            resume: whether the folder may hold an unfinished run of this recipe.
 
         Raises:
-            OutputError: if it cannot be written to, holds something else, is in use, or holds this very run and
-                `resume` was not asked for.
+            OutputError: in every process, if the folder cannot be written to, holds something else, is in use, or holds
+                this very run and `resume` is false.
         """
-        if not is_main_process():
-            wait_for_everyone()
+        with ExitStack() as stack:
+            on_main_process(lambda: self._claim(stack, resume), self.path)
             yield
-            return
-        self.refuse_taken(resume)
+
+    def _claim(self, stack: ExitStack, resume: bool) -> None:
+        """Claim the folder in this process, and leave to `stack` what has to be undone."""
+        self._refuse_taken(resume)
         found = found_at(self.path)
         make_writable_folder(self.path)
-        lock = FileLock(self.path / LOCK)
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            raise OutputError(f"another process is writing to {self.path}") from None
-        try:
-            with undone_if_refused(found, self._holds_work):
-                self._remove_partial()
-                write_text(self.path / RECIPE, yaml.safe_dump(self._recipe, sort_keys=False, allow_unicode=True))
-                wait_for_everyone()
-                yield
-        finally:
-            (self.path / LOCK).unlink(missing_ok=True)
-            lock.release()
+        stack.enter_context(ExclusiveClaim(self.path / LOCK, self.path))
+        stack.enter_context(undone_if_refused(found, self._holds_work))
+        self._remove_partial()
+        write_text(self.path / RECIPE, yaml.safe_dump(self._recipe, sort_keys=False, allow_unicode=True))
 
     def _holds_work(self) -> bool:
-        """Return whether anything has been trained: a stage that is whole, or a checkpoint of one."""
+        """Return whether anything has been trained: a complete stage, or a checkpoint of one."""
         return any(next(self.path.rglob(name), None) is not None for name in (STAGE, SEAL))
 
     def _remove_partial(self) -> None:
-        """Remove what a killed process was writing; whoever holds the lock is alone here."""
+        """Remove what a killed process was writing. Under the claim, no other process can be writing it."""
         for folder in (self.path, self.path / "steps"):
             for left in folder.glob(f".*{PARTIAL}"):
                 remove(left)
 
     def refuse_taken(self, resume: bool) -> None:
-        """Refuse a folder that cannot be this run's; nothing is written.
+        """Refuse a folder that cannot be this run's; nothing is written. All processes have to call this.
+
+        Args:
+            resume: whether the folder may hold an unfinished run of this recipe.
 
         Raises:
-            OutputError: if it cannot be written to, holds something else, or holds this very run and `resume` was not
-                asked for.
+            OutputError: in every process, if the folder cannot be written to, holds something else, or holds this very
+                run and `resume` is false.
         """
+        on_main_process(lambda: self._refuse_taken(resume), self.path)
+
+    def _refuse_taken(self, resume: bool) -> None:
         check_folder(self.path)
-        if self.path.exists() and not self.path.is_dir():
-            raise OutputError(f"cannot write to {self.path}: it is a file")
-        try:
-            present = contents(self.path) - {LOCK}
-        except OSError as error:
-            raise OutputError(f"cannot write to {self.path}: {error.strerror}") from None
+        present = contents(self.path) - {LOCK}
         if not present:
             return
         if RECIPE not in present:
@@ -100,52 +101,62 @@ class RunFolder:
             names = _differing(other, self._recipe)
             raise OutputError(f"{self.path} holds another recipe's run (it differs in {names}); choose another folder")
         if not resume:
-            raise OutputError(f"{self.path} holds a run of this recipe already; add --resume to go on with it")
+            raise OutputError(f"{self.path} holds a run of this recipe already; add --resume to continue it")
 
     def has(self, name: str) -> bool:
-        """Tell whether a stage is whole."""
+        """Return whether a stage is complete."""
         return (self.path / name / STAGE).exists()
 
     def stage(self, name: str, make: Callable[[Path], Made]) -> Entry:
-        """Run `make` with a folder for its checkpoints and keep what it made, unless that is done already."""
+        """Run one stage and save its model, unless that was done before.
+
+        Args:
+            name: of the stage's folder.
+            make: trains or compresses; it gets a folder for its checkpoints, which goes when the stage is complete.
+
+        Returns:
+            What the stage did, with the cost of its model.
+        """
         if not self.has(name):
             work = self.path / WORK / name
             model, tokenizer, entry = make(work)
+            on_main_process(lambda: self._save(name, model, tokenizer, entry), self.path)
             if is_main_process():
-                with atomic_folder(self.path / name) as temporary:
-                    write_model(model, tokenizer, temporary)
-                    if (work / CURVES).exists():
-                        shutil.copytree(work / CURVES, temporary / CURVES)
-                    cost = cost_of(model, temporary, entry.train_seconds)
-                    write_json(temporary / STAGE, entry.model_copy(update={"cost": cost}).model_dump(mode="json"))
                 shutil.rmtree(work, ignore_errors=True)
-            wait_for_everyone()
         return read_entry(self.path / name)
 
+    def _save(self, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, entry: Entry) -> None:
+        curves = self.path / WORK / name / CURVES
+        with atomic_folder(self.path / name) as temporary:
+            write_model(model, tokenizer, temporary)
+            if curves.exists():
+                shutil.copytree(curves, temporary / CURVES)
+            cost = cost_of(model, temporary, entry.train_seconds)
+            write_json(temporary / STAGE, entry.model_copy(update={"cost": cost}).model_dump(mode="json"))
+
     def copy_model(self, source: str, target: str) -> None:
-        """Copy a stage's model, without the stage's own file, to where users look for it."""
-        if is_main_process():
-            with atomic_folder(self.path / target) as temporary:
-                shutil.copytree(self.path / source, temporary, dirs_exist_ok=True, ignore=lambda *_: {STAGE, CURVES})
+        """Copy a stage's model, without its record and curves, to the folder where users look for it."""
+        on_main_process(lambda: self._copy(self.path / source, target, {STAGE, CURVES}), self.path)
 
     def adopt(self, source: Path, name: str) -> None:
-        """Copy a finished stage of another run into this one."""
-        if is_main_process() and not self.has(name):
-            with atomic_folder(self.path / name) as temporary:
-                shutil.copytree(source, temporary, dirs_exist_ok=True)
-        wait_for_everyone()
+        """Copy a complete stage of another run into this one, unless it is here already."""
+        on_main_process(lambda: None if self.has(name) else self._copy(source, name, set()), self.path)
+
+    def _copy(self, source: Path, target: str, without: set[str]) -> None:
+        with atomic_folder(self.path / target) as temporary:
+            shutil.copytree(source, temporary, dirs_exist_ok=True, ignore=lambda *_: without)
 
     def tidy(self) -> None:
         """Remove what only an unfinished run needs."""
         shutil.rmtree(self.path / WORK, ignore_errors=True)
 
     def known(self) -> Record | None:
-        """Read what an earlier part of this run recorded."""
+        """Return the record of this run so far, or `None` if there is none."""
         return read_record(self.path) if (self.path / FILE_NAME).exists() else None
 
 
 def cost_of(model: PreTrainedModel, folder: Path, seconds: float) -> Cost:
-    """Measure what a model that is saved in `folder` costs."""
+    """Compute the cost of a model that is saved in `folder`; `seconds` is what its training took."""
     return Cost(
         parameters=count_parameters(model),
         size_bytes=weights_size_bytes(folder),
@@ -156,10 +167,10 @@ def cost_of(model: PreTrainedModel, folder: Path, seconds: float) -> Cost:
 
 
 def read_entry(folder: Path) -> Entry:
-    """Read what a stage did.
+    """Read the entry of a stage.
 
     Raises:
-        CheckpointError: if `folder` is no stage of a run.
+        CheckpointError: if `folder` is not a complete stage of a run, or its file is damaged.
     """
     try:
         return Entry.model_validate_json(read_text(folder / STAGE))
@@ -172,6 +183,7 @@ def read_entry(folder: Path) -> Entry:
 
 
 def _differing(one: Any, other: dict[str, Any]) -> str:
+    """List the keys in which two recipes differ."""
     if not isinstance(one, dict):
         return "everything"
     return ", ".join(key for key in {**one, **other} if one.get(key) != other.get(key))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, TrainerCallback
 
 from plankwise.core.distributed import is_main_process, wait_for_everyone
 from plankwise.core.errors import MethodError, ModelError, OutputError, RecipeError
@@ -135,8 +136,9 @@ def run(
     progress: bool = False,
     until: Literal["baseline", "steps", "report"] = "report",
     baseline: Path | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> Record:
-    """Run a checked recipe into the folder `out`, or go on with it.
+    """Run a checked recipe into the folder `out`, or resume the run that is there.
 
     Args:
         checked: by `check`.
@@ -145,6 +147,7 @@ def run(
         progress: whether to show progress bars.
         until: where to stop; only `report` reads the test split.
         baseline: folder of a finished baseline of the same data, model and settings, to take instead of training one.
+        callbacks: of the Transformers Trainer, for every training of the run.
     """
     recipe, task = checked.recipe, checked.task
     folder = RunFolder(out, to_plain(recipe))
@@ -155,7 +158,7 @@ def run(
         if known is not None and known.final is not None:
             return _close(known, folder)
         record = _new_record(checked)
-        chain = Stages(recipe, task, folder, progress)
+        chain = Stages(recipe, task, folder, progress=progress, callbacks=callbacks)
         if baseline is not None:
             chain.adopt_baseline(baseline)
         record.baseline = chain.baseline()

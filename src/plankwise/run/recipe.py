@@ -29,7 +29,7 @@ AnyTask = Annotated[
 class Model(Truncation):
     """The encoder to compress: one that exists, or one to train from scratch on the task's own training texts.
 
-    Beside it stands how it reads texts, as in `Truncation`; a corpus is cut into blocks of `max_length` tokens.
+    How it truncates texts is given beside it, as in `Truncation`; a corpus is cut into blocks of `max_length` tokens.
 
     Attributes:
         source: a local folder or a Hub id.
@@ -51,7 +51,7 @@ class Evaluation:
     """How the end is measured.
 
     Attributes:
-        bootstrap: resamples of the test split behind each 95 % interval.
+        bootstrap: resamples of the test split for each 95 % interval.
         rounds: interleaved rounds of the timing.
         threads: torch threads while timing; all cores by default.
     """

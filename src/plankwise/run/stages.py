@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from plankwise.core.cache import cache_folder
 from plankwise.core.errors import OutputError
@@ -38,8 +39,16 @@ _NO_COST = Cost(parameters=0, size_bytes=0, train_seconds=0.0)
 class Stages:
     """The trained stages of one run, each starting from the one before."""
 
-    def __init__(self, recipe: Recipe, task: Task, folder: RunFolder, progress: bool) -> None:
-        self._recipe, self._folder, self._progress = recipe, folder, progress
+    def __init__(
+        self,
+        recipe: Recipe,
+        task: Task,
+        folder: RunFolder,
+        *,
+        progress: bool = False,
+        callbacks: Sequence[TrainerCallback] = (),
+    ) -> None:
+        self._recipe, self._folder, self._progress, self._callbacks = recipe, folder, progress, tuple(callbacks)
         self._task = task.without_test()  # nothing below ever holds the test split
         self._objective = objective_of(task.kind, recipe.objective, recipe.masking)
         # A model keeps how its texts are truncated; blocks of a corpus are not.
@@ -47,14 +56,14 @@ class Stages:
         self.last = BASELINE
 
     def adopt_baseline(self, source: Path) -> None:
-        """Take over a finished baseline, if it is what this recipe would have trained."""
+        """Copy a finished baseline into this run, if it is what this recipe would have trained."""
         entry = read_entry(source)
         if entry.settings != self._baseline_settings():
             raise OutputError(f"the baseline in {source} was made with other data, model, settings or seed")
         self._folder.adopt(source, BASELINE)
 
     def baseline(self) -> Entry:
-        """Fine-tune the uncompressed model; on a corpus, train the language model on, or take it as it is."""
+        """Train the uncompressed model, or use it as it is where the recipe says so."""
         source, training = self._recipe.model.source or str(self._pretrained()), self._recipe.baseline
 
         def make(work: Path) -> Made:
@@ -70,7 +79,7 @@ class Stages:
         return self._folder.stage(BASELINE, make)
 
     def step(self, number: int, method: Method) -> Entry:
-        """Let one method compress the model so far."""
+        """Compress the model so far by one method."""
         name, source = f"steps/{number:02d}-{method.method}", self.last
 
         def make(work: Path) -> Made:
@@ -97,25 +106,33 @@ class Stages:
             cache = cache_folder() / "blocks" if self._objective.reads_blocks else work / "blocks"
             masking, seed = self._recipe.masking, self._seed(PRETRAINED)
 
-            def look_at(tokenizer: PreTrainedTokenizerBase) -> None:
+            def check(tokenizer: PreTrainedTokenizerBase) -> None:
                 check_unknown(texts_of_split(texts, SAMPLED), tokenizer, "the model")
                 self._objective.check_texts(self._job(work, PRETRAINED, tokenizer))
 
-            model, tokenizer, notes = pretrain(
-                scratch, texts, content, masking, seed, work, cache, self._progress, look_at
+            made = pretrain(
+                scratch,
+                texts,
+                texts_hash=content,
+                masking=masking,
+                seed=seed,
+                folder=work,
+                cache=cache,
+                progress=self._progress,
+                check_tokenizer=check,
+                callbacks=self._callbacks,
             )
-            seconds = sum(stage["train_seconds"] for stage in notes["stages"])
             entry = Entry(
                 name=PRETRAINED,
                 settings=to_plain(scratch),
                 scores={},
                 scores_split=TRAIN,
                 cost=_NO_COST,
-                train_seconds=seconds,
+                train_seconds=made.log.train_seconds,
                 development_scores={},
-                details=StepLog(**notes),
+                details=StepLog(**made.log.as_dict()),
             )
-            return model, tokenizer, entry
+            return made.model, made.tokenizer, entry
 
         self._folder.stage(PRETRAINED, make)
         return self._folder.path / PRETRAINED
@@ -129,6 +146,7 @@ class Stages:
             seed=self._seed(stage),
             folder=work,
             progress=self._progress,
+            callbacks=self._callbacks,
         )
 
     def _entry(self, name: str, settings: dict[str, Any], made: Compressed, job: Job) -> Entry:

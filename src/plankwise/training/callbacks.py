@@ -1,4 +1,4 @@
-"""What happens around each step: seeding, timing, watching the loss, stopping early."""
+"""What happens around each training step: seeding, timing, checks of the loss, early stopping."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from plankwise.core.errors import TrainingError
 from plankwise.core.seeds import mix_seed
 
 logger = logging.getLogger(__name__)
-WARM_UP_STEPS = 2
+WARM_UP_STEPS = 2  # of a rehearsal: they allocate memory and choose kernels
 
 
 class Steps(TrainerCallback):  # type: ignore[misc]
-    """Seeds each step by (seed, step, rank) and tells all who ask which step it is."""
+    """Seeds each step by (seed, step, rank) and calls the hooks of methods and objectives."""
 
     def __init__(self, seed: int, total: int, hooks: Sequence[Callable[[int, int], None]]) -> None:
         self._seed, self._total, self._hooks = seed, total, hooks
@@ -34,13 +34,13 @@ class Steps(TrainerCallback):  # type: ignore[misc]
             hook(state.global_step, self._total)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Score the last weights too, wherever the interval of evaluations falls."""
+        """Score the last weights too, even if the interval of evaluations does not end there."""
         if state.global_step >= self._total and args.eval_strategy != "no":
             control.should_evaluate = True
 
 
 class Epochs(TrainerCallback):  # type: ignore[misc]
-    """Tells the order of batches which epoch it is, however deep resuming and sharding have wrapped it."""
+    """Sets the epoch of the batch order itself: resuming and sharding wrap it, and the Trainer may miss it."""
 
     def __init__(self, order: Any, steps_per_epoch: int) -> None:
         self._order, self._steps_per_epoch = order, steps_per_epoch
@@ -51,19 +51,19 @@ class Epochs(TrainerCallback):  # type: ignore[misc]
 
 
 class Stopwatch(TrainerCallback, ExportableState):  # type: ignore[misc]
-    """Adds up the seconds spent in training steps, over all parts of an interrupted run."""
+    """Adds up the seconds spent in training steps, over all parts of a resumed run."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self._since: float | None = None
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Start, unless already running since the step before."""
+        """Start, unless it has been running since the step before."""
         if self._since is None:
             self._since = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Stop before a checkpoint or evaluation; go on otherwise, so that loading the next batch counts."""
+        """Stop before a checkpoint or evaluation; otherwise keep running, so that loading the next batch counts."""
         if control.should_evaluate or control.should_save or control.should_training_stop:
             self.pause()
 
@@ -78,15 +78,19 @@ class Stopwatch(TrainerCallback, ExportableState):  # type: ignore[misc]
             self._since = None
 
     def state(self) -> dict[str, Any]:
-        """Give what a checkpoint needs to keep."""
+        """Return what a checkpoint has to hold."""
         return {"args": {}, "attributes": {"seconds": self.seconds}}
 
 
 class LossMonitor(TrainerCallback):  # type: ignore[misc]
-    """Logs evaluations and stops a training whose loss is no longer a number."""
+    """Logs evaluations and stops a training when its loss is no longer a number."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        """Look at each logged loss."""
+        """Check each logged loss.
+
+        Raises:
+            TrainingError: if it is not finite.
+        """
         loss = (logs or {}).get("loss")
         if loss is not None and not math.isfinite(float(loss)):
             raise TrainingError(f"the loss is {loss} at step {state.global_step}; lower the learning rate")
@@ -100,29 +104,32 @@ class LossMonitor(TrainerCallback):  # type: ignore[misc]
 
 
 class Rehearsal(TrainerCallback):  # type: ignore[misc]
-    """Times the steps of a training that is only tried out, and ends it once it took long enough.
+    """Times the steps of a training in a dry run, and ends it after some seconds.
 
-    The first steps of a process allocate memory and choose kernels: they are left out, unless there are no others.
+    The first steps are left out, unless there are no others.
+
+    Args:
+        seconds: time after which to stop.
+        scale: ratio of a step's time in the real training to that in the dry run.
     """
 
     def __init__(self, seconds: float, scale: float = 1.0) -> None:
-        """Set the bound, and how many times as long a step of the whole training takes as one that is tried out."""
         self._limit, self._scale, self._begun, self._last, self._steps = seconds, scale, 0.0, 0.0, 0
         self._first: list[float] = []
         self._timed: list[float] = []
 
     @property
     def seconds_per_step(self) -> float:
-        """The median over the steps that count; 0 if there was none."""
+        """The median over the steps that count; 0 if no step ran."""
         return self._scale * statistics.median(self._timed or self._first or [0.0])
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Begin with the warm-up."""
+        """Start the clock; a method may train several times, and each begins with a warm-up."""
         self._begun = self._last = time.perf_counter()
         self._steps = 0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Take the time since the step before, so that loading the batch counts."""
+        """Add the time since the step before, so that loading the batch counts."""
         now = time.perf_counter()
         (self._first if self._steps < WARM_UP_STEPS else self._timed).append(now - self._last)
         self._last, self._steps = now, self._steps + 1
@@ -131,30 +138,30 @@ class Rehearsal(TrainerCallback):  # type: ignore[misc]
 
 
 def curves_callback(folder: Path) -> TrainerCallback:
-    """Make the callback that writes TensorBoard's files into `folder`."""
-    from torch.utils.tensorboard import SummaryWriter  # an extra: only needed when asked for
+    """Return the callback that writes TensorBoard's files into `folder`."""
+    from torch.utils.tensorboard import SummaryWriter  # an extra
     from transformers.integrations import TensorBoardCallback
 
     return TensorBoardCallback(SummaryWriter(log_dir=str(folder)))
 
 
 class EarlyStopping(EarlyStoppingCallback):  # type: ignore[misc]
-    """Early stopping that looks away until `first_step`."""
+    """Early stopping that ignores evaluations before `first_step`."""
 
     def __init__(self, early_stopping_patience: int, first_step: int = 0) -> None:
         super().__init__(early_stopping_patience)
         self.first_step = first_step
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Need nothing of the parent's demands: without `keep: best` the last weights are wanted."""
+        """Skip the parent's checks: it demands `load_best_model_at_end`, and with `keep: last` that is off."""
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **_: Any) -> None:
-        """Count evaluations without a better score."""
+        """Count evaluations without a better score, and stop after `early_stopping_patience` of them."""
         if state.global_step >= self.first_step:
             super().on_evaluate(args, state, control, metrics)
 
     def state(self) -> dict[str, Any]:
-        """Give what a checkpoint needs to keep."""
+        """Return what a checkpoint has to hold."""
         kept: dict[str, Any] = super().state()
         kept["args"] = {"early_stopping_patience": self.early_stopping_patience, "first_step": self.first_step}
         return kept

@@ -1,9 +1,9 @@
-"""The training loop: the Transformers Trainer, made exact.
+"""The training loop: the Transformers Trainer, made deterministic.
 
-Two things are added to it. Randomness of a step is a function of (seed, step, rank) alone, and the order of batches one
-of (seed, epoch), so a killed run that goes on from a checkpoint ends at the weights of one that was never killed. And a
-checkpoint counts only once it is whole (`checkpoints.py`). `fit` knows no method: what a method needs during training
-it does in `on_step`.
+It adds two things. Randomness of a step is a function of (seed, step, rank) alone, and the order of batches one of
+(seed, epoch), so a killed run that resumes from a checkpoint ends at the weights of one that was never killed. And a
+checkpoint counts only once it is complete (`checkpoints.py`). `fit` knows no method: a method acts during training
+through `on_step`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import logging
 import math
 import pickle  # only for its error: nothing here unpickles
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback, TrainingArguments
 
@@ -37,11 +37,19 @@ from plankwise.training.callbacks import (
     curves_callback,
 )
 from plankwise.training.progress import ProgressBar
-from plankwise.training.trainer import DeterministicTrainer, LengthGrouped, OnStep, Order, TrainingData
+from plankwise.training.trainer import (
+    SELECTION_METRIC,
+    DeterministicTrainer,
+    LengthGrouped,
+    OnStep,
+    Order,
+    TrainingData,
+    TrainingResult,
+)
 
 logger = logging.getLogger(__name__)
 CURVES = "curves"
-STEPS_PER_LOSS = 20  # at most: lines of progress show the loss of so many steps
+STEPS_PER_LOSS = 20  # at most: a line of progress shows the mean loss of that many steps
 
 
 @settings
@@ -51,19 +59,19 @@ class Training:
     Attributes:
         epochs: passes over the training split; may be a fraction.
         batch_size: texts per optimizer step, over all processes and accumulated batches together.
-        gradient_accumulation: how many smaller batches make up one step.
+        gradient_accumulation: number of smaller batches that make up one step.
         learning_rate: the peak, reached after warm-up.
         warmup: share of the steps over which the rate rises from 0.
         learning_rate_schedule: how the rate falls after that, to 0 or not at all.
         weight_decay: of AdamW.
         max_grad_norm: gradients are clipped to this norm.
         evaluations_per_epoch: how often the development split is scored and a checkpoint is written; over the whole
-            training where that is less than an epoch.
+            training if that is less than an epoch.
         keep: which weights are kept, those of the best evaluation or the last ones.
-        early_stopping_patience: stop after this many evaluations without a better score; null never stops early.
+        early_stopping_patience: number of evaluations without a better score after which to stop; null never does.
         precision: `auto` trains in bf16 (autocast; weights stay fp32) where the machine multiplies it natively.
         log_to: where training curves go, besides the log: TensorBoard's files in `curves/` beside the model, or the
-            MLflow server that its own variables name.
+            MLflow server that its environment variables name.
     """
 
     epochs: Passes = 3.0
@@ -81,35 +89,14 @@ class Training:
     log_to: Literal["none", "tensorboard", "mlflow"] = "none"
 
 
-@dataclass(frozen=True)
-class TrainingResult:
-    """What a training did.
-
-    Attributes:
-        steps: optimizer steps run, over all resumed parts.
-        planned_steps: steps that the settings ask for; more than `steps` after early stopping.
-        train_seconds: time spent in these steps, evaluation and checkpoints not included.
-        best_step: step whose weights the model holds now.
-        history: one `{"step", "score"}` per evaluation.
-        precision: `bf16` or `fp32`.
-    """
-
-    steps: int
-    planned_steps: int
-    train_seconds: float
-    best_step: int
-    history: list[dict[str, float]]
-    precision: str
-
-
 def planned_steps(examples: int, training: Training) -> int:
-    """Count the optimizer steps that `training` asks for on this many examples."""
+    """Return the number of optimizer steps that `training` takes on this many examples."""
     return max(1, math.ceil(math.ceil(examples / training.batch_size) * training.epochs))
 
 
 def fit(
     model: PreTrainedModel,
-    material: TrainingData,
+    data: TrainingData,
     training: Training,
     *,
     seed: int,
@@ -120,21 +107,21 @@ def fit(
     rehearsal: Rehearsal | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainingResult:
-    """Train `model` in place; go on from the newest whole checkpoint in `folder` if there is one.
+    """Train `model` in place; resume from the newest complete checkpoint in `folder` if there is one.
 
     Only parameters with `requires_grad` are optimized and saved in checkpoints.
 
     Args:
         model: called with each batch; its outputs go to the loss.
-        material: what it learns from.
+        data: what it learns from.
         training: settings.
-        seed: of batch order, dropout and whatever `material.prepare` draws.
+        seed: of batch order, dropout and all that `data.prepare` draws.
         folder: for checkpoints; one training a folder.
         on_step: called as `(step, planned_steps)` before each step.
         select_from: share of the steps before which an evaluation is recorded, but can neither be the best nor count
             towards early stopping. The last step is always evaluated.
-        progress: title of the progress bar; without it none is drawn, and lines of the log name the folder.
-        rehearsal: times steps that are only tried out; nothing is scored or saved then.
+        progress: title of the progress bar; without it there is none, and lines of the log name the folder.
+        rehearsal: times a few steps for a dry run; nothing is scored or saved then.
         callbacks: of the Transformers Trainer, beside its own.
 
     Raises:
@@ -142,22 +129,64 @@ def fit(
         TrainingError: if the loss is not a number.
     """
     check_training(training)
-    total = planned_steps(len(material.examples), training)
+    total = planned_steps(len(data.examples), training)
     title = progress or folder.name
-    logger.info("%s: %d steps on %d examples", title, total, len(material.examples))
-    stopwatch, bar = Stopwatch(), ProgressBar(title, shown=progress is not None)
+    logger.info("%s: %d steps on %d examples", title, total, len(data.examples))
     if rehearsal is not None:
-        material = dataclasses.replace(material, evaluate=None)
-    trainer = _trainer(model, material, training, total, seed, folder, select_from, saved=rehearsal is None)
-    hooks = [hook for hook in (material.at_step, on_step) if hook is not None]
-    for callback in (Steps(seed, total, hooks), stopwatch, LossMonitor(), bar, rehearsal, *callbacks):
-        if callback is not None:
-            trainer.add_callback(callback)
-    checkpoint = checkpoints.newest(folder, _fingerprint(material, training, seed))
+        data = dataclasses.replace(data, evaluate=None)
+    bar, hooks = ProgressBar(title, shown=progress is not None), [each for each in (data.at_step, on_step) if each]
+    own = [Steps(seed, total, hooks), Stopwatch(), LossMonitor(), bar, *([rehearsal] if rehearsal else [])]
+    every = [*own, *callbacks]
+    trainer = _trainer(
+        model, data, training, every, seed=seed, folder=folder, select_from=select_from, saves=rehearsal is None
+    )
+    checkpoint = checkpoints.newest(folder, trainer.fingerprint)
     wait_for_everyone()
     if checkpoint is not None and checkpoints.is_finished(checkpoint):
         trainer.restore_finished(checkpoint)
-        return _summary(trainer, total)
+    else:
+        with closing(bar):
+            _train(trainer, checkpoint)
+    return trainer.result(total)
+
+
+def _trainer(
+    model: PreTrainedModel,
+    data: TrainingData,
+    training: Training,
+    callbacks: Sequence[TrainerCallback],
+    *,
+    seed: int,
+    folder: Path,
+    select_from: float,
+    saves: bool,
+) -> DeterministicTrainer:
+    total, scores = planned_steps(len(data.examples), training), data.evaluate is not None
+    per_epoch = math.ceil(len(data.examples) / training.batch_size)
+    if data.equal_lengths:
+        order = Order(len(data.examples), seed)
+    else:
+        order = LengthGrouped(lengths_of(data.examples), training.batch_size, seed)
+    first: list[TrainerCallback] = [Epochs(order, per_epoch)]
+    if training.early_stopping_patience is not None and scores:
+        first.append(EarlyStopping(training.early_stopping_patience, first_step=math.ceil(select_from * total)))
+    if training.log_to == "tensorboard":
+        first.append(curves_callback(folder / CURVES))
+    trainer = DeterministicTrainer(
+        data,
+        order,
+        first_selectable_step=select_from * total,
+        fingerprint={"training": to_plain(training), "seed": seed, "examples": len(data.examples)},
+        model=model,
+        args=_arguments(training, per_epoch, total, seed=seed, folder=folder, scores=scores, saves=saves),
+        eval_dataset=[data.examples[0]],  # the Trainer wants one; `data.evaluate` scores instead
+        callbacks=[*first, *callbacks],
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _train(trainer: DeterministicTrainer, checkpoint: Path | None) -> None:
     try:
         trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     except pickle.UnpicklingError:
@@ -165,73 +194,13 @@ def fit(
             f"{checkpoint} holds a pickle that torch's weights-only reader refuses; "
             "delete it to resume from an earlier one"
         ) from None
-    finally:
-        bar.close()
     trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
-    vars(model).pop("forward", None)  # it was bound to this very model; a deep copy would go on calling the original
-    return _summary(trainer, total)
-
-
-def _trainer(
-    model: PreTrainedModel,
-    material: TrainingData,
-    training: Training,
-    total: int,
-    seed: int,
-    folder: Path,
-    select_from: float,
-    saved: bool,
-) -> DeterministicTrainer:
-    scored = material.evaluate is not None
-    per_epoch = math.ceil(len(material.examples) / training.batch_size)
-    order = _order(material, training, seed)
-    trainer = DeterministicTrainer(
-        material,
-        order,
-        select_from * total,
-        _fingerprint(material, training, seed),
-        model=model,
-        args=_arguments(training, per_epoch, total, seed, folder, scored, saved),
-        eval_dataset=[material.examples[0]],
-        callbacks=[Epochs(order, per_epoch)],
-    )
-    trainer.remove_callback(PrinterCallback)
-    if training.early_stopping_patience is not None and scored:
-        trainer.add_callback(EarlyStopping(training.early_stopping_patience, first_step=math.ceil(select_from * total)))
-    if training.log_to == "tensorboard":
-        trainer.add_callback(curves_callback(folder / CURVES))
-    return trainer
-
-
-def _order(material: TrainingData, training: Training, seed: int) -> Order:
-    if material.equal_lengths:
-        return Order(len(material.examples), seed)
-    return LengthGrouped(lengths_of(material.examples), training.batch_size, seed)
-
-
-def _fingerprint(material: TrainingData, training: Training, seed: int) -> dict[str, Any]:
-    return {"training": to_plain(training), "seed": seed, "examples": len(material.examples)}
-
-
-def _summary(trainer: DeterministicTrainer, total: int) -> TrainingResult:
-    """Collect what the training did, over all resumed parts."""
-    state = trainer.state
-    scores = [entry for entry in state.log_history if "eval_score" in entry]
-    best = state.best_global_step if trainer.args.load_best_model_at_end else None
-    # The Trainer replaces callbacks whose state it restores, so the stopwatch that ran is looked up.
-    stopwatch = next(each for each in trainer.callback_handler.callbacks if isinstance(each, Stopwatch))
-    return TrainingResult(
-        steps=state.global_step,
-        planned_steps=total,
-        train_seconds=stopwatch.seconds,
-        best_step=best or state.global_step,
-        history=[{"step": entry["step"], "score": entry["eval_score"]} for entry in scores],
-        precision="bf16" if trainer.args.bf16 else "fp32",
-    )
+    # Accelerate bound the autocast wrapper to this model: a deep copy would call the original.
+    trainer.model.__dict__.pop("forward", None)
 
 
 def check_training(training: Training) -> None:
-    """Refuse settings that cannot work here, before anything is trained.
+    """Refuse settings that cannot work on this machine, before anything is trained.
 
     Raises:
         RecipeError: if the batch does not divide among processes, or a logger is not installed.
@@ -247,20 +216,19 @@ def check_training(training: Training) -> None:
 
 
 def uses_bf16(training: Training) -> bool:
-    """Tell whether this training runs in bf16 on this machine."""
+    """Return whether this training runs in bf16 on this machine."""
     return training.precision == "bf16" or (training.precision == "auto" and bf16_is_fast(default_device()))
 
 
 def _arguments(
-    training: Training, per_epoch: int, total: int, seed: int, folder: Path, scored: bool, saved: bool
+    training: Training, per_epoch: int, total: int, *, seed: int, folder: Path, scores: bool, saves: bool
 ) -> TrainingArguments:
     device = default_device()
-    parts = training.gradient_accumulation * process_count()
     interval = math.ceil(min(per_epoch, total) / training.evaluations_per_epoch)
     return TrainingArguments(
         output_dir=str(folder),
         max_steps=total,
-        per_device_train_batch_size=training.batch_size // parts,
+        per_device_train_batch_size=training.batch_size // (training.gradient_accumulation * process_count()),
         gradient_accumulation_steps=training.gradient_accumulation,
         learning_rate=training.learning_rate,
         warmup_steps=round(training.warmup * total),
@@ -269,22 +237,22 @@ def _arguments(
         max_grad_norm=training.max_grad_norm,
         bf16=uses_bf16(training),
         use_cpu=device.type == "cpu",
-        eval_strategy="steps" if scored else "no",
+        eval_strategy="steps" if scores else "no",
         eval_steps=interval,
-        save_strategy="steps" if saved else "no",
+        save_strategy="steps" if saves else "no",
         save_steps=interval,
-        save_total_limit=2,
-        load_best_model_at_end=scored and training.keep == "best",
-        metric_for_best_model="judged" if scored else None,
-        greater_is_better=True if scored else None,
+        save_total_limit=2,  # the best one and the newest
+        load_best_model_at_end=scores and training.keep == "best",
+        metric_for_best_model=SELECTION_METRIC if scores else None,
+        greater_is_better=True if scores else None,
         logging_steps=max(1, min(total // 50, STEPS_PER_LOSS)),
-        logging_nan_inf_filter=False,
+        logging_nan_inf_filter=False,  # it would hide the loss that `LossMonitor` looks for
         remove_unused_columns=False,
         restore_callback_states_from_checkpoint=True,
         report_to="mlflow" if training.log_to == "mlflow" else "none",
         disable_tqdm=True,
         dataloader_pin_memory=device.type == "cuda",
-        seed=seed % 2**32,
+        seed=seed % 2**32,  # NumPy's seeds have 32 bits
     )
 
 

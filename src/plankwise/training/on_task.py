@@ -17,7 +17,7 @@ from plankwise.encoder.quantized import refuse_quantized
 from plankwise.encoder.stored_truncation import stored_truncation
 from plankwise.training.distillation.activations import Depth, depths_of
 from plankwise.training.distillation.config import DistillationConfig
-from plankwise.training.distillation.objective import Lesson, Subject, lesson
+from plankwise.training.distillation.distillation_loss import Supervision, distillation
 from plankwise.training.distillation.teacher import find_teacher
 from plankwise.training.fit import Training, fit, uses_bf16
 from plankwise.training.objectives.objective import Job
@@ -56,10 +56,10 @@ def train_on_task(
         MethodError: if the teacher cannot teach this model, or it is quantized, before anything is trained.
     """
     refuse_quantized(model.config)
-    used: list[Lesson] = []
+    used: list[Supervision] = []
 
     @contextmanager
-    def distill(examples: Sequence[Example] | None) -> Iterator[Lesson]:
+    def distill(examples: Sequence[Example] | None) -> Iterator[Supervision]:
         with _distillation(model, job, training, teacher, given, depths, examples) as opened:
             used.append(opened)
             yield opened
@@ -77,10 +77,10 @@ def train_on_task(
             rehearsal=job.rehearsal,
             callbacks=job.callbacks,
         )
-    about = used[-1].about
+    taught = used[-1].log
     return StepLog(
         training=TrainingLog(**dataclasses.asdict(result)),
-        teacher=TeacherLog(**about) if about else None,
+        teacher=None if taught is None else TeacherLog(**taught.as_dict()),
         texts_read=texts_read,
     )
 
@@ -93,23 +93,35 @@ def _distillation(
     given: PreTrainedModel | None,
     depths: Sequence[Depth] | None,
     examples: Sequence[Example] | None,
-) -> AbstractContextManager[Lesson]:
+) -> AbstractContextManager[Supervision]:
     """Open the distillation; without a teacher, the task's own loss is all there is."""
     loss = job.objective.loss(job.task)
     if config is None:
-        return nullcontext(Lesson(loss))
-    teacher = find_teacher(config, model, job.tokenizer, job.task.kind, given, job.baseline)
-    if not job.objective.reads_blocks:
-        warn_if_other(job.truncation, stored_truncation(teacher.model.config), f"the teacher {teacher.name}")
-    if examples is not None and not teacher.reads_alike:
-        examples = encode(job.task.splits[TRAIN], teacher.tokenizer, job.truncation)
-    subject = Subject(
-        job.task.kind,
-        loss,
-        None if job.truncation.windows is None else job.truncation.windows.pooling,
-        examples,
-        cache_folder() / "teachers" if job.cache is None else job.cache,
-        job.seed,
-        uses_bf16(training),
+        return nullcontext(Supervision(loss))
+    objective = job.objective
+    teacher = find_teacher(
+        config,
+        model,
+        job.tokenizer,
+        load=objective.load_trained,
+        has_labels=objective.has_labels,
+        given=given,
+        baseline=job.baseline,
     )
-    return lesson(model, depths_of(model) if depths is None else depths, teacher, config, subject)
+    if not objective.reads_blocks:
+        warn_if_other(job.truncation, stored_truncation(teacher.model.config), f"the teacher {teacher.name}")
+    if examples is not None and not teacher.shares_tokens:
+        examples = encode(job.task.splits[TRAIN], teacher.tokenizer, job.truncation)
+    return distillation(
+        model,
+        depths_of(model) if depths is None else depths,
+        teacher,
+        config,
+        task_loss=loss,
+        logits_loss=objective.logits_loss,
+        examples=examples,
+        pooling=None if job.truncation.windows is None else job.truncation.windows.pooling,
+        cache=cache_folder() / "teachers" if job.cache is None else job.cache,
+        seed=job.seed,
+        bf16=uses_bf16(training),
+    )

@@ -1,4 +1,4 @@
-"""How far a training is: a bar on a terminal, lines in a log."""
+"""Progress of a training: a bar on a terminal, lines in a log."""
 
 from __future__ import annotations
 
@@ -7,28 +7,32 @@ from typing import Any
 from rich.progress import MofNCompleteColumn, TextColumn
 from transformers import TrainerCallback
 
-from plankwise.core.progress import Lines, progress_of
+from plankwise.core.progress import ProgressLog, progress_of
 
 
 class ProgressBar(TrainerCallback):  # type: ignore[misc]
-    """Shows steps, time left, the last loss and score, and in lines of a log the learning rate as well."""
+    """Shows steps, time left, the last loss and score; lines of a log also show the learning rate.
+
+    Args:
+        title: what is trained.
+        shown: whether to draw a bar, if there is a terminal.
+    """
 
     def __init__(self, title: str, shown: bool) -> None:
-        """Name what is trained; a bar is drawn only if it is to be `shown` and there is a terminal."""
         self._progress = progress_of(shown, MofNCompleteColumn(), TextColumn("{task.fields[news]}"))
         self._title, self._loss, self._rate, self._score = title, "", "", ""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Show the bar, where a resumed run left it."""
+        """Show the bar, from the step that a resumed run starts at."""
         if state.is_world_process_zero:
             self._progress.start()
             self._bar = self._progress.add_task(
                 self._title, total=state.max_steps, completed=state.global_step, news=""
             )
-            self._lines = Lines(self._title, state.max_steps, state.global_step)
+            self._lines = ProgressLog(self._title, state.max_steps, state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Move on by a step; where its loss is about to be logged, the line waits for that."""
+        """Advance by a step; if its loss is about to be logged, the line waits for that."""
         if not state.is_world_process_zero:
             return
         if not self._progress.disable:
@@ -37,7 +41,7 @@ class ProgressBar(TrainerCallback):  # type: ignore[misc]
             self._line(state)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        """Take the news."""
+        """Show the loss, learning rate or score."""
         logs = logs or {}
         if "eval_score" in logs:
             self._score = f"score {logs['eval_score']:.4f}"
@@ -52,5 +56,5 @@ class ProgressBar(TrainerCallback):  # type: ignore[misc]
         self._lines.update(state.global_step, f"step {state.global_step} of {state.max_steps}", news)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._progress.stop()

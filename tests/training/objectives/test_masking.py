@@ -11,7 +11,6 @@ import pytest
 import torch
 from datasets import Dataset
 from torch.nn import functional
-from transformers import AutoModelForMaskedLM
 
 import tiny
 from plankwise.data.corpus.blocks import blocks_of, continuations
@@ -19,11 +18,7 @@ from plankwise.data.tokenizer.learning import Vocabulary, train_tokenizer
 from plankwise.training.fit import Training, fit
 from plankwise.training.objectives import masking
 from plankwise.training.objectives.masking import MaskedPositions, Masking, as_batch, score_masked_lm
-from plankwise.training.pretraining import ppmi_init as fast_start
-from plankwise.training.pretraining import pretrain as pretraining
-from plankwise.training.pretraining.config import ARCHITECTURES, PretrainingConfig
-from plankwise.training.pretraining.ppmi_init import ppmi_embeddings
-from plankwise.training.pretraining.pretrain import masked_lm_material, pretrain
+from plankwise.training.pretraining.pretrain import masked_lm_data
 
 LINES = [row["text"] for row in tiny.rows(300)]
 TEXTS = Dataset.from_dict({"text": LINES})
@@ -164,84 +159,8 @@ def test_scoring_in_between_does_not_change_what_is_learned(tmp_path: Path) -> N
     for evaluations in (1, 5):
         model = tiny.masked_lm("bert")
         training = Training(epochs=1, batch_size=8, keep="last", evaluations_per_epoch=evaluations, precision="fp32")
-        with masked_lm_material(model, tokenizer, data, data.select(range(8)), Masking(end_rate=0.4)) as material:
+        held_out = data.select(range(8))
+        with masked_lm_data(model, tokenizer, data, Masking(end_rate=0.4), held_out=held_out) as material:
             fit(model, material, training, seed=1, folder=tmp_path / str(evaluations))
         weights.append(model.state_dict())
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_architecture_learns_from_scratch(architecture: str, tmp_path: Path) -> None:
-    kind = list(KINDS)[ARCHITECTURES.index(architecture) % 3]
-    scratch = PretrainingConfig(
-        architecture=architecture,
-        layers=2,
-        width=16,
-        heads=2,
-        vocabulary=Vocabulary(kind=kind, size=KINDS[kind]),  # type: ignore[arg-type]
-        positions=32,
-        block=32,
-        growth=(1, 2),
-        epochs=(0.5, 0.5),
-        batch_size=8,
-    )
-    model, tokenizer, notes = pretrain(scratch, TEXTS, "texts", Masking(), 0, tmp_path / "work", tmp_path / "blocks")
-    data = blocks_of(TEXTS, "texts", tokenizer, 32, tmp_path / "blocks")
-    assert [stage["steps"] for stage in notes["stages"]] == [math.ceil(math.ceil(len(data) / 8) * 0.5)] * 2
-    scores = score_masked_lm(model, tokenizer, data, Masking())
-    assert 1 < scores["perplexity"] < len(tokenizer)
-    model.save_pretrained(tmp_path / "saved")
-    tokenizer.save_pretrained(tmp_path / "saved")
-    again, report = AutoModelForMaskedLM.from_pretrained(tmp_path / "saved", output_loading_info=True)
-    assert not report["missing_keys"]
-    assert score_masked_lm(again, tokenizer, data, Masking()) == pytest.approx(scores, rel=1e-5)
-
-
-def test_a_run_that_goes_on_keeps_its_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scratch = PretrainingConfig(
-        layers=1, width=16, heads=2, positions=16, block=16, growth=(1,), epochs=(0.2,), vocabulary=Vocabulary(size=60)
-    )
-
-    class Killed(BaseException):
-        pass
-
-    def die(tokenizer: Any) -> None:
-        raise Killed
-
-    with pytest.raises(Killed):
-        pretrain(scratch, TEXTS, "texts", Masking(), 0, tmp_path / "w", tmp_path / "b", look_at=die)
-    monkeypatch.setattr(pretraining, "train_tokenizer", lambda *_: pytest.fail("trained again"))
-    _, tokenizer, _ = pretrain(scratch, TEXTS, "texts", Masking(), 0, tmp_path / "w", tmp_path / "b")
-    assert tokenizer.get_vocab() == train_tokenizer(TEXTS, Vocabulary(size=60), 16).get_vocab()
-
-
-def test_a_short_pretraining_writes_no_checkpoint_a_step() -> None:
-    scratch = PretrainingConfig(layers=1, growth=(1,), epochs=(0.01,), checkpoints=4)
-    assert pretraining._training(scratch, 0.01).evaluations_per_epoch == 4
-    assert pretraining._training(scratch, 2.0).evaluations_per_epoch == 2
-
-
-def test_the_fast_start_reads_an_even_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = some_blocks(tmp_path)
-    whole = np.stack(list(data["input_ids"][:]))
-    assert np.array_equal(pretraining._sample(data, 16), whole)
-    monkeypatch.setattr(pretraining, "FAST_START_TOKENS", len(data) * 16 // 3)
-    sample = pretraining._sample(data, 16)
-    assert np.array_equal(sample, whole[:: math.ceil(len(data) * 16 / (len(data) * 16 // 3))])
-    assert sample.size <= len(data) * 16 / 3 + 16
-
-
-def test_the_fast_start_counts_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sample = pretraining._sample(some_blocks(tmp_path), 16)
-    at_once = ppmi_embeddings(sample, 48, 8, 0.1, seed=0)
-    monkeypatch.setattr(fast_start, "TOKENS_AT_ONCE", 100)
-    np.testing.assert_allclose(ppmi_embeddings(sample, 48, 8, 0.1, seed=0), at_once, atol=1e-8)
-
-
-@pytest.mark.parametrize("tokens", [1, 6])
-def test_the_fast_start_fills_widths_beyond_the_vocabulary(tokens: int) -> None:
-    sample = np.random.default_rng(0).integers(0, tokens, (20, 8))
-    vectors = ppmi_embeddings(sample, 10, 32, 0.1, seed=0)
-    assert vectors.shape == (10, 32)
-    assert np.isfinite(vectors).all()
-    assert vectors.std() < 0.2

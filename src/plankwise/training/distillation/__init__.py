@@ -1,1 +1,1 @@
-"""Distillation: teachers, what they are compared on, and the loss against them."""
+"""Distillation: teachers, the layers that are compared, and the loss."""

@@ -1,7 +1,7 @@
-"""What a teacher says about every training text, computed once and kept on disk.
+"""A teacher's targets for every training text, computed once and kept on disk.
 
-It lies under the hash of the teacher's weights and of the token ids it read, hence of the texts, their tokenizer and
-how much of them is read. A file that was cut off or damaged is computed again.
+They are stored under the hash of the teacher's weights and of the token ids it takes, hence of the texts, the tokenizer
+and the truncation. A file that is cut off or damaged is computed again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,26 +28,27 @@ from plankwise.data.batching.examples import Example, flatten, lengths_of
 from plankwise.data.batching.inputs import Batch
 from plankwise.data.truncation import Pooling
 from plankwise.training.distillation.activations import ActivationRecorder, depths_of
+from plankwise.training.distillation.online_teacher import TeacherTargets
 from plankwise.training.distillation.teacher import Teacher
 from plankwise.training.prediction import predict_logits
 
 logger = logging.getLogger(__name__)
-FORMAT = 2  # of what lies in the cache, and how it was computed; a change makes older entries unknown
+FORMAT = 2  # of the files and of how they are computed; another number makes older entries unknown
 LOGITS, HIDDEN, ABOUT = "logits.npy", "hidden.npy", "about.json"
-HALF_MOST = float(np.finfo(np.float16).max)
+FP16_MAX = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)
 class CachedTeacher:
-    """A teacher's answers, memory-mapped.
+    """A teacher's targets, memory-mapped.
 
     Attributes:
         logits: of each text, pooled over its windows, [texts, classes].
-        hidden: of each token of each input, texts in order, [tokens, layers, width]; `None` where not asked for.
-        layers: of the teacher, that `hidden` holds.
-        first_token: of each input in `hidden`, and the end, [inputs + 1].
-        first_input: of each text, and the end, [texts + 1].
-        seconds: that it took to compute them, whenever that was.
+        hidden: of each token of each input, texts in order, [tokens, layers, width]; `None` if there are no `layers`.
+        layers: teacher layers that `hidden` holds.
+        first_token: index into `hidden` of each input's first token, and the end, [inputs + 1].
+        first_input: number of each text's first input, and the end, [texts + 1]; a text of windows has several.
+        seconds: time that it took to compute them, whenever that was.
     """
 
     logits: NDArray[np.float32]
@@ -57,40 +58,42 @@ class CachedTeacher:
     first_input: NDArray[np.int64]
     seconds: float
 
-    def logits_of(self, texts: Tensor) -> Tensor:
-        """Give the logits of some texts, [batch, classes], on their device."""
-        return torch.from_numpy(self.logits[texts.cpu().numpy()]).to(texts.device)
+    def targets(self, batch: Mapping[str, Tensor], mask: Tensor) -> TeacherTargets:
+        """Look up the targets of a batch by the numbers of its texts, `batch["example"]`."""
+        texts = batch["example"]
+        logits = torch.from_numpy(self.logits[texts.cpu().numpy()]).to(texts.device)
+        return TeacherTargets(logits, {} if self.hidden is None else self._hidden(self.hidden, texts, mask))
 
-    def hidden_of(self, texts: Tensor, mask: Tensor) -> dict[int, Tensor]:
-        """Give for each layer the hidden states of a batch, [inputs, tokens, width], zero where `mask` is."""
-        assert self.hidden is not None
+    def _hidden(self, stored: NDArray[np.float16], texts: Tensor, mask: Tensor) -> dict[int, Tensor]:
+        """Return the hidden states of a batch by layer, [inputs, tokens, width], zero where `mask` is."""
         inputs = [each for text in texts.tolist() for each in range(*self.first_input[text : text + 2].tolist())]
-        parts = [self.hidden[self.first_token[each] : self.first_token[each + 1]] for each in inputs]
-        states = torch.zeros(*mask.shape, *self.hidden.shape[1:])
+        parts = [stored[self.first_token[each] : self.first_token[each + 1]] for each in inputs]
+        states = torch.zeros(*mask.shape, *stored.shape[1:])
+        # Tokens are stored without padding, in the order in which a boolean mask visits them.
         states[mask.cpu().bool()] = torch.from_numpy(np.concatenate(parts)).float()
         placed = states.to(mask.device)
         return {layer: placed[:, :, at] for at, layer in enumerate(self.layers)}
 
 
 def cached_teacher(
-    expert: Teacher, examples: Sequence[Example], layers: Sequence[int], pooling: Pooling | None, cache: Path
+    teacher: Teacher, examples: Sequence[Example], layers: Sequence[int], pooling: Pooling | None, *, cache: Path
 ) -> CachedTeacher:
-    """Find what a teacher says about `examples`, encoded for it, in the cache, or compute it into it.
+    """Load a teacher's targets for `examples` from the cache, or compute them into it.
 
     Args:
-        expert: the teacher.
-        examples: by `encode`.
-        layers: whose hidden states are wanted.
+        teacher: the teacher.
+        examples: encoded for it, by `encode`.
+        layers: teacher layers with compared hidden states.
         pooling: of windows.
-        cache: folder of all such answers.
+        cache: folder of all such targets.
     """
     inputs, window_of = flatten(examples)
     layers = tuple(sorted(set(layers)))
-    folder = cache / _key(expert, inputs, window_of, layers, pooling)
+    folder = cache / _key(teacher, inputs, window_of, layers, pooling)
     if is_main_process() and _is_damaged(folder):
         shutil.rmtree(folder, ignore_errors=True)
     first_token = np.cumsum([0, *lengths_of(inputs)])
-    built_once(folder, lambda target: _build(target, expert, examples, layers, pooling, first_token))
+    built_once(folder, lambda target: _compute(target, teacher, examples, pooling, layers=layers, starts=first_token))
     return CachedTeacher(
         np.load(folder / LOGITS, mmap_mode="r"),
         np.load(folder / HIDDEN, mmap_mode="r") if layers else None,
@@ -101,32 +104,35 @@ def cached_teacher(
     )
 
 
-def _build(
+def _compute(
     folder: Path,
-    expert: Teacher,
+    teacher: Teacher,
     examples: Sequence[Example],
-    layers: tuple[int, ...],
     pooling: Pooling | None,
-    first_token: NDArray[np.int64],
+    *,
+    layers: tuple[int, ...],
+    starts: NDArray[np.int64],
 ) -> None:
-    logger.info("the teacher answers %d texts, into %s", len(examples), folder.parent)
+    """Run the teacher over all examples; hidden states are written as they come and never held in memory."""
+    logger.info("the teacher computes targets for %d texts, into %s", len(examples), folder.parent)
     begun = time.perf_counter()
-    recorder = ActivationRecorder(expert.model, depths_of(expert.model), layers, None)
+    recorder = ActivationRecorder(teacher.model, depths_of(teacher.model), layers, None)
     hidden: Any = None
     if layers:
-        shape = (int(first_token[-1]), len(layers), int(expert.model.config.hidden_size))
+        shape = (int(starts[-1]), len(layers), int(teacher.model.config.hidden_size))
         hidden = np.lib.format.open_memmap(folder / HIDDEN, mode="w+", dtype=np.float16, shape=shape)
 
-    def keep(indices: list[int], batch: Batch) -> None:
+    def store(indices: list[int], batch: Batch) -> None:
         if hidden is None:
             return
-        states = torch.stack([recorder.hidden(layer) for layer in layers], dim=2).clamp(-HALF_MOST, HALF_MOST)
+        # Clamped, since a few large activations of some models would be infinite in fp16.
+        states = torch.stack([recorder.hidden(layer) for layer in layers], dim=2).clamp(-FP16_MAX, FP16_MAX)
         for row, index in enumerate(indices):
             own = batch["attention_mask"][row].bool()
-            hidden[first_token[index] : first_token[index + 1]] = states[row][own].half().cpu().numpy()
+            hidden[starts[index] : starts[index + 1]] = states[row][own].half().cpu().numpy()
 
     with recorder.on():
-        logits = predict_logits(expert.model, expert.tokenizer, examples, pooling, keep)
+        logits = predict_logits(teacher.model, teacher.tokenizer, examples, pooling, store)
     np.save(folder / LOGITS, logits.astype(np.float32))
     if hidden is not None:
         hidden.flush()
@@ -145,13 +151,18 @@ def _is_damaged(folder: Path) -> bool:
 
 
 def _key(
-    expert: Teacher, inputs: Sequence[Example], window_of: Sequence[int], layers: Sequence[int], pooling: Pooling | None
+    teacher: Teacher,
+    inputs: Sequence[Example],
+    window_of: Sequence[int],
+    layers: Sequence[int],
+    pooling: Pooling | None,
 ) -> str:
+    """Hash everything that the targets depend on."""
     digest = hashlib.sha256(json.dumps([FORMAT, list(layers), pooling, list(window_of)]).encode())
-    for name, value in sorted(expert.model.state_dict().items()):
+    for name, value in sorted(teacher.model.state_dict().items()):
         digest.update(f"{name}{tuple(value.shape)}".encode())
         digest.update(value.detach().contiguous().flatten().view(torch.uint8).cpu().numpy())
-    digest.update(expert.model.config.to_json_string().encode())
+    digest.update(teacher.model.config.to_json_string().encode())
     for each in inputs:
         for name in sorted(each):
             digest.update(f"{name}{len(each[name])}".encode())

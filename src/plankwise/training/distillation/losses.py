@@ -1,61 +1,88 @@
-"""What a student may be asked to have in common with its teacher: logits, hidden states, relations between tokens.
+"""Losses between a student and its teacher: logits, hidden states, relations between tokens.
 
-All are means, so that their weights do not depend on batch size, length, width or depth. Tensors are compared in fp32.
+Every loss is a mean, so its weight does not depend on batch size, length, width or depth. Tensors are compared in fp32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from plankwise.data.task import Kind
-
 Form = Literal["kl", "mse"]
+LogitsLoss = Callable[[Tensor, Tensor, float, Form], Tensor]  # (student, teacher, temperature, form) -> scalar
 
 
-def logits_loss(student: Tensor, teacher: Tensor, kind: Kind, temperature: float, form: Form = "kl") -> Tensor:
-    """Measure how far the student's logits, [rows, classes], are from the teacher's; the mean over rows.
+def softmax_logits_loss(student: Tensor, teacher: Tensor, temperature: float, form: Form = "kl") -> Tensor:
+    """Compute the difference of logits where exactly one class is right; the mean over rows.
 
-    `kl` is T²·KL(teacher ‖ student) of the distributions at temperature T (Hinton, Vinyals, Dean 2015, arXiv
-    1503.02531): softmax where one class is right, and where each label stands for itself a sigmoid for each, averaged
-    over labels. `mse` is the mean squared error of the logits themselves (Kim et al. 2021, arXiv 2105.08919).
+    Args:
+        student: [rows, classes].
+        teacher: [rows, classes].
+        temperature: T, of `kl` alone.
+        form: `kl` is T²·KL(teacher ‖ student) of softmax distributions at temperature T (Hinton, Vinyals, Dean 2015,
+            arXiv 1503.02531, section 2); `mse` is the mean squared error of the logits (Kim et al. 2021, arXiv
+            2105.08919).
     """
-    student, teacher = (each.to(torch.promote_types(each.dtype, torch.float32)) for each in (student, teacher))
+    student, teacher = _wide(student), _wide(teacher)
     if form == "mse":
         return functional.mse_loss(student, teacher)
-    student, teacher = student / temperature, teacher / temperature
-    if kind == "multi_label":
-        # Of each label the pair (yes, no): log σ(x) and log σ(−x).
-        student = torch.stack([functional.logsigmoid(student), functional.logsigmoid(-student)], dim=-1)
-        teacher = torch.stack([functional.logsigmoid(teacher), functional.logsigmoid(-teacher)], dim=-1)
-    return temperature**2 * _divergence(teacher, student).mean()
+    # T² because the gradients of softened targets shrink by 1/T²: the weights then mean the same at every T.
+    return temperature**2 * _kl(teacher / temperature, student / temperature).mean()
+
+
+def sigmoid_logits_loss(student: Tensor, teacher: Tensor, temperature: float, form: Form = "kl") -> Tensor:
+    """Compute the difference of logits where each label is decided by itself; the mean over rows and labels.
+
+    Args:
+        student: [rows, labels].
+        teacher: [rows, labels].
+        temperature: T, of `kl` alone.
+        form: `kl` is T²·KL(teacher ‖ student) of the Bernoulli distribution σ(logit / T) of each label; `mse` is the
+            mean squared error of the logits.
+    """
+    student, teacher = _wide(student), _wide(teacher)
+    if form == "mse":
+        return functional.mse_loss(student, teacher)
+    return temperature**2 * _kl(_yes_no(teacher / temperature), _yes_no(student / temperature)).mean()
 
 
 def hidden_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-    """Give the mean squared error of hidden states, [batch, tokens, width], over the tokens that `mask` keeps."""
+    """Compute the mean squared error of hidden states over the tokens that `mask` keeps.
+
+    L_hidn of TinyBERT (Jiao et al. 2020, arXiv 1909.10351); the student's states are projected by W_h already.
+
+    Args:
+        student: [batch, tokens, width].
+        teacher: [batch, tokens, width].
+        mask: 1 at tokens, 0 at padding, [batch, tokens].
+    """
     kept = mask.bool()
     return functional.mse_loss(student.float()[kept], teacher.float()[kept])
 
 
 def cosine_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
-    """Give the mean of 1 − cos of hidden states, [batch, tokens, width], over the tokens that `mask` keeps.
+    """Compute the mean of 1 − cos of hidden states over the tokens that `mask` keeps.
 
-    As in DistilBERT (Sanh et al. 2019, arXiv 1910.01108).
+    L_cos of DistilBERT (Sanh et al. 2019, arXiv 1910.01108, section 2).
+
+    Args:
+        student: [batch, tokens, width].
+        teacher: [batch, tokens, width].
+        mask: 1 at tokens, 0 at padding, [batch, tokens].
     """
     kept = mask.bool()
     return (1 - functional.cosine_similarity(student.float()[kept], teacher.float()[kept], dim=-1)).mean()
 
 
 def relation_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tensor, heads: int) -> Tensor:
-    """Measure how far the student's tokens relate to each other in another way than the teacher's (MiniLMv2).
+    """Compute the difference in self-attention relations (MiniLMv2; Wang et al. 2021, arXiv 2012.15828, section 3).
 
-    Queries, keys and values are cut into relation heads; R = softmax(A Aᵀ / √d) of each head says how much each token
-    resembles each other one. The loss is KL(teacher ‖ student), summed over queries, keys and values and averaged over
-    heads and tokens (Wang et al. 2021, arXiv 2012.15828). Widths may differ.
+    KL(teacher ‖ student) of the relations R = softmax(A Aᵀ / √d) of each head, averaged over heads and tokens and
+    summed over queries, keys and values with equal weights. Widths may differ.
 
     Args:
         student: queries, keys, values, [batch, tokens, width] each, of any widths that `heads` divides.
@@ -63,26 +90,33 @@ def relation_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Te
         mask: 1 at tokens, 0 at padding, [batch, tokens].
         heads: relation heads.
     """
-    pairs = zip(student, teacher, strict=True)
-    parts = [_relation_divergence(one, other, mask.bool(), heads) for one, other in pairs]
+    kept = mask.bool()
+    parts = []
+    for mine, theirs in zip(student, teacher, strict=True):
+        divergence = _kl(log_relations(theirs, kept, heads), log_relations(mine, kept, heads))  # [batch, heads, tokens]
+        parts.append(divergence.transpose(1, 2)[kept].mean())
     return torch.stack(parts).sum()
 
 
-def _relation_divergence(student: Tensor, teacher: Tensor, mask: Tensor, heads: int) -> Tensor:
-    divergence = _divergence(log_relations(teacher, mask, heads), log_relations(student, mask, heads))
-    return divergence.transpose(1, 2)[mask].mean()
-
-
 def log_relations(states: Tensor, mask: Tensor, heads: int) -> Tensor:
-    """Give log R, [batch, heads, tokens, tokens], of states, [batch, tokens, width]; none relates to padding."""
+    """Compute log R, [batch, heads, tokens, tokens], of states, [batch, tokens, width]; padding gets no weight."""
     split = states.float().view(*states.shape[:2], heads, -1).transpose(1, 2)
     scores = split @ split.transpose(-1, -2) / split.shape[-1] ** 0.5
-    # The lowest number and not −∞: its difference from itself has to be zero.
+    # The lowest number and not −∞: its difference from itself has to be zero, not NaN.
     lowest = torch.finfo(scores.dtype).min
     return functional.log_softmax(scores.masked_fill(~mask[:, None, None, :], lowest), dim=-1)
 
 
-def _divergence(teacher: Tensor, student: Tensor) -> Tensor:
-    """Give KL(teacher ‖ student) over the last dimension; log-probabilities or logits of such."""
+def _wide(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _yes_no(logits: Tensor) -> Tensor:
+    """Return log σ(x) and log σ(−x) of each label, [rows, labels, 2]: both stay finite for large logits."""
+    return torch.stack([functional.logsigmoid(logits), functional.logsigmoid(-logits)], dim=-1)
+
+
+def _kl(teacher: Tensor, student: Tensor) -> Tensor:
+    """Compute KL(teacher ‖ student) over the last dimension of logits or log-probabilities."""
     teacher, student = functional.log_softmax(teacher, dim=-1), functional.log_softmax(student, dim=-1)
     return (teacher.exp() * (teacher - student)).sum(dim=-1)

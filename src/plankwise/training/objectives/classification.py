@@ -3,61 +3,38 @@
 from __future__ import annotations
 
 import copy
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
-from datasets import Dataset
 from torch import Tensor
 from torch.nn import functional
-from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 from typing_extensions import Self
 
-from plankwise.core.errors import ModelError
-from plankwise.core.seeds import mix_seed
-from plankwise.core.texts_read import TextsRead
-from plankwise.data.batching.examples import (
-    Collator,
-    Example,
-    encode,
-    encode_and_count,
-    flatten,
-    lengths_of,
-    token_budget_batches,
-)
-from plankwise.data.batching.inputs import Batch, log_texts_read
-from plankwise.data.task import DEVELOPMENT, TRAIN, Task
-from plankwise.data.truncation import Pooling
+from plankwise.data.task import TRAIN, Task
 from plankwise.encoder.checkpoint import load_classifier, load_trained
 from plankwise.encoder.classifier_head import check_classifier
 from plankwise.encoder.shapes import new_model
-from plankwise.evaluation.metrics import METRICS
-from plankwise.training.distillation.losses import Form, logits_loss
-from plankwise.training.objectives.losses import Loss, balanced_weights, over_windows, task_loss
+from plankwise.evaluation.metrics import METRICS, Array, Floats
+from plankwise.training.distillation.losses import Form, sigmoid_logits_loss, softmax_logits_loss
+from plankwise.training.objectives.losses import Loss, balanced_weights, task_loss
 from plankwise.training.objectives.masking import Masking
-from plankwise.training.objectives.objective import Distill, FewRows, Job, Objective, Sample, Scored
 from plankwise.training.objectives.settings import ObjectiveSettings
-from plankwise.training.prediction import predict, predict_logits, warn_of_one_answer
-from plankwise.training.trainer import LengthGrouped, TrainingData
-
-logger = logging.getLogger(__name__)
-SAMPLE_TOKENS = 2048  # of a batch that a method observes a model on, padding included
-SAMPLED_TEXTS = 2000  # whose lengths stand for those of all
+from plankwise.training.objectives.texts import TextObjective
+from plankwise.training.prediction import warn_of_one_answer
 
 
 @dataclass(frozen=True)
-class _Classification(Objective):
+class _Classification(TextObjective):
     """What the two kinds of classification share."""
 
     class_weights: Literal["none", "balanced"] = "none"
 
     @classmethod
     def from_settings(cls, settings: ObjectiveSettings, masking: Masking) -> Self:
-        """Make the objective of a recipe's settings."""
+        """Build the objective from a recipe's settings."""
         return cls(settings.class_weights)
 
     def load(self, source: str, labels: Sequence[str], new_head: bool = True) -> PreTrainedModel:
@@ -75,92 +52,24 @@ class _Classification(Objective):
         made: PreTrainedModel = new_model(AutoModelForSequenceClassification._model_mapping[type(config)], config)
         return made
 
-    def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase, source: str) -> None:
-        """Refuse a tokenizer that cannot pad."""
-        if tokenizer.pad_token_id is None:
-            raise ModelError(
-                f"the tokenizer of {source} has no pad_token; texts of different lengths cannot share a batch"
-            )
-
     def check_teacher(self, config: PreTrainedConfig, source: str) -> None:
         """Refuse a teacher that is no classifier."""
         check_classifier(config, source)
 
     def loss(self, task: Task) -> Loss:
-        """Make the cross-entropy of the task, its classes weighed as the settings say."""
+        """Build the cross-entropy of the task, its classes weighted as the settings say."""
         if self.class_weights == "none":
             return task_loss(self.kind)
         labels = task.splits[TRAIN]["label"][:]
         return task_loss(self.kind, balanced_weights(labels, self.kind, len(task.labels)))
 
-    def logits_loss(self, student: Tensor, teacher: Tensor, temperature: float, form: Form = "kl") -> Tensor:
-        """Compute the divergence of the student's probabilities from the teacher's, or the error of its logits."""
-        return logits_loss(student, teacher, self.kind, temperature, form)
+    def metrics(self, labels: Array, logits: Floats, names: Sequence[str]) -> dict[str, float]:
+        """Compute metrics of the registry."""
+        return {name: METRICS[name](labels, logits) for name in names}
 
-    @contextmanager
-    def training_data(
-        self, model: PreTrainedModel, job: Job, distill: Distill
-    ) -> Iterator[tuple[TrainingData, dict[str, TextsRead]]]:
-        """Encode both splits; the first metric on development selects the weights."""
-        examples, read = encode_and_count(job.task.splits[TRAIN], job.tokenizer, job.truncation)
-        development, also_read = encode_and_count(job.task.splits[DEVELOPMENT], job.tokenizer, job.truncation)
-        texts_read = {TRAIN: read, DEVELOPMENT: also_read}
-        for split, each in texts_read.items():
-            log_texts_read(f"{job.folder.name}, {split}", each)
-        labels = job.task.splits[DEVELOPMENT].with_format("numpy")["label"][:]
-        metric, pooling = METRICS[job.task.metrics[0]], _pooling(job)
-
-        def evaluate(current: PreTrainedModel) -> float:
-            logits = predict_logits(current, job.tokenizer, development, pooling)
-            warn_of_one_answer(labels, logits, job.task, DEVELOPMENT)
-            return metric(labels, logits)
-
-        with distill(examples) as taught:
-            yield (
-                TrainingData(
-                    [{**each, "example": at} for at, each in enumerate(examples)] if taught.numbered else examples,
-                    Collator(job.tokenizer),
-                    taught.loss if pooling is None else over_windows(taught.loss, pooling),
-                    evaluate=evaluate,
-                ),
-                texts_read,
-            )
-
-    @contextmanager
-    def sample(
-        self, model: PreTrainedModel, job: Job, examples: int, *, loss: Loss | None = None, tokens: int | None = None
-    ) -> Iterator[Sample]:
-        """Draw texts; of several windows of a text the loss sees the pooled logits."""
-        own, pooling = self.loss(job.task) if loss is None else loss, _pooling(job)
-        rows = encode(drawn(job.task.splits[TRAIN], job, examples), job.tokenizer, job.truncation)
-        if tokens is not None:
-            rows = rows[: max(1, int(np.searchsorted(np.cumsum(lengths_of(rows)), tokens, side="right")))]
-        collate = Collator(job.tokenizer)
-        # Windows of a text share a batch, so that a text counts with all of them at the length of the longest.
-        longest = [max(lengths_of(flatten([row])[0])) * len(row.get("windows", [row])) for row in rows]
-        groups = token_budget_batches(longest, SAMPLE_TOKENS)
-
-        def batches() -> Iterator[Batch]:
-            for group in groups:
-                yield {name: value.to(model.device) for name, value in collate([rows[at] for at in group]).items()}
-
-        yield Sample(batches, own if pooling is None else over_windows(own, pooling), len(rows))
-
-    def score(self, model: PreTrainedModel, job: Job, split: str) -> Scored:
-        """Compute all metrics of the task."""
-        found = predict(model, job.tokenizer, job.task, split, job.truncation)
-        return Scored(found.scores(job.task.metrics), found.read)
-
-    def count_examples(self, job: Job) -> int:
-        """Count the texts of train."""
-        return len(job.task.splits[TRAIN])
-
-    def few_rows(self, job: Job, *, batch_size: int, batches: int, examples: int) -> FewRows:
-        """Choose the batches whose padded tokens are nearest to the mean of all batches."""
-        train = job.task.splits[TRAIN].shuffle(seed=0)
-        some = train.select(range(min(len(train), SAMPLED_TEXTS)))
-        chosen, scale = usual_rows(encode(some, job.tokenizer, job.truncation), batch_size, batches)
-        return FewRows(some.select(chosen), development=2, scale=scale)
+    def check_predictions(self, labels: Array, logits: Floats, task: Task, split: str) -> None:
+        """Warn where all texts get the same label."""
+        warn_of_one_answer(labels, logits, task, split)
 
 
 @dataclass(frozen=True)
@@ -168,6 +77,10 @@ class SingleLabel(_Classification):
     """One label for each text."""
 
     kind: ClassVar[str] = "single_label"
+
+    def logits_loss(self, student: Tensor, teacher: Tensor, temperature: float, form: Form = "kl") -> Tensor:
+        """Compute the divergence of the student's classes from the teacher's, or the error of its logits."""
+        return softmax_logits_loss(student, teacher, temperature, form)
 
     def own_label_loss(self, generator: torch.Generator) -> Loss:
         """Draw each text's class from the softmax."""
@@ -186,6 +99,10 @@ class MultiLabel(_Classification):
 
     kind: ClassVar[str] = "multi_label"
 
+    def logits_loss(self, student: Tensor, teacher: Tensor, temperature: float, form: Form = "kl") -> Tensor:
+        """Compute the divergence of the student's labels from the teacher's, each alone, or the error of its logits."""
+        return sigmoid_logits_loss(student, teacher, temperature, form)
+
     def own_label_loss(self, generator: torch.Generator) -> Loss:
         """Draw each text's labels one by one, from their sigmoids."""
 
@@ -196,28 +113,3 @@ class MultiLabel(_Classification):
             return summed / len(logits)
 
         return loss
-
-
-def drawn(rows: Dataset, job: Job, examples: int) -> Dataset:
-    """Draw up to `examples` rows by the job's seed."""
-    draw = np.random.default_rng(mix_seed(job.seed, "sample"))
-    return rows.select(draw.permutation(len(rows))[:examples])
-
-
-def usual_rows(examples: Sequence[Example], batch_size: int, batches: int) -> tuple[list[int], float]:
-    """Choose rows that make up batches of about the mean number of padded tokens, as training would batch them.
-
-    Returns:
-        The rows, and how many times as many tokens the mean batch has: where texts are short or long, none is near it.
-    """
-    lengths = lengths_of(examples)
-    order = list(LengthGrouped(lengths, batch_size, seed=0))
-    grouped = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
-    padded = [len(batch) * max(lengths[row] for row in batch) for batch in grouped]
-    mean = sum(padded) / len(padded)
-    nearest = sorted(range(len(grouped)), key=lambda at: abs(padded[at] - mean))[:batches]
-    return [row for at in nearest for row in grouped[at]], mean * len(nearest) / sum(padded[at] for at in nearest)
-
-
-def _pooling(job: Job) -> Pooling | None:
-    return None if job.truncation.windows is None else job.truncation.windows.pooling

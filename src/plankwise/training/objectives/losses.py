@@ -36,7 +36,7 @@ def task_loss(kind: Kind, class_weights: Sequence[float] | None = None) -> Loss:
 
 
 def over_windows(loss: Loss, pooling: Pooling) -> Loss:
-    """Let `loss` see one row of logits for each text, pooled over its windows as `batch["window_of"]` says.
+    """Wrap `loss` so that it gets one row of logits for each text, pooled over its windows by `batch["window_of"]`.
 
     Pooling is done in fp32. What else the outputs hold stays as it is, one row for each window.
     """

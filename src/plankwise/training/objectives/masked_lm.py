@@ -25,13 +25,13 @@ from plankwise.data.corpus.blocks import blocks_of
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
 from plankwise.data.truncation import Truncation
 from plankwise.encoder.checkpoint import load_masked_lm
-from plankwise.training.distillation.losses import Form, logits_loss
-from plankwise.training.objectives.classification import SAMPLE_TOKENS, SAMPLED_TEXTS, drawn
+from plankwise.training.distillation.losses import Form, softmax_logits_loss
 from plankwise.training.objectives.losses import Loss, masked_lm_loss
 from plankwise.training.objectives.masking import MaskedPositions, Masking, as_batch, score_masked_lm
 from plankwise.training.objectives.objective import Distill, FewRows, Job, Objective, Sample, Scored
 from plankwise.training.objectives.settings import ObjectiveSettings
-from plankwise.training.pretraining.pretrain import masked_lm_material, new_masked_lm
+from plankwise.training.objectives.texts import SAMPLE_TOKENS, SAMPLED_TEXTS, drawn
+from plankwise.training.pretraining.pretrain import masked_lm_data, new_masked_lm
 from plankwise.training.trainer import TrainingData
 
 
@@ -50,7 +50,7 @@ class MaskedLM(Objective):
 
     @classmethod
     def from_settings(cls, settings: ObjectiveSettings, masking: Masking) -> Self:
-        """Make the objective of a recipe's masking."""
+        """Build the objective from a recipe's masking."""
         return cls(masking)
 
     @classmethod
@@ -87,12 +87,12 @@ class MaskedLM(Objective):
         blocks_for(job, DEVELOPMENT)
 
     def loss(self, task: Task) -> Loss:
-        """Make the cross-entropy over masked positions."""
+        """Return the cross-entropy over masked positions."""
         return masked_lm_loss
 
     def logits_loss(self, student: Tensor, teacher: Tensor, temperature: float, form: Form = "kl") -> Tensor:
         """Compute the divergence of the student's tokens from the teacher's; logits are [masked, vocabulary]."""
-        return logits_loss(student, teacher, "single_label", temperature, form)
+        return softmax_logits_loss(student, teacher, temperature, form)
 
     def own_label_loss(self, generator: torch.Generator) -> Loss:
         """Draw the token of each masked position from the softmax."""
@@ -108,11 +108,19 @@ class MaskedLM(Objective):
     def training_data(
         self, model: PreTrainedModel, job: Job, distill: Distill
     ) -> Iterator[tuple[TrainingData, dict[str, TextsRead]]]:
-        """Cut both splits into blocks; masks are drawn anew for each batch, and a teacher sees the same ones."""
+        """Cut both splits into blocks; masks are drawn again for each batch, and a teacher sees the same ones."""
         train, held_out = blocks_for(job, TRAIN), blocks_for(job, DEVELOPMENT)
         with (
             distill(None) as taught,
-            masked_lm_material(model, job.tokenizer, train, held_out, self.masking, taught.loss, taught.asked) as data,
+            masked_lm_data(
+                model,
+                job.tokenizer,
+                train,
+                self.masking,
+                held_out=held_out,
+                loss=taught.loss,
+                teacher=taught.online_model,
+            ) as data,
         ):
             yield data, {}
 

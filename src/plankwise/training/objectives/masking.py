@@ -24,7 +24,7 @@ MOST_BLOCKS = 512  # of the held-out part that a score is measured on
 
 @settings
 class Masking:
-    """What a masked LM has to guess.
+    """Which tokens a masked LM has to predict.
 
     Attributes:
         rate: share of the tokens to predict.
@@ -37,7 +37,7 @@ class Masking:
     whole_words: bool = True
 
     def rate_at(self, progress: float) -> float:
-        """Give the rate at a share of the training, in [0, 1]."""
+        """Return the masking rate at a share of the training, in [0, 1]."""
         return self.rate if self.end_rate is None else self.rate + (self.end_rate - self.rate) * progress
 
 
@@ -57,7 +57,7 @@ class MaskedPositions:
 
     @contextmanager
     def on(self, model: PreTrainedModel) -> Iterator[MaskedPositions]:
-        """Let the head of `model` see the chosen positions only, while the context lasts."""
+        """Pass only the chosen positions to the head of `model`, while the context lasts."""
         handle = model.base_model.register_forward_hook(self._drop_unmasked)
         try:
             yield self
@@ -85,7 +85,7 @@ class MaskedPositions:
         return {**batch, "input_ids": masked, "labels": ids[self._chosen]}
 
     def _by_word(self, draws: Tensor, ids: Tensor) -> Tensor:
-        """Give all tokens of a word the same draw, [batch, tokens]."""
+        """Repeat the draw of a word's first token for all its tokens, [batch, tokens]."""
         if self._continues is None:
             return draws
         words = torch.cumsum(~self._continues.to(ids.device)[ids], dim=1)

@@ -26,14 +26,14 @@ from plankwise.data.batching.inputs import Batch
 from plankwise.data.task import Task
 from plankwise.data.truncation import Truncation
 from plankwise.training.callbacks import Rehearsal
+from plankwise.training.distillation.distillation_loss import Supervision
 from plankwise.training.distillation.losses import Form
-from plankwise.training.distillation.objective import Lesson
 from plankwise.training.objectives.losses import Loss
 from plankwise.training.objectives.masking import Masking
 from plankwise.training.objectives.settings import ObjectiveSettings
 from plankwise.training.trainer import TrainingData
 
-Distill = Callable[[Sequence[Example] | None], AbstractContextManager[Lesson]]
+Distill = Callable[[Sequence[Example] | None], AbstractContextManager[Supervision]]
 ModelAndTokenizer = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 
@@ -129,7 +129,7 @@ class Objective(ABC):
 
     @classmethod
     def from_settings(cls, settings: ObjectiveSettings, masking: Masking) -> Self:
-        """Make the objective of a recipe's settings."""
+        """Build the objective from a recipe's settings."""
         return cls()
 
     @classmethod
@@ -139,6 +139,7 @@ class Objective(ABC):
         Raises:
             ValueError: naming the key and what is allowed.
         """
+        del settings, truncation
 
     @abstractmethod
     def load(self, source: str, labels: Sequence[str], new_head: bool = True) -> PreTrainedModel:
@@ -160,23 +161,25 @@ class Objective(ABC):
             ModelError: naming it.
         """
 
-    def check_teacher(self, config: PreTrainedConfig, source: str) -> None:  # noqa: B027 - nothing to refuse
+    def check_teacher(self, config: PreTrainedConfig, source: str) -> None:
         """Refuse a teacher that does not answer what this objective asks.
 
         Raises:
             ModelError: saying what it is.
         """
+        del config, source
 
-    def check_texts(self, job: Job) -> None:  # noqa: B027 - nothing to refuse
+    def check_texts(self, job: Job) -> None:
         """Refuse texts that turn out to be too few once a tokenizer that was trained on them is there.
 
         Raises:
             DataError: saying how many there are.
         """
+        del job
 
     @abstractmethod
     def loss(self, task: Task) -> Loss:
-        """Make the loss of the task alone."""
+        """Build the loss of the task alone."""
 
     @abstractmethod
     def logits_loss(self, student: Tensor, teacher: Tensor, temperature: float, form: Form = "kl") -> Tensor:
@@ -184,13 +187,13 @@ class Objective(ABC):
 
     @abstractmethod
     def own_label_loss(self, generator: torch.Generator) -> Loss:
-        """Make a loss at labels drawn from the model's own predictions; the batch's labels are not looked at."""
+        """Build a loss at labels drawn from the model's own predictions; the labels of the batch are ignored."""
 
     @abstractmethod
     def training_data(
         self, model: PreTrainedModel, job: Job, distill: Distill
     ) -> AbstractContextManager[tuple[TrainingData, dict[str, TextsRead]]]:
-        """Make of the job's task what `fit` trains `model` on, and count what was read of each split.
+        """Turn the job's task into what `fit` trains `model` on, and count what was read of each split.
 
         Args:
             model: the network to train.

@@ -13,7 +13,7 @@ OBJECTIVES: dict[str, type[Objective]] = {each.kind: each for each in (SingleLab
 
 
 def objective_of(kind: str, settings: ObjectiveSettings | None = None, masking: Masking | None = None) -> Objective:
-    """Make the objective of a task's kind.
+    """Build the objective of a task's kind.
 
     Args:
         kind: of the task.

@@ -1,1 +1,1 @@
-"""Small encoders from scratch: tokenizer, initialization, masked-LM training, growing in depth."""
+"""Pretraining: small encoders from scratch."""

@@ -1,4 +1,4 @@
-"""A new encoder: its architecture, sizes and tokenizer, and how it is pretrained."""
+"""Settings of a new encoder: its architecture, sizes and tokenizer, and how it is pretrained."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from plankwise.encoder.configuration import new_config
 
 Block = Annotated[int, Bounds(8, 1_000_000, "no encoder reads so many tokens")]
 PADDING_ID = 0
+# The code of some architectures takes a padding id for granted; it has to be the one that our tokenizers have.
 ARCHITECTURES = [name for name, each in ANATOMIES.items() if each.counts_on_padding_id in (None, PADDING_ID)]
 
 
@@ -38,26 +39,26 @@ SPECIAL_IDS = {  # of every tokenizer that is trained here
 }
 
 
-@settings
+@settings(renamed={"fast_start": "ppmi_init"})
 class PretrainingConfig:
     """An encoder from scratch, pretrained on the task's training texts.
 
     Attributes:
-        architecture: whose configuration and classes it has.
-        layers: depth in the end.
+        architecture: as Transformers names it.
+        layers: depth of the finished model.
         width: of the hidden states.
         heads: attention heads of each layer.
         feed_forward: width of the feed-forward part; four times `width` by default.
         vocabulary: the tokenizer.
         positions: longest input in tokens.
         block: tokens of one pretraining example.
-        growth: depths to train one after the other, each grown out of the one before by layers that write
-            nothing yet; the last is `layers`.
+        growth: depths to train one after the other; each adds layers that leave the model's outputs unchanged at first.
+            The last is `layers`.
         epochs: passes over the corpus at each of these depths.
         batch_size: blocks per step.
         learning_rate: the peak.
-        fast_start: whether embeddings start from the corpus' statistics rather than from random numbers.
-        checkpoints: how many are written at each depth.
+        ppmi_init: whether embeddings are initialized from the corpus' statistics instead of random numbers.
+        checkpoints: number of checkpoints written at each depth.
     """
 
     architecture: Architecture = "bert"
@@ -69,14 +70,10 @@ class PretrainingConfig:
     positions: Block = 128
     block: Block = 64
     growth: Annotated[tuple[Layers, ...], pydantic.Field(min_length=1)] = (3, 6, 12)
-    epochs: Annotated[tuple[Passes, ...], pydantic.Field(min_length=1)] = (
-        8.0,
-        3.0,
-        2.0,
-    )
+    epochs: Annotated[tuple[Passes, ...], pydantic.Field(min_length=1)] = (8.0, 3.0, 2.0)
     batch_size: BatchSize = 32
     learning_rate: LearningRate = 2e-3
-    fast_start: bool = True
+    ppmi_init: bool = True
     checkpoints: Count = 4
 
     @pydantic.model_validator(mode="after")
@@ -93,17 +90,23 @@ class PretrainingConfig:
 
 
 def pretraining_model_config(
-    scratch: PretrainingConfig, depth: int | None = None, vocabulary: int | None = None
+    config: PretrainingConfig, depth: int | None = None, vocabulary: int | None = None
 ) -> PreTrainedConfig:
-    """Give the configuration of the model at one depth, or as it will be in the end."""
+    """Return the configuration of the model at one depth, or of the finished model.
+
+    Args:
+        config: settings.
+        depth: number of layers; by default that of the finished model.
+        vocabulary: number of tokens; by default the size that the settings ask for, which small corpora do not fill.
+    """
     return new_config(
-        scratch.architecture,
-        scratch.positions,
-        hidden_size=scratch.width,
-        num_hidden_layers=depth or scratch.layers,
-        num_attention_heads=scratch.heads,
-        intermediate_size=scratch.feed_forward or 4 * scratch.width,
-        vocab_size=vocabulary or scratch.vocabulary.size,
-        initializer_range=0.02 * (768 / scratch.width) ** 0.5,  # narrow models want a wider start
+        config.architecture,
+        config.positions,
+        hidden_size=config.width,
+        num_hidden_layers=depth or config.layers,
+        num_attention_heads=config.heads,
+        intermediate_size=config.feed_forward or 4 * config.width,
+        vocab_size=vocabulary or config.vocabulary.size,
+        initializer_range=0.02 * (768 / config.width) ** 0.5,  # BERT's 0.02 at width 768, scaled by 1/√width
         **SPECIAL_IDS,
     )

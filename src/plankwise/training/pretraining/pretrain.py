@@ -1,18 +1,25 @@
-"""A small encoder from scratch: tokenizer, fast start, masked-LM training, growing in depth."""
+"""A small encoder from scratch: tokenizer, initialization, masked-LM training, growing in depth."""
 
 from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
-from transformers import AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForMaskedLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+)
 
 from plankwise.core.cache import built_once
 from plankwise.core.seeds import mix_seed
@@ -23,81 +30,161 @@ from plankwise.encoder.surgery import grow
 from plankwise.encoder.tokenizer import read_tokenizer
 from plankwise.evaluation.metrics import Array
 from plankwise.training.callbacks import Rehearsal
-from plankwise.training.fit import Training, TrainingResult, fit, planned_steps
+from plankwise.training.fit import Training, fit, planned_steps
 from plankwise.training.objectives.losses import Loss, masked_lm_loss
 from plankwise.training.objectives.masking import MaskedPositions, Masking, as_batch, score_masked_lm
 from plankwise.training.pretraining.config import PretrainingConfig, pretraining_model_config
 from plankwise.training.pretraining.ppmi_init import init_from_ppmi
-from plankwise.training.trainer import TrainingData
+from plankwise.training.trainer import TrainingData, TrainingResult
 
 REHEARSED_TEXTS = 20_000
-FAST_START_TOKENS = 10_000_000  # of the corpus that its statistics are taken from, evenly spread
+PPMI_TOKENS = 10_000_000  # of the corpus that initialization takes its statistics from, evenly spread
+
+
+@dataclass(frozen=True)
+class PretrainingStage:
+    """The training at one depth.
+
+    Attributes:
+        layers: the depth.
+        steps: optimizer steps.
+        tokens: tokens seen in these steps.
+        train_seconds: time spent in them.
+    """
+
+    layers: int
+    steps: int
+    tokens: int
+    train_seconds: float
+
+
+@dataclass(frozen=True)
+class PretrainingLog:
+    """The record's entry on a pretraining; `as_dict` is its JSON document.
+
+    Attributes:
+        stages: one for each depth.
+        blocks: number of token blocks in the corpus.
+        vocabulary: number of tokens that the tokenizer knows.
+    """
+
+    stages: tuple[PretrainingStage, ...]
+    blocks: int
+    vocabulary: int
+
+    @property
+    def train_seconds(self) -> float:
+        """Time spent in optimizer steps, over all depths."""
+        return sum(stage.train_seconds for stage in self.stages)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the JSON document of the record."""
+        return {**asdict(self), "stages": [asdict(stage) for stage in self.stages]}
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A pretrained encoder with its masked-LM head, in evaluation mode, its tokenizer and what was done."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    log: PretrainingLog
 
 
 def pretrain(
-    scratch: PretrainingConfig,
+    config: PretrainingConfig,
     texts: Dataset,
-    content: str,
+    *,
+    texts_hash: str,
     masking: Masking,
     seed: int,
     folder: Path,
     cache: Path,
     progress: bool = False,
-    look_at: Callable[[PreTrainedTokenizerBase], object] = lambda tokenizer: None,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
-    """Train tokenizer and masked LM on `texts`, going on where a killed run stopped.
+    check_tokenizer: Callable[[PreTrainedTokenizerBase], object] = lambda tokenizer: None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> Pretrained:
+    """Train a tokenizer and a masked LM on `texts`; resume if a run was killed.
 
     Args:
-        scratch: what to train.
+        config: what to train.
         texts: rows with a `text`.
-        content: the hash of these texts.
+        texts_hash: of these texts.
         masking: the objective.
         seed: of everything random.
         folder: for the tokenizer and for checkpoints.
         cache: folder that keeps the tokenized text.
         progress: whether to show progress bars.
-        look_at: called with the tokenizer before the model is trained, to find faults early.
-
-    Returns:
-        The model, its tokenizer, and what was done at each depth.
+        check_tokenizer: called with the tokenizer before the model is trained, to find faults early.
+        callbacks: of the Transformers Trainer.
     """
-    tokenizer = _tokenizer(scratch, texts, folder / "tokenizer")
-    look_at(tokenizer)
-    blocks = blocks_of(texts, content, tokenizer, scratch.block, cache)
+    tokenizer = _tokenizer(config, texts, folder / "tokenizer")
+    check_tokenizer(tokenizer)
+    blocks = blocks_of(texts, texts_hash, tokenizer, config.block, cache)
     torch.manual_seed(mix_seed(seed, "pretraining"))
-    model = new_masked_lm(pretraining_model_config(scratch, scratch.growth[0], len(tokenizer)))
-    if scratch.fast_start:
-        init_from_ppmi(model, _sample(blocks, scratch.block), mix_seed(seed, "fast start"))
+    model = new_masked_lm(pretraining_model_config(config, config.growth[0], len(tokenizer)))
+    if config.ppmi_init:
+        # "fast start" is the old name of the setting; another one would be another seed and other weights.
+        init_from_ppmi(model, sample_blocks(blocks, PPMI_TOKENS), mix_seed(seed, "fast start"))
     stages = []
-    for depth, epochs in zip(scratch.growth, scratch.epochs, strict=True):
-        model = grow(model, depth)
-        fitted = _train(model, tokenizer, blocks, scratch, masking, epochs, seed, folder / f"{depth}-layers", progress)
-        stages.append(
-            {
-                "layers": depth,
-                "steps": fitted.steps,
-                "tokens": fitted.steps * scratch.batch_size * scratch.block,
-                "train_seconds": fitted.train_seconds,
-            }
+    for depth, epochs in zip(config.growth, config.epochs, strict=True):
+        model, place = grow(model, depth), folder / f"{depth}-layers"
+        training = stage_training(config, epochs)
+        result = _train(
+            model,
+            tokenizer,
+            blocks,
+            training,
+            masking=masking,
+            seed=seed,
+            folder=place,
+            progress=progress,
+            callbacks=callbacks,
         )
-    return model.eval(), tokenizer, {"stages": stages, "blocks": len(blocks), "vocabulary": len(tokenizer)}
+        tokens = result.steps * config.batch_size * config.block
+        stages.append(PretrainingStage(depth, result.steps, tokens, result.train_seconds))
+    return Pretrained(model.eval(), tokenizer, PretrainingLog(tuple(stages), len(blocks), len(tokenizer)))
+
+
+def stage_training(config: PretrainingConfig, epochs: float) -> Training:
+    """Return the settings of the training at one depth; `config.checkpoints` are spread over all its epochs."""
+    return Training(
+        epochs=epochs,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        keep="last",
+        # Below one epoch evaluations are counted over the whole training, hence never more than `checkpoints`.
+        evaluations_per_epoch=max(1, round(config.checkpoints / max(1.0, epochs))),
+    )
 
 
 @contextmanager
-def masked_lm_material(
+def masked_lm_data(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     blocks: Dataset,
-    held_out: Dataset | None,
     masking: Masking,
+    *,
+    held_out: Dataset | None = None,
     loss: Loss = masked_lm_loss,
     teacher: PreTrainedModel | None = None,
 ) -> Iterator[TrainingData]:
-    """Make of token blocks what `fit` trains on; while the context lasts, the head sees masked tokens only.
+    """Yield what `fit` trains a masked LM on; while the context lasts, its head sees masked tokens only.
 
-    So does that of a teacher, which has to be asked about the same tokens.
+    Args:
+        model: with its masked-LM head.
+        tokenizer: of the model.
+        blocks: rows of `input_ids`, all of one length.
+        masking: the objective.
+        held_out: blocks that select the weights; without them the last weights are kept.
+        loss: to minimize.
+        teacher: runs at every step; its head sees the same masked tokens.
     """
     positions = MaskedPositions(tokenizer, masking)
+
+    def evaluate(current: PreTrainedModel) -> float:
+        return score_masked_lm(current, tokenizer, held_out, masking, positions)["masked_accuracy"]
+
     with ExitStack() as stack:
         for each in (model, teacher):
             if each is not None:
@@ -106,9 +193,7 @@ def masked_lm_material(
             blocks,
             as_batch,
             loss,
-            evaluate=None
-            if held_out is None
-            else lambda current: score_masked_lm(current, tokenizer, held_out, masking, positions)["masked_accuracy"],
+            evaluate=None if held_out is None else evaluate,
             prepare=positions.prepare,
             at_step=positions.at_step,
             equal_lengths=True,
@@ -116,90 +201,89 @@ def masked_lm_material(
 
 
 def new_masked_lm(config: PreTrainedConfig) -> PreTrainedModel:
-    """Build a masked LM with random weights from the current torch seed."""
+    """Return a masked LM with random weights from the current torch seed."""
     model = new_model(AutoModelForMaskedLM._model_mapping[type(config)], config)
     assert isinstance(model, PreTrainedModel)
     return model
 
 
-def _tokenizer(scratch: PretrainingConfig, texts: Dataset, folder: Path) -> PreTrainedTokenizerBase:
-    """Train the tokenizer once: a second process, or a run that goes on, might not arrive at the same one."""
-    built_once(
-        folder, lambda target: train_tokenizer(texts, scratch.vocabulary, scratch.positions).save_pretrained(target)
-    )
-    return read_tokenizer(folder)
-
-
-def _sample(blocks: Dataset, block: int) -> Array:
-    """Take an even sample of the blocks into memory, [blocks, block]."""
-    every = max(1, math.ceil(len(blocks) * block / FAST_START_TOKENS))
+def sample_blocks(blocks: Dataset, tokens: int) -> Array:
+    """Load an even sample of the blocks, of about `tokens` tokens at most, [blocks, length]."""
+    length = len(blocks[0]["input_ids"])
+    every = max(1, math.ceil(len(blocks) * length / tokens))
     sample: Array = np.stack(blocks.select(range(0, len(blocks), every))["input_ids"][:]).astype(np.int32)
     return sample
+
+
+def rehearse_pretraining(
+    config: PretrainingConfig, texts: Dataset, masking: Masking, seconds: float, blocks_to_try: int = 128
+) -> tuple[list[dict[str, Any]], PreTrainedTokenizerBase]:
+    """Count the steps of each depth and time a few on random weights, for some seconds at most; nothing is kept.
+
+    Args:
+        config: what would be trained.
+        texts: rows with a `text`.
+        masking: the objective.
+        seconds: time limit at each depth.
+        blocks_to_try: number of blocks to train on.
+
+    Returns:
+        A row of the plan for each depth, and a tokenizer trained on a sample of the texts.
+    """
+    some = texts.select(range(0, len(texts), math.ceil(len(texts) / REHEARSED_TEXTS)))
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer = train_tokenizer(some, config.vocabulary, config.positions)
+        blocks = blocks_of(some, "rehearsal", tokenizer, config.block, Path(folder))
+        all_blocks = math.ceil(len(blocks) * len(texts) / len(some))
+        few = blocks.select(range(min(len(blocks), blocks_to_try)))
+        rows = []
+        for depth, epochs in zip(config.growth, config.epochs, strict=True):
+            model = new_masked_lm(pretraining_model_config(config, depth, len(tokenizer)))
+            timed, place = Rehearsal(seconds), Path(folder) / str(depth)
+            training = stage_training(config, 1.0)
+            _train(model, tokenizer, few, training, masking=masking, seed=0, folder=place, rehearsal=timed)
+            steps = planned_steps(all_blocks, stage_training(config, epochs))
+            rows.append(
+                {
+                    "stage": f"pretraining, {depth} layers",
+                    "parameters": sum(value.numel() for value in model.parameters()),
+                    "steps": steps,
+                    "seconds_per_step": timed.seconds_per_step,
+                    "seconds": steps * timed.seconds_per_step,
+                }
+            )
+    return rows, tokenizer
+
+
+def _tokenizer(config: PretrainingConfig, texts: Dataset, folder: Path) -> PreTrainedTokenizerBase:
+    """Train the tokenizer once: a second process, or a resumed run, might arrive at another one."""
+    built_once(
+        folder, lambda target: train_tokenizer(texts, config.vocabulary, config.positions).save_pretrained(target)
+    )
+    return read_tokenizer(folder)
 
 
 def _train(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     blocks: Dataset,
-    scratch: PretrainingConfig,
+    training: Training,
+    *,
     masking: Masking,
-    epochs: float,
     seed: int,
     folder: Path,
-    progress: bool,
+    progress: bool = False,
     rehearsal: Rehearsal | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainingResult:
-    training = _training(scratch, epochs)
-    with masked_lm_material(model, tokenizer, blocks, None, masking) as material:
+    with masked_lm_data(model, tokenizer, blocks, masking) as data:
         return fit(
             model,
-            material,
+            data,
             training,
             seed=mix_seed(seed, "pretraining", folder.name),
             folder=folder,
             progress=f"pretraining, {folder.name}" if progress else None,
             rehearsal=rehearsal,
+            callbacks=callbacks,
         )
-
-
-def _training(scratch: PretrainingConfig, epochs: float) -> Training:
-    return Training(
-        epochs=epochs,
-        batch_size=scratch.batch_size,
-        learning_rate=scratch.learning_rate,
-        keep="last",
-        evaluations_per_epoch=max(1, round(scratch.checkpoints / max(1.0, epochs))),
-    )
-
-
-def rehearse_pretraining(
-    scratch: PretrainingConfig, texts: Dataset, masking: Masking, seconds: float, blocks_to_try: int = 128
-) -> tuple[list[dict[str, Any]], PreTrainedTokenizerBase]:
-    """Count the steps of each depth and time a few, for some seconds at most, on random weights; nothing is kept.
-
-    Returns:
-        A row for each depth, and a tokenizer trained on a sample of the texts.
-    """
-    some = texts.select(range(0, len(texts), math.ceil(len(texts) / REHEARSED_TEXTS)))
-    with tempfile.TemporaryDirectory() as folder:
-        tokenizer = train_tokenizer(some, scratch.vocabulary, scratch.positions)
-        blocks = blocks_of(some, "rehearsal", tokenizer, scratch.block, Path(folder))
-        all_blocks = math.ceil(len(blocks) * len(texts) / len(some))
-        few = blocks.select(range(min(len(blocks), blocks_to_try)))
-        rows = []
-        for depth, epochs in zip(scratch.growth, scratch.epochs, strict=True):
-            model = new_masked_lm(pretraining_model_config(scratch, depth, len(tokenizer)))
-            timed, place = Rehearsal(seconds), Path(folder) / str(depth)
-            _train(model, tokenizer, few, scratch, masking, 1.0, 0, place, False, timed)
-            steps = planned_steps(all_blocks, Training(epochs=epochs, batch_size=scratch.batch_size))
-            per_step = timed.seconds_per_step
-            rows.append(
-                {
-                    "stage": f"pretraining, {depth} layers",
-                    "parameters": sum(value.numel() for value in model.parameters()),
-                    "steps": steps,
-                    "seconds_per_step": per_step,
-                    "seconds": steps * per_step,
-                }
-            )
-    return rows, tokenizer
