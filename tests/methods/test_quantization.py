@@ -375,7 +375,7 @@ def test_a_quantized_model_is_a_teacher_and_no_student(tmp_path: Path) -> None:
 
 
 def test_what_cannot_work_is_refused_in_words() -> None:
-    with pytest.raises(MethodError, match="it is for tasks with labels, and a corpus has none"):
+    with pytest.raises(MethodError, match="quantization is for a task with labels, and a corpus has none"):
         Quantization().plan(tiny.spec(tiny.masked_lm(), "masked_lm"))
     wrong_ones: tuple[dict[str, Any], ...] = ({"examples": 0}, {"margin": -0.1}, {"margin": 1.0}, {"teacher": {}})
     for wrong in (*wrong_ones, {"percentile": 99.9}):
