@@ -26,7 +26,8 @@ from plankwise.core.hardware import bf16_is_fast, environment
 from plankwise.core.schedules import linear
 from plankwise.encoder.surgery import rebuild
 from plankwise.methods.layer_init import contiguous_modules, sources_of
-from plankwise.methods.theseus import Replacing, Theseus
+from plankwise.methods.module_replacing import Replacing
+from plankwise.methods.theseus import Theseus
 from steps import Step, medians, over, repeated, take_turns, training_step, with_draws
 
 DRAWS = 6  # Theseus steps in a round, spread over the whole schedule

@@ -35,7 +35,6 @@ from plankwise.deploy.export.calibrated import calibrated
 from plankwise.deploy.export.export import export
 from plankwise.deploy.export.parity import neighbour_change, reference
 from plankwise.deploy.predictor import Predictor
-from plankwise.deploy.runtimes import probabilities
 from plankwise.encoder.checkpoint import load_classifier, save
 from plankwise.encoder.tokenizer import load_tokenizer
 
@@ -140,7 +139,7 @@ def measure(work: Path, texts: list[str], calibration: list[str], only: list[str
             export(model, place, to=runtime, precision=precision, **how)
         predictor = Predictor(place, max_length=128, threads=2)
         begun = time.perf_counter()
-        found = probabilities(predictor.logits(list(texts)), predictor.deployed.manifest.kind)
+        found = predictor.answer.probabilities(predictor.logits(list(texts)))
         seconds = time.perf_counter() - begun
         old = found if old is None else old
         change = np.abs(found - old)

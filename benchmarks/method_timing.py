@@ -14,8 +14,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plankwise.core.hardware import fixed_threads
 from plankwise.core.timing import ratio, take_turns
-from plankwise.data.batching.examples import Collator, encode, flatten, lengths_of, token_budget_batches
+from plankwise.data.batching.examples import Collator, encode, flatten, lengths_of
 from plankwise.data.batching.inputs import model_inputs
+from plankwise.data.batching.token_budget import token_budget_batches
 from plankwise.data.truncation import Truncation
 from plankwise.encoder.checkpoint import load_trained
 from plankwise.encoder.tokenizer import load_tokenizer

@@ -63,7 +63,7 @@ def prune_and_save(
 def measure(arguments: argparse.Namespace, task: Task) -> dict[str, Any]:
     tokenizer, truncation = load_tokenizer(str(arguments.tokenizer)), Truncation(max_length=128)
     model = bert_base(len(tokenizer), len(task.labels))
-    settings = Pruning(target=arguments.target, examples=arguments.examples, labels=False, repair=True, training=None)
+    settings = Pruning(target=arguments.target, examples=arguments.examples, labels=False, training=None)
     with tempfile.TemporaryDirectory() as scratch, fixed_threads(arguments.threads):
         job = Job(
             task=task.without_test(),

@@ -34,11 +34,10 @@ from plankwise.core.recipe import validate
 from plankwise.data.task import TEST, TRAIN, Task
 from plankwise.deploy.export.export import export
 from plankwise.deploy.predictor import Predictor
-from plankwise.deploy.runtimes import probabilities
 from plankwise.encoder.checkpoint import load_trained, save
 from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.evaluation.comparison import Pair, behaviour, retained_performance
-from plankwise.evaluation.metrics import METRICS
+from plankwise.evaluation.metrics import METRICS, probabilities
 from plankwise.methods.method import Job
 from plankwise.methods.quantization import Quantization
 from plankwise.training.distillation.config import DistillationConfig
@@ -183,9 +182,7 @@ def variant(pairs: list[Pair], metric: str) -> dict[str, Any]:
         100 * (new - METRICS[metric](pair.labels, pair.baseline)) for new, pair in zip(scores, pairs, strict=True)
     ]
     changes = [
-        float(
-            np.abs(probabilities(pair.baseline, "single_label") - probabilities(pair.compressed, "single_label")).max()
-        )
+        float(np.abs(probabilities(pair.baseline, False) - probabilities(pair.compressed, False)).max())
         for pair in pairs
     ]
     retained = retained_performance(pairs, metric, RESAMPLES)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from plankwise.methods.theseus import Replacing
+from plankwise.methods.module_replacing import Replacing
 
 Step = Callable[[], None]
 Seconds = dict[str, list[float]]

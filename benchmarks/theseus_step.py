@@ -32,7 +32,8 @@ from plankwise.core.schedules import constant
 from plankwise.encoder.anatomy import layers_of
 from plankwise.encoder.surgery import rebuild
 from plankwise.methods.layer_init import contiguous_modules, sources_of
-from plankwise.methods.theseus import Gate, Replacing, Theseus
+from plankwise.methods.module_replacing import Gate, Replacing
+from plankwise.methods.theseus import Theseus
 from steps import Seconds, Step, medians, over, repeated, take_turns, training_step, with_draws
 
 BATCH, TOKENS, RATE, MODULES = 8, 64, 0.5, 6

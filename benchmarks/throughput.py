@@ -35,7 +35,7 @@ import numpy as np
 from base_models import MODELS, TOKENIZER, base_model, random_texts, random_tweets
 from plankwise.core.hardware import environment, fixed_threads
 from plankwise.data.batching.inputs import Encoded
-from plankwise.data.batching.token_budget import cut_batches, padded_batch, starts_of
+from plankwise.data.batching.token_budget import padded_batch, starts_of, token_budget_batches
 from plankwise.data.truncation import Truncation
 from plankwise.deploy.deployed import Deployed, open_model
 from plankwise.deploy.export.export import export
@@ -105,7 +105,7 @@ def batches_of(tweets: Encoded, padding: Mapping[str, int], budget: int | None) 
     if budget is None:
         groups = [numbers[start : start + ARRIVAL_BATCH] for start in range(0, len(numbers), ARRIVAL_BATCH)]
     else:
-        groups = cut_batches(tweets.lengths, budget)
+        groups = token_budget_batches(tweets.lengths, budget)
     starts = starts_of(tweets.lengths)
     batches = [padded_batch(tweets, starts, group, padding) for group in groups]
     return Workload(batches, len(numbers), tweets.lengths.tolist())

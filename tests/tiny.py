@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from plankwise import cli
-from plankwise.data.task import Row, Task, build_task
+from plankwise.data.task import LabelledText, Task, build_task
 from plankwise.data.truncation import Truncation
 from plankwise.methods.method import Job, ModelSpec
 from plankwise.training.objectives.registry import objective_of
@@ -68,6 +68,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "eurobert": {"num_key_value_heads": 1, "head_dim": 8, "bos_token_id": 2, "eos_token_id": 3, "mask_token_id": 4},
 }
 ARCHITECTURES = tuple(SIZES)
+STRUCTURES = tuple(kind for kind in ARCHITECTURES if kind not in ("xlm-roberta", "camembert"))  # these are RoBERTa's
 FOUR_HEADS: dict[str, dict[str, Any]] = {
     **{kind: {"num_attention_heads": 4} for kind in ARCHITECTURES},
     "distilbert": {"n_heads": 4},
@@ -129,10 +130,10 @@ def _jittered(factory: Any, config: PreTrainedConfig, seed: int) -> PreTrainedMo
     return made.eval()
 
 
-def rows(count: int, seed: int = 0) -> list[Row]:
+def rows(count: int, seed: int = 0) -> list[LabelledText]:
     """Sentences whose label says whether they hold more kind words or more unkind ones."""
     draw = random.Random(seed)
-    made: list[Row] = []
+    made: list[LabelledText] = []
     for number in range(count):
         good = draw.random() < 0.5
         words = draw.choices(PLAIN, k=draw.randint(2, 9)) + draw.choices(GOOD if good else BAD, k=draw.randint(1, 3))

@@ -16,12 +16,13 @@ from plankwise.core.errors import RecipeError, suggest
 from plankwise.core.recipe import read_recipe, to_plain, validate
 from plankwise.data.tasks.docstrings import Docstrings
 from plankwise.data.tasks.germeval import GermEval2018, GermEval2019
-from plankwise.data.tasks.tables import HubDataset, Table
+from plankwise.data.tasks.tables import HubDataset, TableFiles
 from plankwise.methods.layer_subset import LayerSubset
 from plankwise.methods.registry import METHODS
 from plankwise.methods.theseus import PRESETS, Theseus
-from plankwise.run.recipe import Evaluation, Model, Objective, Recipe, json_schema
+from plankwise.run.recipe import Evaluation, Model, Recipe, json_schema
 from plankwise.training.fit import Training
+from plankwise.training.objectives.settings import ObjectiveSettings
 from plankwise.training.pretraining.config import PretrainingConfig
 
 PAPER = PRESETS["paper"]
@@ -74,7 +75,7 @@ class TestReading:
         assert recipe.steps == (Theseus(modules=3, training=Training(epochs=4)), LayerSubset(layers=2))
         assert recipe.baseline == Training(epochs=2.0)
         assert recipe.model == Model(scratch=PretrainingConfig(heads=4))
-        assert isinstance(recipe.task, Table)
+        assert isinstance(recipe.task, TableFiles)
         assert recipe.seed == 0
 
     @pytest.mark.parametrize(
@@ -122,7 +123,7 @@ class TestUnknownKey:
             ("modules: 3", "zzz: 3", Theseus),
             ("heads: 4", "zzz: 4", PretrainingConfig),
             ("name: demo", "name: demo\nzzz: 1", Recipe),
-            ("train: data.csv", "train: data.csv\n  zzz: 1", Table),
+            ("train: data.csv", "train: data.csv\n  zzz: 1", TableFiles),
         ],
     )
     def test_lists_exactly_the_keys_of_its_place(self, path: Path, old: str, new: str, settings: type[Any]) -> None:
@@ -312,7 +313,7 @@ RECIPES = [
     Recipe(name="least", task=Docstrings(), model=Model(source="bert-base-cased")),
     Recipe(
         name="table",
-        task=Table(train=Path("a.csv"), test=Path("b.csv"), label=["x", "y"]),
+        task=TableFiles(train=Path("a.csv"), test=Path("b.csv"), label=["x", "y"]),
         model=Model(source="b"),
         seed=5,
     ),
@@ -322,7 +323,7 @@ RECIPES = [
         task=GermEval2018(path=Path("data"), granularity="fine", user_token=None),
         model=Model(scratch=PretrainingConfig(layers=4, growth=(2, 4), epochs=(1.0, 0.5))),
         baseline=Training(learning_rate=1e-4, early_stopping_patience=3, precision="fp32"),
-        objective=Objective(class_weights="balanced"),
+        objective=ObjectiveSettings(class_weights="balanced"),
         steps=(
             Theseus(preset="paper", modules=3),
             Theseus(modules=[[0, 1], [2]], initialization=[1, 2], mode="blend", schedule="cosine"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from plankwise.core.errors import DataError
@@ -13,7 +15,7 @@ OWN = {
 }
 
 
-def row(number, text, label, **more):
+def row(number: int, text: str, label: Any, **more: Any) -> Any:
     return {"id": f"x{number}", "text": text, "label": label, **more}
 
 
@@ -24,11 +26,11 @@ SHARED = {
 }
 
 
-def loaded(extra=SHARED, **options):
+def loaded(extra: Any = SHARED, **options: Any) -> Any:
     return build_task("t", {part: OWN[part] + extra[part] for part in OWN}, ("macro_f1",), **options)
 
 
-def test_is_counted_for_each_pair_with_labels_that_conflict(caplog):
+def test_is_counted_for_each_pair_with_labels_that_conflict(caplog: pytest.LogCaptureFixture) -> None:
     task = loaded()
     assert dict(task.splits.num_rows) == {TRAIN: 10, DEVELOPMENT: 8, TEST: 9}
     mend = "`deduplicate: true` in the task, or --deduplicate, drops such rows from"
@@ -42,7 +44,7 @@ def test_is_counted_for_each_pair_with_labels_that_conflict(caplog):
     ]
 
 
-def test_is_dropped_from_the_earlier_split_on_request(caplog):
+def test_is_dropped_from_the_earlier_split_on_request(caplog: pytest.LogCaptureFixture) -> None:
     plain, task = loaded(), loaded(deduplicate=True)
     assert {part: split["id"][-2:] for part, split in task.splits.items()} == {
         TRAIN: ["train5", "x4"],
@@ -58,7 +60,7 @@ def test_is_dropped_from_the_earlier_split_on_request(caplog):
     ]
 
 
-def test_repeats_in_one_table_fall_on_both_sides_of_a_cut(caplog):
+def test_repeats_in_one_table_fall_on_both_sides_of_a_cut(caplog: pytest.LogCaptureFixture) -> None:
     rows = [row(n, f"text {n // 2}", "ab"[n // 2 % 2]) for n in range(200)]
     plain, task = (build_task("t", {TRAIN: rows}, ("macro_f1",), deduplicate=drop) for drop in (False, True))
     assert "rows of test have a text that is in train too; " in caplog.text
@@ -70,7 +72,7 @@ def test_repeats_in_one_table_fall_on_both_sides_of_a_cut(caplog):
     assert set(task.splits[TRAIN]["id"]) < set(plain.splits[TRAIN]["id"])
 
 
-def test_pairs_are_the_same_if_both_texts_are(caplog):
+def test_pairs_are_the_same_if_both_texts_are(caplog: pytest.LogCaptureFixture) -> None:
     parts = {part: [{**each, "text_pair": "p"} for each in rows] for part, rows in OWN.items()}
     parts[TRAIN].append(row(1, "one", "a", text_pair="two"))
     parts[TEST] += [row(2, "one", "a", text_pair="other"), row(3, "One", "a", text_pair="TWO ")]
@@ -78,12 +80,12 @@ def test_pairs_are_the_same_if_both_texts_are(caplog):
     assert [message[:30] for message in caplog.messages] == ["t: 1 of 8 rows of test have a "]
 
 
-def test_nothing_is_said_where_nothing_is_shared(caplog):
+def test_nothing_is_said_where_nothing_is_shared(caplog: pytest.LogCaptureFixture) -> None:
     loaded({part: [] for part in OWN})
     assert not caplog.records
 
 
-def test_a_split_that_repeats_test_wholly_leaves_nothing():
+def test_a_split_that_repeats_test_wholly_leaves_nothing() -> None:
     parts = {TRAIN: OWN[TEST], DEVELOPMENT: OWN[DEVELOPMENT], TEST: OWN[TEST]}
     with pytest.raises(DataError, match="the train split is empty"):
         build_task("t", parts, ("macro_f1",), deduplicate=True)

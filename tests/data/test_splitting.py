@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,14 +13,14 @@ from sklearn.model_selection import train_test_split
 
 from plankwise.core.errors import DataError
 from plankwise.data.splitting import cut, iteratively_stratified, labels_of
-from plankwise.data.task import DEVELOPMENT, TEST, TRAIN, build_task
+from plankwise.data.task import DEVELOPMENT, TEST, TRAIN, LabelledText, build_task
 
 
-def rows_of(labels):
+def rows_of(labels: Any) -> Any:
     return [{"id": number, "text": f"text {number}", "label": each} for number, each in enumerate(labels)]
 
 
-def counts(rows):
+def counts(rows: list[LabelledText]) -> Any:
     return Counter(label for row in rows for label in labels_of(row))
 
 
@@ -33,7 +34,7 @@ class TestRareLabels:
     LONG_TAIL = ["common"] * 90 + ["other"] * 60 + ["three"] * 3 + ["two"] * 2 + [f"one{n}" for n in range(7)]
 
     @pytest.mark.parametrize("seed", range(5))
-    def test_every_label_of_development_and_test_is_in_train(self, seed):
+    def test_every_label_of_development_and_test_is_in_train(self, seed: int) -> None:
         task = build_task("t", {TRAIN: rows_of(self.LONG_TAIL)}, ("macro_f1",), split_seed=seed)
         seen = {part: set(split["label"]) for part, split in task.splits.items()}
         assert len(task.labels) == len(seen[TRAIN]) == 11
@@ -41,20 +42,20 @@ class TestRareLabels:
         assert sorted(each for split in task.splits.values() for each in split["id"]) == sorted(map(str, range(162)))
 
     @pytest.mark.parametrize("secret", [False, True])
-    def test_labels_of_one_row_stay_and_are_said(self, caplog, secret):
+    def test_labels_of_one_row_stay_and_are_said(self, caplog: pytest.LogCaptureFixture, secret: bool) -> None:
         kept, taken = cut(rows_of(["a"] * 20 + ["b"] * 10 + ["x", "y"]), 0.2, 0, "t: test", secret)
         assert counts(taken) == {"a": 4, "b": 2}
         assert counts(kept) == {"a": 16, "b": 8, "x": 1, "y": 1}
         said = "t: test: 2 rows stay in train, being the only ones of their labels"
         assert caplog.messages == [said if secret else f"{said}: 'x' (1), 'y' (1)"]
 
-    def test_a_row_of_several_labels_stays_for_the_rarest_of_them(self, caplog):
+    def test_a_row_of_several_labels_stays_for_the_rarest_of_them(self, caplog: pytest.LogCaptureFixture) -> None:
         kept, taken = cut(rows_of([["a"], ["b"], ["a", "b"], []] * 5 + [["a", "rare"], ["b", "rarer"]]), 0.3, 0, "t")
         assert {"rare", "rarer"} <= set(counts(kept))
         assert not {"rare", "rarer"} & set(counts(taken))
         assert "2 rows stay in train, being the only ones of their labels: 'rare' (1), 'rarer' (1)" in caplog.text
 
-    def test_many_labels_in_a_small_cut_leave_none_out(self, caplog):
+    def test_many_labels_in_a_small_cut_leave_none_out(self, caplog: pytest.LogCaptureFixture) -> None:
         labels = [f"label {n % 30}" for n in range(60)]
         kept, taken = cut(rows_of(labels), 0.4, 1, "t")  # 24 rows cannot hold 30 labels evenly
         assert set(counts(kept)) == set(labels)
@@ -63,7 +64,7 @@ class TestRareLabels:
         )
         assert len(kept) + len(taken) == 60
 
-    def test_labels_of_one_row_alone_cannot_be_cut(self):
+    def test_labels_of_one_row_alone_cannot_be_cut(self) -> None:
         with pytest.raises(
             DataError, match="cannot cut 20% off 5 rows, 5 of which have a label of their own; give this"
         ):
@@ -73,7 +74,9 @@ class TestRareLabels:
 class TestWithoutRareLabels:
     @pytest.mark.parametrize(("labels", "stratified"), [("aaaabbbbcccc" * 9, True), ("abcdefgh" * 3, False)])
     @pytest.mark.parametrize("seed", [0, 3])
-    def test_the_cut_is_scikit_learns(self, caplog, labels, stratified, seed):
+    def test_the_cut_is_scikit_learns(
+        self, caplog: pytest.LogCaptureFixture, labels: Any, stratified: bool, seed: int
+    ) -> None:
         rows = rows_of(labels)
         kept, taken = cut(rows, 0.2, seed, "t")
         expected = train_test_split(
@@ -86,12 +89,12 @@ class TestWithoutRareLabels:
 class TestSeveralLabels:
     @pytest.mark.parametrize("share", [0.1, 0.25, 0.5])
     @pytest.mark.parametrize("seed", [0, 1])
-    def test_equals_the_papers_algorithm_written_slowly(self, share, seed):
+    def test_equals_the_papers_algorithm_written_slowly(self, share: float, seed: int) -> None:
         labels = draw_sets(120, seed)
         assert iteratively_stratified(labels, share, seed).tolist() == slowly(labels, share, seed)
 
     @pytest.mark.parametrize("share", [0.1, 0.2])
-    def test_each_label_gives_its_share(self, share):
+    def test_each_label_gives_its_share(self, share: float) -> None:
         labels = draw_sets(400, 3)
         rows = rows_of(labels)
         kept, taken = cut(rows, share, 0, "t")
@@ -104,7 +107,7 @@ class TestSeveralLabels:
             abs(at_random[n] - share * every[n]) for n in every
         )
 
-    def test_is_a_function_of_the_seed(self):
+    def test_is_a_function_of_the_seed(self) -> None:
         first, again, other = (
             [row["id"] for row in cut(rows_of(draw_sets(90, 0)), 0.2, seed, "t")[1]] for seed in (1, 1, 2)
         )
@@ -112,7 +115,7 @@ class TestSeveralLabels:
         assert first != other
 
     @pytest.mark.parametrize("seed", range(6))
-    def test_no_label_of_any_split_is_unseen_in_train(self, seed, caplog):
+    def test_no_label_of_any_split_is_unseen_in_train(self, seed: int, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.ERROR)
         labels = draw_sets(60, seed, "abcdefghijklmnopqrstuvwxyz")
         task = build_task("t", {TRAIN: rows_of(labels)}, ("macro_f1",), kind="multi_label", split_seed=seed)

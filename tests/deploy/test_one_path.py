@@ -16,8 +16,8 @@ import tiny
 from plankwise.data.batching.inputs import Text, bare_tokenizer, encode_texts, inputs_of
 from plankwise.data.task import Task
 from plankwise.data.truncation import Truncation, Windows
+from plankwise.deploy.answers import ANSWERS
 from plankwise.deploy.predictor import Predictor
-from plankwise.deploy.runtimes import probabilities
 from plankwise.encoder.checkpoint import load_trained
 from plankwise.encoder.stored_truncation import store_truncation
 from plankwise.encoder.tokenizer import load_tokenizer
@@ -26,7 +26,8 @@ from plankwise.training.prediction import predict
 KINDS = ("bert", "roberta", "modernbert", "deberta-v2", "distilbert")
 TEXTS = ["never", "the day under a tree", *(" ".join(tiny.PLAIN[number:] + tiny.BAD[:number]) for number in range(4))]
 HEAD = Truncation(max_length=12)
-WINDOWS = Truncation(max_length=8, windows=Windows(stride=2, most=3))
+probabilities = ANSWERS["single_label"].probabilities
+WINDOWS = Truncation(max_length=8, windows=Windows(stride=2, max_windows=3))
 
 
 def source(folder: Path, kind: str, truncation: Truncation) -> Path:
@@ -64,7 +65,7 @@ def one_by_one(model: PreTrainedModel, folder: Path, texts: list[Text], truncati
         batches = [{name: torch.from_numpy(encoded.tokens[name][at])[None].long() for name in names} for at in parts]
         with torch.inference_mode():
             rows.append(torch.stack([model(**batch).logits[0].double() for batch in batches]).mean(0).numpy())
-    return probabilities(np.stack(rows), "single_label")
+    return probabilities(np.stack(rows))
 
 
 def task(texts: list[Text]) -> Task:
@@ -76,17 +77,19 @@ def task(texts: list[Text]) -> Task:
     )
 
 
-@pytest.mark.parametrize("what", ["texts", "pairs", "windows"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_alone_and_among_others_evaluated_and_predicted(tmp_path, kind, what):
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [*((kind, what) for kind in KINDS for what in ("texts", "pairs")), ("bert", "windows"), ("roberta", "windows")],
+)
+def test_alone_and_among_others_evaluated_and_predicted(tmp_path: Path, kind: str, what: str) -> None:
     truncation = WINDOWS if what == "windows" else HEAD
     texts: list[Text] = list(zip(TEXTS, reversed(TEXTS), strict=True)) if what == "pairs" else list(TEXTS)
     folder = source(tmp_path / "model", kind, truncation)
     model, tokenizer = load_trained(str(folder)), load_tokenizer(str(folder))
     expected = one_by_one(model, folder, texts, truncation)
     assert np.ptp(expected[:, 0]) > 1e-3
-    evaluated = probabilities(predict(model, tokenizer, task(texts), "test", truncation).logits, "single_label")
+    evaluated = probabilities(predict(model, tokenizer, task(texts), "test", truncation).logits)
     np.testing.assert_allclose(evaluated, expected, atol=2e-6)
     np.testing.assert_allclose(Predictor(folder, threads=1).probabilities(texts), expected, atol=2e-6)
-    alone = [Predictor(folder, mode="latency", threads=1).probabilities([text])[0] for text in texts[-1:]]
+    alone = Predictor(folder, mode="latency", threads=1).probabilities(texts[-1:])
     np.testing.assert_allclose(alone, expected[-1:], atol=2e-6)

@@ -1,10 +1,13 @@
-"""predict.py of an artefact runs where neither torch nor plankwise is, and says what the Predictor says."""
+"""predict.py of an artefact runs without torch and plankwise, and answers as the Predictor does."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import shutil
 import subprocess
+import sys
 import venv
 from pathlib import Path
 
@@ -12,21 +15,23 @@ import numpy as np
 import pytest
 
 import tiny
+from deployables import Artefacts
+from plankwise.data.batching.inputs import Text
 from plankwise.data.truncation import Truncation, Windows
 from plankwise.deploy.export.export import export
-from plankwise.deploy.manifest import FILE_NAME
+from plankwise.deploy.manifest import FILE_NAME, read_manifest, write_manifest
 from plankwise.deploy.predictor import Predictor
 from plankwise.encoder.checkpoint import save
 
 PACKAGES = ("numpy", "tokenizers", "openvino", "onnxruntime")
 TEXTS = [" ".join([row["text"]] * (1 + number % 4)) for number, row in enumerate(tiny.rows(12, 5))]
-PAIRS = [(text, other) for text, other in zip(TEXTS, reversed(TEXTS), strict=True)]
-READINGS = {
+PAIRS: list[Text] = [(text, other) for text, other in zip(TEXTS, reversed(TEXTS), strict=True)]
+TRUNCATIONS = {
     "head": Truncation(max_length=12),
     "tail": Truncation(max_length=12, truncation="tail"),
     "head_tail": Truncation(max_length=12, truncation="head_tail"),
-    "windows": Truncation(max_length=12, windows=Windows(stride=2, most=2)),
-    "one window": Truncation(max_length=12, windows=Windows(pooling="max", most=1)),
+    "windows": Truncation(max_length=12, windows=Windows(stride=2, max_windows=2)),
+    "one window": Truncation(max_length=12, windows=Windows(pooling="max", max_windows=1)),
 }
 
 
@@ -58,41 +63,84 @@ def source(folder: Path, multi: bool = False) -> Path:
     return folder
 
 
-def run(python: Path, code: str, given: str = "") -> str:
-    done = subprocess.run([python, "-c", code], input=given, capture_output=True, text=True, timeout=120, cwd="/")
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A model of three labels and its artefact in OpenVINO."""
+    folder = tmp_path_factory.mktemp("single")
+    export(source(folder / "model"), folder / "out", to="openvino", precision="fp32", truncation=TRUNCATIONS["tail"])
+    return folder / "model", folder / "out"
+
+
+@pytest.fixture(scope="module")
+def multi(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artefact in ONNX with any number of labels for a text."""
+    folder, truncation = tmp_path_factory.mktemp("multi"), TRUNCATIONS["tail"]
+    export(source(folder / "model", multi=True), folder / "out", to="onnx", precision="fp32", truncation=truncation)
+    return folder / "out"
+
+
+def bare_environment() -> dict[str, str]:
+    """Copy this process's environment without the paths by which plankwise might be found."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
+def run(python: Path, code: str) -> str:
+    command = [str(python), "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd="/", env=bare_environment())
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-@pytest.mark.parametrize(("runtime", "multi"), [("openvino", False), ("onnx", True)])
-def test_it_runs_without_torch_and_plankwise(bare, tmp_path, runtime, multi):
+def pipe(python: Path, artefact: Path) -> subprocess.CompletedProcess[str]:
+    """Run predict.py on `TEXTS`."""
+    command = [str(python), str(artefact / "predict.py")]
+    given = "\n".join(TEXTS)
+    return subprocess.run(command, input=given, capture_output=True, text=True, timeout=120, env=bare_environment())
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnx"])
+def test_it_runs_without_torch_and_plankwise(bare: Path, single: tuple[Path, Path], multi: Path, runtime: str) -> None:
+    artefact = single[1] if runtime == "openvino" else multi
     for name in ("torch", "transformers", "plankwise"):
         with pytest.raises(AssertionError, match=f"No module named '{name}'"):
             run(bare, f"import {name}")
-    export(
-        source(tmp_path / "model", multi), tmp_path / "out", to=runtime, precision="fp32", truncation=READINGS["tail"]
-    )
-    done = subprocess.run(
-        [bare, tmp_path / "out" / "predict.py"], input="\n".join(TEXTS), capture_output=True, text=True, timeout=120
-    )
+    done = pipe(bare, artefact)
     assert done.returncode == 0, done.stderr
     cut = sum(len(text.split()) + 2 > 12 for text in TEXTS)
     assert done.stderr == f"{cut} texts are longer than the model reads, and were cut or thinned\n"
     found = [json.loads(line) for line in done.stdout.splitlines()]
-    expected = Predictor(tmp_path / "out").probabilities(TEXTS)
-    assert [list(each) for each in found] == [list(Predictor(tmp_path / "out").labels)] * len(TEXTS)
+    predictor = Predictor(artefact)
+    expected = predictor.probabilities(TEXTS)
+    assert [list(each) for each in found] == [list(predictor.labels)] * len(TEXTS)
     np.testing.assert_allclose([list(each.values()) for each in found], expected, atol=1e-6)
-    assert expected.std(axis=0).min() > 3e-5
+    assert expected.std(axis=0).min() > 3e-5  # the answers depend on the texts
 
 
-def test_every_reading_is_that_of_training(bare, tmp_path):
-    out = tmp_path / "out"
-    manifest = export(source(tmp_path / "model"), out, to="openvino", precision="fp32", truncation=READINGS["head"])
-    for name, truncation in READINGS.items():
-        (out / FILE_NAME).write_text(
-            manifest.model_copy(update={"truncation": truncation}).model_dump_json(by_alias=True)
-        )
-        texts = TEXTS if truncation.windows else [*TEXTS, *PAIRS]
+def test_a_processor_without_the_instructions_is_one_line(bare: Path, multi: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(multi, tmp_path / "out")
+    stored = json.loads((out / FILE_NAME).read_text())
+    stored["needs"] = ["an_instruction_of_no_processor"]
+    (out / FILE_NAME).write_text(json.dumps(stored))
+    done = pipe(bare, out)
+    [warning, _] = done.stderr.splitlines()  # the other line counts texts that were cut
+    assert done.returncode == 0
+    assert warning.startswith("predict.py: this processor has none of an_instruction_of_no_processor, which the model")
+    assert warning.endswith("its sums saturate; on random input probabilities differ by at most 0.0000")
+    stored["check"]["logits"][0][0] += 3.0  # as if the exporting machine had answered otherwise
+    (out / FILE_NAME).write_text(json.dumps(stored))
+    refused = pipe(bare, out)
+    [line] = refused.stderr.splitlines()
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "differ by 0." in line
+    assert line.endswith("allowed: 0.001. Export it again with portable weights")
+
+
+def test_every_truncation_is_that_of_training(bare: Path, single: tuple[Path, Path], tmp_path: Path) -> None:
+    out = shutil.copytree(single[1], tmp_path / "out")
+    manifest = read_manifest(out)
+    for name, truncation in TRUNCATIONS.items():
+        write_manifest(out, manifest.model_copy(update={"truncation": truncation}))
+        texts: list[Text] = [*TEXTS] if truncation.windows else [*TEXTS, *PAIRS]
         code = f"import sys, json; sys.path.insert(0, {str(out)!r}); from predict import Model\n"
         code += f"texts = [each if isinstance(each, str) else tuple(each) for each in {texts!r}]\n"
         code += f"print(json.dumps([list(each.values()) for each in Model({str(out)!r}).predict(texts)]))"
@@ -100,17 +148,15 @@ def test_every_reading_is_that_of_training(bare, tmp_path):
         singles = predictor.probabilities(TEXTS)
         expected = singles if truncation.windows else np.concatenate([singles, predictor.probabilities(PAIRS)])
         np.testing.assert_allclose(json.loads(run(bare, code)), expected, atol=1e-6, err_msg=name)
-        unexported = Predictor(tmp_path / "model", truncation=truncation).probabilities(TEXTS)
+        unexported = Predictor(single[0], truncation=truncation).probabilities(TEXTS)
         np.testing.assert_allclose(singles, unexported, atol=1e-5, err_msg=name)
 
 
-def test_torch_programs_need_no_plankwise(tmp_path):
+def test_torch_programs_need_no_plankwise(artefacts: Artefacts) -> None:
     """The environment of the tests has plankwise; blocking it is as good as leaving it out."""
-    import sys
-
-    export(source(tmp_path / "model"), tmp_path / "out", to="torch", precision="fp32", truncation=READINGS["head"])
+    folder = artefacts("torch", "fp32")
     code = "import sys, json; sys.modules['plankwise'] = sys.modules['transformers'] = None\n"
-    code += f"sys.path.insert(0, {str(tmp_path / 'out')!r}); from predict import Model\n"
-    code += f"print(json.dumps([list(each.values()) for each in Model({str(tmp_path / 'out')!r}).predict({TEXTS!r})]))"
+    code += f"sys.path.insert(0, {str(folder)!r}); from predict import Model\n"
+    code += f"print(json.dumps([list(each.values()) for each in Model({str(folder)!r}).predict({TEXTS!r})]))"
     found = json.loads(run(Path(sys.executable), code))
-    np.testing.assert_allclose(found, Predictor(tmp_path / "out").probabilities(TEXTS), atol=1e-5)
+    np.testing.assert_allclose(found, Predictor(folder).probabilities(TEXTS), atol=1e-5)

@@ -18,7 +18,7 @@ from plankwise.encoder.stored_truncation import TRUNCATION_KEY, store_truncation
 from plankwise.encoder.surgery import rebuild
 
 TAIL = Truncation(max_length=20, truncation="tail")
-WINDOWS = Truncation(max_length=16, windows=Windows(stride=3, pooling="max", most=5))
+WINDOWS = Truncation(max_length=16, windows=Windows(stride=3, pooling="max", max_windows=5))
 
 
 @pytest.mark.parametrize("truncation", [TAIL, WINDOWS], ids=["tail", "windows"])
@@ -70,7 +70,7 @@ def test_nothing_is_known_of_other_models_and_it_can_be_taken_away(tmp_path: Pat
         ({"truncation": "middle"}, "truncation: .*'head', 'tail' or 'head_tail', not 'middle'"),
         ({"truncate": "tail"}, "unknown key 'truncate'; did you mean 'truncation'"),
         ({"truncation": "tail", "windows": {}}, "truncation 'tail' and windows exclude each other"),
-        ({"windows": {"most": 0}}, "windows.most: .*greater than or equal to 1, not 0"),
+        ({"windows": {"max_windows": 0}}, "windows.max_windows: .*greater than or equal to 1, not 0"),
     ],
 )
 def test_what_is_malformed_is_one_line(tmp_path: Path, stored: object, message: str) -> None:

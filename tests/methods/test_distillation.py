@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -13,39 +14,28 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel
 
 import tiny
 from plankwise.core.errors import MethodError, RecipeError
-from plankwise.core.recipe import validate
 from plankwise.data.batching.examples import encode
 from plankwise.data.task import Task, build_task
 from plankwise.data.truncation import Truncation, Windows
 from plankwise.encoder.anatomy import layers_of
 from plankwise.methods.distillation import Distillation, Sizes, Student
 from plankwise.methods.layer_subset import LayerSubset
-from plankwise.methods.method import Job, Method
-from plankwise.methods.registry import AnyMethod
+from plankwise.methods.method import Compressed, Job, Method
+from plankwise.methods.registry import method_of
 from plankwise.methods.theseus import Theseus
 from plankwise.training.distillation.config import DistillationConfig
 from plankwise.training.fit import Training
-from plankwise.training.objectives.losses import masked_lm_loss, task_loss
 from plankwise.training.objectives.masking import MaskedPositions
 from plankwise.training.prediction import predict_logits
 
 TRAINING = Training(epochs=1, batch_size=16, learning_rate=2e-3, precision="fp32", keep="last")
 INSIDE = {"hidden": 1.0, "cosine": 1.0}
+SHORT = tiny.task(32, 16).without_test()
 WINDOWS = Truncation(max_length=6, windows=Windows(stride=1))
 
 
-def job(folder: Path, notes: dict[str, Any] | None = None, **changes: Any) -> Job:
-    made: dict[str, Any] = {
-        "task": tiny.task().without_test(),
-        "tokenizer": tiny.tokenizer(),
-        "truncation": Truncation(max_length=32),
-        "loss": task_loss("single_label"),
-        "seed": 1,
-        "folder": folder / "work",
-        "cache": folder / "cache",
-        "note": ({} if notes is None else notes).__setitem__,
-    }
-    return Job(**{**made, **changes})
+def job(folder: Path, **changes: Any) -> Job:
+    return tiny.job(folder / "work", **{"cache": folder / "cache", **changes})
 
 
 def flags_task() -> Task:
@@ -74,66 +64,74 @@ def close(one: PreTrainedModel, other: PreTrainedModel, tolerance: float) -> boo
     return all(torch.allclose(a, b, atol=tolerance, rtol=0) for a, b in pairs)
 
 
-@pytest.mark.parametrize("truncation", [Truncation(max_length=32), WINDOWS], ids=["whole", "windows"])
-@pytest.mark.parametrize(("kept", "tolerance"), [("logits", 1e-5), ("hidden", 2e-3)])
-def test_cached_answers_train_the_same_weights(
-    kept: Any, tolerance: float, truncation: Truncation, tmp_path: Path
+def teacher_log(made: Compressed) -> dict[str, Any]:
+    assert made.log.teacher is not None
+    return made.log.teacher.model_dump()
+
+
+@pytest.mark.parametrize(
+    ("cache", "truncation", "tolerance"),
+    [("logits", Truncation(max_length=32), 1e-5), ("hidden", WINDOWS, 2e-3)],
+    ids=["logits of whole texts", "hidden states of windows"],
+)
+def test_cached_predictions_train_the_same_weights(
+    cache: Literal["logits", "hidden"], truncation: Truncation, tolerance: float, tmp_path: Path
 ) -> None:
-    weights = INSIDE if kept == "hidden" else {}
-    notes: dict[str, Any] = {}
-    cached = subset(cache=kept, **weights).compress(tiny.model(), job(tmp_path / "1", notes, truncation=truncation))
-    asked = subset(cache="none", **weights).compress(tiny.model(), job(tmp_path / "2", truncation=truncation))
-    untaught = LayerSubset(layers=2, keep="alternate", training=TRAINING).compress(
-        tiny.model(), job(tmp_path / "3", truncation=truncation)
+    weights: dict[str, float] = INSIDE if cache == "hidden" else {}
+    untaught = LayerSubset(layers=2, keep="alternate", training=TRAINING)
+    cached, online, alone = (
+        method.compress(tiny.model(), job(tmp_path / str(number), truncation=truncation))
+        for number, method in enumerate((subset(cache=cache, **weights), subset(cache="none", **weights), untaught))
     )
-    assert notes["teacher"]["asked"] == "once"
-    assert notes["teacher"]["examples"] == 96
-    assert close(cached, asked, tolerance)
-    assert not close(cached, untaught, tolerance)
+    assert teacher_log(cached)["asked"] == "once"
+    assert teacher_log(cached)["examples"] == 96
+    assert close(cached.model, online.model, tolerance)
+    assert not close(cached.model, alone.model, tolerance)
 
 
-def test_a_second_run_does_not_run_the_teacher(tmp_path: Path) -> None:
-    notes, later = dict[str, Any](), dict[str, Any]()
-    first = subset().compress(tiny.model(), job(tmp_path, notes))
-    again = subset().compress(tiny.model(), dataclasses.replace(job(tmp_path, later), folder=tmp_path / "again"))
-    assert close(first, again, 0.0)
-    assert later["teacher"] == notes["teacher"], "seconds too: another computation would take another time"
+def test_a_second_run_reads_the_predictions_of_the_first(tmp_path: Path) -> None:
+    first = subset().compress(tiny.model(), job(tmp_path))
+    (stored,) = (tmp_path / "cache").rglob("logits.npy")
+    written = stored.stat().st_mtime_ns
+    again = subset().compress(tiny.model(), dataclasses.replace(job(tmp_path), folder=tmp_path / "again"))
+    assert close(first.model, again.model, 0.0)
+    assert stored.stat().st_mtime_ns == written
+    assert teacher_log(again)["seconds"] == teacher_log(first)["seconds"]  # of the one computation
 
 
 def test_the_task_alone_is_layer_subset(tmp_path: Path) -> None:
-    alone = subset(task=1.0, logits=0.0).compress(tiny.model(), job(tmp_path / "1"))
+    alone = subset(task=1.0, logits=0.0).compress(tiny.model(), job(tmp_path / "1")).model
     plain = LayerSubset(layers=2, keep="alternate", training=TRAINING)
-    assert close(alone, plain.compress(tiny.model(), job(tmp_path / "2")), 0.0)
+    assert close(alone, plain.compress(tiny.model(), job(tmp_path / "2")).model, 0.0)
 
 
 def test_a_student_learns_the_task_from_its_teacher_alone(tmp_path: Path) -> None:
     longer = dataclasses.replace(TRAINING, epochs=8, learning_rate=5e-3)
-    teacher = LayerSubset(layers=4, training=longer).compress(tiny.model(), job(tmp_path / "1"))
+    teacher = LayerSubset(layers=4, training=longer).compress(tiny.model(), job(tmp_path / "1")).model
     student = Student(sizes=Sizes(num_hidden_layers=2))
     settings = Distillation(student=student, teacher=DistillationConfig(task=0.0, logits=1.0), training=longer)
-    taught = settings.compress(teacher, job(tmp_path / "2"))
+    taught = settings.compress(teacher, job(tmp_path / "2")).model
     texts = encode(tiny.task().splits["development"], tiny.tokenizer(), Truncation(max_length=32))
     there, start, end = (
         predict_logits(each, tiny.tokenizer(), texts) for each in (teacher, settings._student(teacher).eval(), taught)
     )
-    assert (there.argmax(1) == 0).any()
-    assert (there.argmax(1) == 1).any(), "the teacher learned something"
+    assert set(there.argmax(1)) == {0, 1}, "the teacher learned something"
     assert ((end - there) ** 2).mean() < 0.5 * ((start - there) ** 2).mean()
     assert (end.argmax(1) == there.argmax(1)).mean() > 0.9
 
 
-@pytest.mark.parametrize("kind", tiny.ARCHITECTURES)
+@pytest.mark.parametrize("kind", tiny.STRUCTURES)
 def test_every_architecture_has_smaller_students(kind: str, tmp_path: Path) -> None:
     sizes = Sizes(hidden_size=8, num_hidden_layers=2, num_attention_heads=1, intermediate_size=12)
-    settings = Distillation(
-        student=Student(sizes=sizes), teacher=DistillationConfig(relations=1.0, **INSIDE), training=TRAINING
-    )
-    model, notes = tiny.model(kind, labels=2), {}
-    smaller = settings.compress(model, job(tmp_path, notes))
+    teacher = DistillationConfig(relations=1.0, hidden=1.0, cosine=1.0)
+    settings = Distillation(student=Student(sizes=sizes), teacher=teacher, training=TRAINING)
+    model = tiny.model(kind, labels=2)
+    made = settings.compress(model, job(tmp_path, task=SHORT))
+    smaller = made.model
     assert len(layers_of(smaller)) == 2
     assert smaller.config.hidden_size == 8
     assert smaller.config.id2label == model.config.id2label
-    assert notes["teacher"]["hidden_layers"] == [[0, 1], [1, 3]]
+    assert teacher_log(made)["hidden_layers"] == [[0, 1], [1, 3]]
     assert not [name for name in smaller.state_dict() if "distillation" in name]
 
 
@@ -141,22 +139,21 @@ def test_the_model_so_far_may_be_the_student(tmp_path: Path) -> None:
     model = tiny.model(seed=3)
     settings = Distillation(teacher=DistillationConfig(), training=TRAINING)
     given = job(tmp_path, baseline=lambda: (tiny.model(), tiny.tokenizer()))
-    recovered = settings.compress(model, given)
+    recovered = settings.compress(model, given).model
     assert recovered.config.num_hidden_layers == 4
     assert not close(recovered, model, 1e-4)
     assert close(model, tiny.model(seed=3), 0.0)
 
 
 @pytest.mark.parametrize("cache", ["logits", "none"])
-def test_several_labels(cache: Any, tmp_path: Path) -> None:
+def test_several_labels(cache: Literal["logits", "none"], tmp_path: Path) -> None:
     task = flags_task()
     model = tiny.model(labels=len(task.labels))
     model.config.problem_type = "multi_label_classification"
-    notes: dict[str, Any] = {}
-    given = job(tmp_path, notes, task=task, loss=task_loss("multi_label"))
-    smaller = subset(cache=cache).compress(model, given)
-    assert notes["training"]["steps"] == 4
-    assert all(torch.isfinite(value).all() for value in smaller.parameters())
+    made = subset(cache=cache).compress(model, job(tmp_path, task=task))
+    assert made.log.training is not None
+    assert made.log.training.steps == 4
+    assert all(torch.isfinite(value).all() for value in made.model.parameters())
 
 
 @pytest.mark.parametrize(
@@ -170,15 +167,19 @@ def test_several_labels(cache: Any, tmp_path: Path) -> None:
     ],
     ids=["inside", "logits", "theseus"],
 )
-def test_language_models_are_asked_about_the_same_masked_tokens(
+def test_language_models_compare_the_same_masked_tokens(
     method: Method, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
-    model, hooked = AutoModelForMaskedLM.from_config(tiny.model().config).eval(), []
+    model, hooked = AutoModelForMaskedLM.from_config(tiny.model().config).eval(), list[int]()
     on = MaskedPositions.on
-    monkeypatch.setattr(MaskedPositions, "on", lambda self, each: hooked.append(id(self)) or on(self, each))
-    given = job(tmp_path, task=corpus(), loss=masked_lm_loss, truncation=Truncation(max_length=16))
-    smaller = method.compress(model, given)
+
+    def recorded(self: MaskedPositions, network: PreTrainedModel) -> AbstractContextManager[MaskedPositions]:
+        hooked.append(id(self))
+        return on(self, network)
+
+    monkeypatch.setattr(MaskedPositions, "on", recorded)
+    smaller = method.compress(model, job(tmp_path, task=corpus(), truncation=Truncation(max_length=16))).model
     assert len(hooked) == 2
     assert len(set(hooked)) == 1
     assert len(layers_of(smaller)) == 2
@@ -186,11 +187,9 @@ def test_language_models_are_asked_about_the_same_masked_tokens(
     assert smaller.get_input_embeddings().weight is smaller.get_output_embeddings().weight
 
 
-def test_a_corpus_keeps_no_hidden_states(tmp_path: Path) -> None:
-    model = AutoModelForMaskedLM.from_config(tiny.model().config)
-    given = job(tmp_path, task=corpus(), loss=masked_lm_loss, truncation=Truncation(max_length=16))
+def test_a_corpus_keeps_no_hidden_states() -> None:
     with pytest.raises(MethodError, match="on a corpus masks change"):
-        subset(cache="hidden", **INSIDE).compress(model, given)
+        subset(cache="hidden", **INSIDE).plan(tiny.spec(kind="masked_lm"))
 
 
 def test_a_teacher_of_another_vocabulary_teaches_logits(tmp_path: Path) -> None:
@@ -201,24 +200,24 @@ def test_a_teacher_of_another_vocabulary_teaches_logits(tmp_path: Path) -> None:
     given = job(tmp_path / "1", baseline=lambda: (tiny.model(), other))
     assert len(other) == len(words) + 1
     same = job(tmp_path / "2", baseline=lambda: (tiny.model(), tiny.tokenizer()))
-    assert close(subset().compress(tiny.model(), given), subset().compress(tiny.model(), same), 1e-6)
+    one, two = (subset().compress(tiny.model(), each).model for each in (given, same))
+    assert close(one, two, 1e-6)
     with pytest.raises(MethodError, match="another vocabulary"):
         subset(hidden=1.0).compress(tiny.model(), dataclasses.replace(given, folder=tmp_path / "3"))
 
 
 @pytest.mark.parametrize("mode", ["replace", "blend"])
-def test_theseus_leaves_no_trace_of_its_teacher(mode: Any, tmp_path: Path) -> None:
-    notes: dict[str, Any] = {}
+def test_theseus_leaves_no_trace_of_its_teacher(mode: Literal["replace", "blend"], tmp_path: Path) -> None:
     teacher = DistillationConfig(task=0.0, logits=0.0, relations=1.0, hidden=1.0, layer_map=[(0, 1)])
     settings = Theseus(modules=2, mode=mode, teacher=teacher, training=TRAINING)
     model = tiny.model()
-    smaller = settings.compress(model, job(tmp_path, notes))
-    assert notes["teacher"]["hidden_layers"] == [[0, 1]]
-    assert notes["teacher"]["relation_layers"] == [1, 3]
-    for each in (model, smaller):
+    made = settings.compress(model, job(tmp_path))
+    assert teacher_log(made)["hidden_layers"] == [[0, 1]]
+    assert teacher_log(made)["relation_layers"] == [1, 3]
+    for each in (model, made.model):
         assert not any(part._forward_hooks or part._forward_pre_hooks for part in each.modules())
-    plain = Theseus(modules=2, mode=mode, training=TRAINING).compress(model, job(tmp_path / "plain"))
-    assert not close(smaller, plain, 1e-4)
+    plain = Theseus(modules=2, mode=mode, training=TRAINING).compress(model, job(tmp_path / "plain")).model
+    assert not close(made.model, plain, 1e-4)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +232,7 @@ def test_theseus_leaves_no_trace_of_its_teacher(mode: Any, tmp_path: Path) -> No
 )
 def test_settings_that_contradict_themselves_are_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
-        validate(given, AnyMethod)
+        method_of(given)
 
 
 @pytest.mark.parametrize(
@@ -245,4 +244,4 @@ def test_settings_that_contradict_themselves_are_refused(given: dict[str, Any], 
 )
 def test_what_cannot_fit_is_refused_by_the_plan(method: Method, message: str) -> None:
     with pytest.raises(MethodError, match=message):
-        method.plan(tiny.model().config)
+        method.plan(tiny.spec())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -13,16 +13,19 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 import tiny
+from plankwise.data.batching.inputs import Batch
 from plankwise.encoder.anatomy import head_inputs_of, layers_of, neuron_inputs_of, residual_outputs_of
 from plankwise.encoder.gates import LayerGates, gated
 from plankwise.encoder.shapes import shapes_of
 from plankwise.encoder.surgery import frozen_twin
 from plankwise.methods import importance
-from plankwise.methods.calibration import Sample
-from plankwise.methods.importance import gate_importance, magnitude_importance, own_label_loss
-from plankwise.training.objectives.losses import task_loss
+from plankwise.methods.importance import gate_importance, magnitude_importance
+from plankwise.training.objectives.losses import Loss, task_loss
+from plankwise.training.objectives.objective import Sample
+from plankwise.training.objectives.registry import objective_of
 
-each_architecture = pytest.mark.parametrize("kind", tiny.ARCHITECTURES)
+Measure = Literal["fisher", "taylor"]
+each_architecture = pytest.mark.parametrize("kind", tiny.STRUCTURES)
 
 
 @pytest.fixture(autouse=True)
@@ -41,8 +44,8 @@ def labelled(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 BATCHES = [labelled(tiny.batch(5, 9, seed=seed)) for seed in range(3)]
 
 
-def sample(loss: Any, repeats: int = 1) -> Sample:
-    def batches() -> Iterator[Any]:
+def sample(loss: Loss, repeats: int = 1) -> Sample:
+    def batches() -> Iterator[Batch]:
         for _ in range(repeats):
             yield from BATCHES
 
@@ -51,7 +54,7 @@ def sample(loss: Any, repeats: int = 1) -> Sample:
 
 @pytest.mark.parametrize("measure", ["fisher", "taylor"])
 @each_architecture
-def test_it_is_the_mean_over_texts_run_one_by_one(kind: str, measure: Any) -> None:
+def test_it_is_the_mean_over_texts_run_one_by_one(kind: str, measure: Measure) -> None:
     network = frozen_twin(model(kind)).eval()
     found = gate_importance(network, sample(task_loss("single_label")), measure)
     shapes = shapes_of(network.config)
@@ -65,9 +68,10 @@ def test_it_is_the_mean_over_texts_run_one_by_one(kind: str, measure: Any) -> No
             ]
             with gated(network, gates):
                 logits = network(**{name: one[name] for name in ("input_ids", "attention_mask")}).logits
-                functional.cross_entropy(logits, one["labels"]).backward()
+                torch.autograd.backward(functional.cross_entropy(logits, one["labels"]))
             for layer, gate in enumerate(gates):
                 for part, value in enumerate((gate.heads, gate.neurons)):
+                    assert value.grad is not None
                     gradient = value.grad.double().numpy()
                     sums[part][layer] += (gradient**2 if measure == "fisher" else abs(gradient)) / 15
     for part in (0, 1):
@@ -76,7 +80,7 @@ def test_it_is_the_mean_over_texts_run_one_by_one(kind: str, measure: Any) -> No
 
 
 @pytest.mark.parametrize("measure", ["fisher", "taylor"])
-def test_a_unit_that_writes_nothing_matters_nothing(measure: Any) -> None:
+def test_a_unit_that_writes_nothing_matters_nothing(measure: Measure) -> None:
     given = model()
     attention, feed_forward = residual_outputs_of(given, layers_of(given)[1])
     with torch.no_grad():
@@ -84,13 +88,13 @@ def test_a_unit_that_writes_nothing_matters_nothing(measure: Any) -> None:
         feed_forward.weight[:, 5] = 0
     heads, neurons = gate_importance(frozen_twin(given).eval(), sample(task_loss("single_label")), measure)
     assert heads[1][1] == neurons[1][5] == 0
-    assert (np.count_nonzero(heads[1]), np.count_nonzero(neurons[1])) == (3, 31)
+    assert [int(np.count_nonzero(each)) for each in (heads[1], neurons[1])] == [3, 31]
 
 
 def test_without_labels_fisher_is_the_curvature_of_the_divergence() -> None:
     """Twice KL(unpruned ‖ one gate moved by ε) / ε² is what labels drawn from the model must give on average."""
     network = frozen_twin(model()).eval()
-    loss = own_label_loss("single_label", torch.Generator().manual_seed(0))
+    loss = objective_of("single_label").own_label_loss(torch.Generator().manual_seed(0))
     heads, _ = gate_importance(network, sample(loss, repeats=200), "fisher")
     network, step = network.double(), 1e-3
     expected = np.zeros(4)
@@ -111,7 +115,7 @@ def test_own_labels_leave_the_given_ones_alone() -> None:
     outputs = dataclasses.make_dataclass("Outputs", ["logits"])(torch.randn(6, 3))
     for kind, labels in (("single_label", torch.arange(6) % 3), ("multi_label", torch.ones(6, 3))):
         values = [
-            own_label_loss(kind, torch.Generator().manual_seed(1))(outputs, {"labels": given})  # type: ignore[arg-type]
+            objective_of(kind).own_label_loss(torch.Generator().manual_seed(1))(outputs, {"labels": given})
             for given in (labels, labels.flip(0))
         ]
         assert values[0] == values[1]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,78 +21,79 @@ from plankwise.data.truncation import Truncation, Windows
 from plankwise.encoder.cost import count_parameters, linear_flops_per_token
 from plankwise.encoder.low_rank import Ranks, with_ranks
 from plankwise.encoder.shapes import is_plain, shapes_of
-from plankwise.methods import pruning
 from plankwise.methods.method import Job
-from plankwise.methods.pruning import Pruning
-from plankwise.training.objectives.losses import masked_lm_loss, task_loss
-
-each_architecture = pytest.mark.parametrize("kind", tiny.ARCHITECTURES)
+from plankwise.methods.pruning import Pruning, PruningLog
+from plankwise.training.objectives.classification import SingleLabel
+from plankwise.training.objectives.losses import Loss
 
 
 def model(kind: str = "bert", **changes: Any) -> PreTrainedModel:
     return tiny.model(kind, layers=3, **{**tiny.FOUR_HEADS[kind], **changes})
 
 
-def job(folder: Path, task: Task | None = None, notes: dict[str, Any] | None = None, **changes: Any) -> Job:
-    kept: dict[str, Any] = {} if notes is None else notes
-    given = tiny.task() if task is None else task
-    loss = masked_lm_loss if given.kind == "masked_lm" else task_loss(given.kind)
-    made = Job(
-        given.without_test(), tiny.tokenizer(), Truncation(max_length=32), loss, 1, folder, note=kept.__setitem__
-    )
-    return dataclasses.replace(made, **changes)
+def job(folder: Path, task: Task | None = None, **changes: Any) -> Job:
+    return tiny.job(folder, task=(tiny.task() if task is None else task).without_test(), **changes)
 
 
-@pytest.mark.parametrize("target", [1.2, 2.0, 4.0])
-@each_architecture
+def pruned(settings: Pruning, given: PreTrainedModel, work: Job) -> PreTrainedModel:
+    return settings.compress(given, work).model
+
+
+@pytest.mark.parametrize(("kind", "target"), [*((kind, 2.0) for kind in tiny.STRUCTURES), ("bert", 1.2), ("bert", 4.0)])
 def test_the_budget_of_operations_is_kept_and_used(kind: str, target: float, tmp_path: Path) -> None:
     given = model(kind)
-    smaller = Pruning(target=target, neuron_step=1, examples=24, repair=False).compress(given, job(tmp_path))
+    settings = Pruning(target=target, neuron_step=1, examples=24, reconstruction=False)
+    smaller = pruned(settings, given, job(tmp_path))
     fewer = linear_flops_per_token(given) / linear_flops_per_token(smaller)
     assert target <= fewer < 1.15 * target
 
 
 def test_the_budget_of_parameters_is_that_of_the_whole_model(tmp_path: Path) -> None:
     given = model()
-    smaller = Pruning(target=1.5, measure="parameters", neuron_step=1, examples=24).compress(given, job(tmp_path))
+    settings = Pruning(target=1.5, measure="parameters", neuron_step=1, examples=24)
+    smaller = pruned(settings, given, job(tmp_path))
     assert count_parameters(given) / count_parameters(smaller) == pytest.approx(1.5, abs=0.02)
     with pytest.raises(MethodError, match="parameters"):
         Pruning(target=50, measure="parameters", examples=24).compress(given, job(tmp_path))
 
 
 def test_a_plain_shape_is_plain_and_a_uniform_one_uniform(tmp_path: Path) -> None:
-    plain = Pruning(shape="plain", neuron_step=1, target=1.3, examples=24).compress(model(), job(tmp_path))
-    assert is_plain(plain.config)
-    uniform = Pruning(shape="uniform", neuron_step=1, target=2.5, examples=24).compress(model(), job(tmp_path))
+    plain = Pruning(shape="plain", neuron_step=1, target=1.3, examples=24)
+    assert is_plain(pruned(plain, model(), job(tmp_path)).config)
+    settings = Pruning(shape="uniform", neuron_step=1, target=2.5, examples=24)
+    uniform = pruned(settings, model(), job(tmp_path))
     sizes = {(len(shape.heads), shape.neurons) for shape in shapes_of(uniform.config)}
     assert len(sizes) == 1
 
 
-def test_labels_are_not_looked_at_unless_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same texts with other labels: nothing may change. With `labels` it is the job's own loss that is measured."""
+@dataclass(frozen=True)
+class LossRefused(SingleLabel):
+    """One label a text, and a loss at it that must not be asked for."""
+
+    def loss(self, task: Task) -> Loss:
+        raise AssertionError("the task's own loss was asked for")
+
+
+def test_labels_are_read_only_where_the_settings_say_so(tmp_path: Path) -> None:
+    """The same texts with other labels give the same model; with `labels` the task's own loss is measured."""
     task = tiny.task()
-    turned = task.splits["train"].map(lambda row: {"label": 1 - row["label"]})
-    other = dataclasses.replace(task, splits=DatasetDict({**task.splits, "train": turned}))
+    swapped = task.splits["train"].map(lambda row: {"label": 1 - row["label"]})
+    other = dataclasses.replace(task, splits=DatasetDict({**task.splits, "train": swapped}))
     settings = Pruning(target=2.0, neuron_step=1, examples=32)
-    one, same = (settings.compress(model(), job(tmp_path, each)).state_dict() for each in (task, other))
+    one, same = (pruned(settings, model(), job(tmp_path, each)).state_dict() for each in (task, other))
     assert all(torch.equal(one[name], value) for name, value in same.items())
-    measured, losses = pruning.gate_importance, []
-
-    def watch(network: PreTrainedModel, sample: Any, *rest: Any) -> Any:
-        losses.append(sample.loss)
-        return measured(network, sample, *rest)
-
-    monkeypatch.setattr(pruning, "gate_importance", watch)
-    given = job(tmp_path)
-    dataclasses.replace(settings, labels=True).compress(model(), given)
-    assert losses == [given.loss]
+    unread = pruned(settings, model(), job(tmp_path, objective=LossRefused())).state_dict()
+    assert all(torch.equal(one[name], value) for name, value in unread.items())
+    with pytest.raises(AssertionError, match="own loss was asked for"):
+        dataclasses.replace(settings, labels=True).compress(model(), job(tmp_path, objective=LossRefused()))
 
 
-def test_repair_brings_the_logits_nearer(tmp_path: Path) -> None:
+def test_reconstruction_brings_the_hidden_states_nearer(tmp_path: Path) -> None:
     given = model()
     distances = []
-    for repair in (False, True):
-        smaller = Pruning(target=2.0, neuron_step=1, examples=96, repair=repair).compress(given, job(tmp_path))
+    for fitted in (False, True):
+        settings = Pruning(target=2.0, neuron_step=1, examples=96, reconstruction=fitted)
+        smaller = pruned(settings, given, job(tmp_path))
         with torch.inference_mode():
             hidden = [each.base_model(**tiny.batch(32, seed=9))[0] for each in (given, smaller)]
         distances.append(float((hidden[0] - hidden[1]).square().mean()))
@@ -101,7 +104,7 @@ def test_a_planted_useless_head_goes_first(tmp_path: Path) -> None:
     given = model()
     with torch.no_grad():
         given.bert.encoder.layer[1].attention.output.dense.weight[:, 8:12] = 0
-    smaller = Pruning(target=1.05, neuron_step=1, examples=48).compress(given, job(tmp_path))
+    smaller = pruned(Pruning(target=1.05, neuron_step=1, examples=48), given, job(tmp_path))
     assert 2 not in shapes_of(smaller.config)[1].heads
 
 
@@ -118,29 +121,25 @@ def test_several_labels_windows_and_a_corpus(tmp_path: Path) -> None:
     windows = Truncation(max_length=8, windows=Windows(stride=2))
     torch.manual_seed(0)
     language_model = AutoModelForMaskedLM.from_config(model().config)
-    for given, task, changes in (
-        (model(), several, {}),
-        (model(), tiny.task(), {"truncation": windows}),
-        (language_model, corpus, {"cache": tmp_path / "blocks", "truncation": Truncation(max_length=16)}),
-    ):
-        notes: dict[str, Any] = {}
-        smaller = settings.compress(given, job(tmp_path, task, notes, **changes))
-        assert linear_flops_per_token(given) >= 2 * linear_flops_per_token(smaller)
-        assert notes["examples"] > 0
-        assert len(notes["repaired"]) == 6
+    cases: list[tuple[PreTrainedModel, Task, dict[str, Any], int]] = [
+        (model(), several, {}, 16),
+        (model(), tiny.task(), {"truncation": windows}, 16),
+        (language_model, corpus, {"cache": tmp_path / "blocks", "truncation": Truncation(max_length=16)}, 16),
+    ]
+    for given, task, changes, examples in cases:
+        made = settings.compress(given, job(tmp_path, task, **changes))
+        assert linear_flops_per_token(given) >= 2 * linear_flops_per_token(made.model)
+        assert isinstance(made.log, PruningLog)
+        assert made.log.examples == examples
+        assert made.log.repaired is not None
+        assert len(made.log.repaired) == 6
 
 
-def test_measured_times_are_asked_for_the_shape_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def costs(given: PreTrainedModel, *shape: int, **_: Any) -> Any:
-        asked.append(shape)
-        return pruning.flops_costs(given)
-
-    monkeypatch.setattr(pruning, "latency_costs", costs)
-    settings = Pruning(measure="latency", latency_shape=(2, 16), neuron_step=1, examples=16)
+def test_times_are_measured_for_the_shape_of_the_settings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "plankwise")
+    settings = Pruning(target=1.5, measure="latency", latency_shape=(2, 16), neuron_step=1, examples=16)
     settings.compress(model(), job(tmp_path))
-    assert asked == [(2, 16)]
+    assert [text for text in caplog.messages if "latency: timing" in text and "2 × 16 tokens" in text]
 
 
 @pytest.mark.parametrize(
@@ -158,5 +157,5 @@ def test_settings_that_cannot_work_are_refused(given: dict[str, Any], message: s
 
 
 def test_low_rank_layers_are_refused_by_the_plan() -> None:
-    with pytest.raises(MethodError, match="put low_rank behind pruning"):
-        Pruning().plan(with_ranks(model().config, Ranks(neurons=2, output=2)))
+    with pytest.raises(MethodError, match="put low_rank after pruning"):
+        Pruning().plan(tiny.spec(with_ranks(model().config, Ranks(neurons=2, output=2))))

@@ -59,7 +59,7 @@ def random_case(seed: int, whole: bool) -> tuple[list[Floats], list[Floats], Cos
 
 
 @pytest.mark.parametrize("step", [1, 2])
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(20))
 def test_the_choice_is_the_best_there_is(seed: int, step: int) -> None:
     heads, neurons, costs, budget = random_case(seed, whole=True)
     kept = select(heads, neurons, costs, budget, step)
@@ -67,7 +67,7 @@ def test_the_choice_is_the_best_there_is(seed: int, step: int) -> None:
     assert total_loss(kept, heads, neurons) == pytest.approx(brute_force(heads, neurons, costs, budget, step))
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(20))
 def test_costs_of_no_common_unit_keep_the_budget_and_lose_next_to_nothing(seed: int) -> None:
     heads, neurons, costs, budget = random_case(seed, whole=False)
     kept = select(heads, neurons, costs, budget)
@@ -112,7 +112,7 @@ def top(importance: Floats, count: int) -> list[int]:
     return [int(each) for each in np.argsort(-importance)[:count]]
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(10))
 def test_the_uniform_choice_is_the_best_of_its_kind(seed: int) -> None:
     draw = np.random.default_rng(seed)
     heads, neurons = [draw.random(3) for _ in range(3)], [draw.random(5) for _ in range(3)]
@@ -127,7 +127,7 @@ def test_the_uniform_choice_is_the_best_of_its_kind(seed: int) -> None:
     assert total_loss(kept, heads, neurons) == pytest.approx(best)
 
 
-@pytest.mark.parametrize("kind", tiny.ARCHITECTURES)
+@pytest.mark.parametrize("kind", tiny.STRUCTURES)
 def test_whole_heads_make_a_plain_model(kind: str) -> None:
     model = tiny.model(kind)
     heads, neurons = importance(model)
@@ -155,7 +155,7 @@ COUNTERS = [(flops_costs, linear_flops_per_token), (parameter_costs, count_param
 
 
 @pytest.mark.parametrize(("predicted", "counted"), COUNTERS)
-@pytest.mark.parametrize("kind", tiny.ARCHITECTURES)
+@pytest.mark.parametrize("kind", tiny.STRUCTURES)
 def test_predicted_cost_is_that_of_the_pruned_model(
     kind: str, predicted: Callable[[PreTrainedModel], CostTable], counted: Callable[[PreTrainedModel], int]
 ) -> None:
@@ -175,7 +175,7 @@ def test_predicted_cost_is_that_of_the_pruned_model(
 def test_a_model_of_the_size_of_bert_base_uses_its_budget_up() -> None:
     draw = np.random.default_rng(0)
     heads, neurons = [draw.random(12) for _ in range(12)], [draw.random(3072) for _ in range(12)]
-    attention, feed_forward = [np.arange(13) * 196_800.0] * 12, [np.arange(3073) * 1_537.0] * 12
+    attention, feed_forward = [np.arange(0, 13.0) * 196_800] * 12, [np.arange(0, 3073.0) * 1_537] * 12
     costs = CostTable(attention, feed_forward, 24e6, "parameters")
     kept = select(heads, neurons, costs, 50e6, neuron_step=32)
     assert 49.9e6 < kept.cost(costs) <= 50e6

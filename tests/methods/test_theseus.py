@@ -15,22 +15,20 @@ from transformers import AutoModelForSequenceClassification, GPT2Config, PreTrai
 import tiny
 from plankwise.core.errors import MethodError, ModelError, RecipeError
 from plankwise.core.schedules import constant, linear
-from plankwise.data.truncation import Truncation
 from plankwise.encoder.anatomy import ANATOMIES, anatomy_of, layer_types, layers_of
 from plankwise.encoder.surgery import rebuild
-from plankwise.methods.layer_init import contiguous_modules, sources_of
-from plankwise.methods.method import Job
-from plankwise.methods.theseus import Gate, Replacing, Theseus
+from plankwise.methods.layer_init import Initialization, contiguous_modules, sources_of
+from plankwise.methods.module_replacing import Gate, Replacing, Slot
+from plankwise.methods.theseus import Theseus
 from plankwise.training.fit import Training
-from plankwise.training.objectives.losses import task_loss
 
 TRAINING = Training(epochs=1, batch_size=16, learning_rate=2e-3, precision="fp32")
-READING = Truncation(max_length=32)
-KINDS = pytest.mark.parametrize("kind", tiny.ARCHITECTURES)
+SHORT = tiny.task(32, 16).without_test()
+KINDS = pytest.mark.parametrize("kind", tiny.STRUCTURES)
 
 
 def assembled(model: PreTrainedModel, settings: Theseus) -> tuple[PreTrainedModel, list[Gate], PreTrainedModel]:
-    planned = settings.plan(model.config)
+    planned = settings.plan(tiny.spec(model)).config
     modules = contiguous_modules(len(layers_of(model)), settings.modules)
     successor = rebuild(model, sources_of(modules, settings.initialization), layer_types(planned)).eval()
     with torch.no_grad():
@@ -40,9 +38,16 @@ def assembled(model: PreTrainedModel, settings: Theseus) -> tuple[PreTrainedMode
     return network, gates, successor
 
 
+def slots_of(network: PreTrainedModel) -> list[Slot]:
+    slots = list(layers_of(network))
+    assert all(isinstance(each, Slot) for each in slots)
+    return slots  # type: ignore[return-value]
+
+
 def run(network: PreTrainedModel) -> torch.Tensor:
     with torch.inference_mode():
-        return network(**tiny.batch()).logits
+        logits: torch.Tensor = network(**tiny.batch()).logits
+        return logits
 
 
 def in_training_without_dropout(network: PreTrainedModel) -> PreTrainedModel:
@@ -57,9 +62,14 @@ def in_training_without_dropout(network: PreTrainedModel) -> PreTrainedModel:
     return network
 
 
-@KINDS
-@pytest.mark.parametrize("initialization", ["first_of_module", "last_of_module", "bottom", "top", "mean_of_module"])
-def test_in_evaluation_the_network_is_the_exported_model(kind: str, initialization: Any) -> None:
+@pytest.mark.parametrize(
+    ("kind", "initialization"),
+    [
+        *((kind, "last_of_module") for kind in tiny.STRUCTURES),
+        *(("modernbert", each) for each in ("first_of_module", "bottom", "top", "mean_of_module")),
+    ],
+)
+def test_in_evaluation_the_network_is_the_exported_model(kind: str, initialization: Initialization) -> None:
     network, _, successor = assembled(tiny.model(kind, 5), Theseus(modules=2, initialization=initialization))
     torch.testing.assert_close(run(network.eval()), run(successor.eval()), rtol=0, atol=1e-6)
 
@@ -110,7 +120,7 @@ def test_a_blend_mixes_the_outputs_of_each_module(kind: str) -> None:
     def keep(name: str) -> Any:
         return lambda _, __, output: seen.__setitem__(name, output[0] if isinstance(output, tuple) else output)
 
-    slots = list(layers_of(network))
+    slots = slots_of(network)
     slots[-1].register_forward_hook(keep("mixed"))
     slots[-1].predecessor.register_forward_hook(keep("old"))
     layers_of(successor)[0].register_forward_hook(keep("new"))
@@ -134,7 +144,7 @@ def test_the_predecessor_is_frozen_for_real(kind: str) -> None:
     assert trained
     assert all(".successor." in name for name in trained)
     assert {name for name, value in network.named_parameters() if value.grad is not None} <= trained
-    slots = list(layers_of(network))
+    slots = slots_of(network)
     assert not any(slot.predecessor.training for slot in slots)
     assert all(slot.successor.training for slot in slots if slot.successor is not None)
 
@@ -144,27 +154,26 @@ def test_the_graph_begins_at_the_first_successor() -> None:
     network.train()
     gates[0].share, gates[1].share = 0.0, 1.0
     graph = []
-    for slot in layers_of(network):
+    for slot in slots_of(network):
         slot.register_forward_hook(lambda _, __, output: graph.append(output.requires_grad))
     network(**tiny.batch())
     assert graph == [False, False, True, True]
 
 
-def test_predecessor_dropout_is_off_unless_asked() -> None:
+def test_predecessor_dropout_is_off_by_default() -> None:
     quiet, gates, _ = assembled(tiny.model(layers=4), Theseus(modules=2))
     noisy, other, _ = assembled(tiny.model(layers=4), Theseus(modules=2, predecessor_dropout=True))
-    assert not any(slot.predecessor.training for slot in layers_of(quiet.train()))
-    assert all(slot.predecessor.training for slot in layers_of(noisy.train()))
+    assert not any(slot.predecessor.training for slot in slots_of(quiet.train()))
+    assert all(slot.predecessor.training for slot in slots_of(noisy.train()))
     assert len(gates) == len(other) == 2
 
 
 @pytest.mark.parametrize("embeddings", [False, True])
 @pytest.mark.parametrize("head", [False, True])
-def test_what_trains_is_what_was_asked(embeddings: bool, head: bool, tmp_path: Path) -> None:
+def test_what_trains_is_what_the_settings_say(embeddings: bool, head: bool, tmp_path: Path) -> None:
     model = tiny.model()
     settings = Theseus(modules=2, train_embeddings=embeddings, train_head=head, training=TRAINING)
-    job = Job(tiny.task().without_test(), tiny.tokenizer(), READING, task_loss("single_label"), 1, tmp_path)
-    smaller = settings.compress(model, job)
+    smaller = settings.compress(model, tiny.job(tmp_path, task=SHORT)).model
     old, new = model.state_dict(), smaller.state_dict()
     changed = {name for name in new if name in old and not torch.equal(old[name], new[name])}
     assert any("embeddings" in name for name in changed) == embeddings
@@ -249,12 +258,10 @@ def test_sources() -> None:
 @KINDS
 def test_end_to_end_on_every_architecture(kind: str, tmp_path: Path) -> None:
     """Compressed, saved, and loaded by plain Transformers: same depth, same layer types, same logits."""
-    notes: dict[str, Any] = {}
-    task = tiny.task().without_test()
-    job = Job(task, tiny.tokenizer(), READING, task_loss("single_label"), 1, tmp_path / "w", note=notes.__setitem__)
     settings = Theseus(modules=[[0], [1, 2], [3, 4]], initialization="last_of_module", training=TRAINING)
     model = tiny.model(kind, 5)
-    smaller = settings.compress(model, job)
+    made = settings.compress(model, tiny.job(tmp_path / "w", task=SHORT))
+    smaller, log = made.model, made.log
     smaller.save_pretrained(tmp_path / "m")
     again, report = AutoModelForSequenceClassification.from_pretrained(tmp_path / "m", output_loading_info=True)
     assert not any(report.values())
@@ -263,8 +270,10 @@ def test_end_to_end_on_every_architecture(kind: str, tmp_path: Path) -> None:
         assert again.config.layer_types == [model.config.layer_types[index] for index in (0, 2, 4)]
     with torch.inference_mode():
         assert torch.equal(again.eval()(**tiny.batch()).logits, smaller(**tiny.batch()).logits)
-    assert notes["training"]["steps"] == 6
-    assert notes["redraws"] >= 0
+    assert log.training is not None
+    assert log.training.steps == 2
+    replacing = Replacing(linear(0.2, 0.85), [Gate() for _ in range(3)], seed=1, mode="replace")
+    assert log.redraws == replacing.redraws_until(2, 2)
 
 
 def test_other_architectures_are_refused_by_name_with_the_list() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -14,36 +14,26 @@ from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassificatio
 import tiny
 from plankwise.core.errors import RecipeError
 from plankwise.core.recipe import validate
-from plankwise.data.truncation import Truncation
 from plankwise.encoder.anatomy import layers_of
 from plankwise.encoder.checkpoint import save
-from plankwise.encoder.sparsity import Masked, Masks, lowest, matrices_of
-from plankwise.methods.method import Job
-from plankwise.methods.unstructured import Unstructured
+from plankwise.encoder.sparsity import Masked, Masks, lowest, matrices_of, sparsity_of
+from plankwise.methods.unstructured import Unstructured, UnstructuredLog
 from plankwise.training.fit import Training
-from plankwise.training.objectives.losses import task_loss
 from plankwise.training.prediction import predict
 
 TRAINING = Training(epochs=3, batch_size=16, learning_rate=2e-3, precision="fp32", evaluations_per_epoch=2)
 ONE_SHOT = Unstructured(sparsity=0.37, schedule="one_shot", training=None)
 
 
-def job(folder: Path, notes: dict[str, Any] | None = None) -> Job:
-    kept: dict[str, Any] = {} if notes is None else notes
-    task, truncation = tiny.task(96, 32).without_test(), Truncation(max_length=32)
-    return Job(task, tiny.tokenizer(), truncation, task_loss("single_label"), 1, folder, note=kept.__setitem__)
-
-
 def linears(model: nn.Module) -> list[torch.Tensor]:
-    return [module.weight for module in layers_of(model).modules() if isinstance(module, nn.Linear)]  # type: ignore[arg-type]
+    return [module.weight for module in layers_of(model).modules() if isinstance(module, nn.Linear)]
 
 
 def zeros(weights: list[torch.Tensor]) -> int:
     return sum(int((weight == 0).sum()) for weight in weights)
 
 
-@pytest.mark.parametrize("absolute", [False, True])
-@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize(("absolute", "ties"), [(False, True), (True, False), (True, True)])
 @pytest.mark.parametrize("count", [0, 1, 7, 60, 119, 120])
 def test_the_lowest_are_those_of_a_stable_sort(absolute: bool, ties: bool, count: int) -> None:
     generator = torch.Generator().manual_seed(count)
@@ -60,10 +50,11 @@ def test_the_lowest_are_those_of_a_stable_sort(absolute: bool, ties: bool, count
     assert torch.equal(torch.cat([each.flatten() for each in found]), expected)
 
 
-@pytest.mark.parametrize("kind", tiny.ARCHITECTURES)
+@pytest.mark.parametrize("kind", tiny.STRUCTURES)
 def test_one_shot_sets_the_smallest_to_zero_and_changes_nothing_else(kind: str, tmp_path: Path) -> None:
-    model, notes = tiny.model(kind), {}
-    sparse = ONE_SHOT.compress(model, job(tmp_path, notes))
+    model = tiny.model(kind)
+    made = ONE_SHOT.compress(model, tiny.job(tmp_path))
+    sparse = made.model
     old = torch.cat([weight.flatten() for weight in linears(model)])
     new = torch.cat([weight.flatten() for weight in linears(sparse)])
     count = round(0.37 * old.numel())
@@ -74,15 +65,17 @@ def test_one_shot_sets_the_smallest_to_zero_and_changes_nothing_else(kind: str, 
     inside = {id(weight) for weight in linears(sparse)}
     for name, value in sparse.named_parameters():
         assert id(value) in inside or torch.equal(value, model.get_parameter(name)), name
-    assert notes["sparsity"].pop("all") == pytest.approx(0.37, abs=1 / old.numel())
-    assert len(notes["sparsity"]) >= 4
+    assert isinstance(made.log, UnstructuredLog)
+    assert made.log.sparsity == sparsity_of(matrices_of(sparse))
+    assert made.log.sparsity["all"] == pytest.approx(0.37, abs=1 / old.numel())
 
 
-@pytest.mark.parametrize("importance", ["magnitude", "movement"])
-@pytest.mark.parametrize("scope", ["global", "layer"])
-def test_sparsity_is_exact_in_its_scope_and_the_result_is_plain(importance: Any, scope: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("importance", "scope"), [("magnitude", "global"), ("movement", "layer")])
+def test_sparsity_is_exact_in_its_scope_and_the_result_is_plain(
+    importance: Literal["magnitude", "movement"], scope: Literal["global", "layer"], tmp_path: Path
+) -> None:
     method = Unstructured(sparsity=0.613, importance=importance, scope=scope, training=TRAINING)
-    sparse = method.compress(tiny.model(layers=2), job(tmp_path / "work"))
+    sparse = method.compress(tiny.model(layers=2), tiny.job(tmp_path / "work")).model
     weights = linears(sparse)
     assert all(type(module) is nn.Linear for module in layers_of(sparse).modules() if isinstance(module, nn.Linear))
     if scope == "layer":
@@ -97,20 +90,20 @@ def test_sparsity_is_exact_in_its_scope_and_the_result_is_plain(importance: Any,
     assert all(map(torch.equal, again.state_dict().values(), sparse.state_dict().values()))
 
 
-@pytest.mark.parametrize("keep", ["best", "last"])
-@pytest.mark.parametrize("importance", ["magnitude", "movement"])
-def test_the_model_returned_is_the_one_that_was_scored(importance: Any, keep: Any, tmp_path: Path) -> None:
-    """`end` falls just where an evaluation stands: it has to see the final sparsity already."""
-    training, notes = dataclasses.replace(TRAINING, keep=keep), {}
+@pytest.mark.parametrize(("importance", "keep"), [("magnitude", "best"), ("movement", "best"), ("magnitude", "last")])
+def test_the_model_returned_is_the_one_that_was_scored(
+    importance: Literal["magnitude", "movement"], keep: Literal["best", "last"], tmp_path: Path
+) -> None:
+    """`end` falls exactly on an evaluation, which has to see the final sparsity already."""
+    training, work = dataclasses.replace(TRAINING, keep=keep), tiny.job(tmp_path)
     method = Unstructured(sparsity=0.9, importance=importance, end=0.5, training=training)
-    work = job(tmp_path, notes)
-    sparse = method.compress(tiny.model(), work)
-    noted = notes["training"]
-    assert noted["best_step"] >= 9
-    score = next(each["score"] for each in noted["history"] if each["step"] == noted["best_step"])
-    assert predict(sparse, work.tokenizer, work.task, "development", work.truncation).scores(["macro_f1"])[
-        "macro_f1"
-    ] == pytest.approx(score, abs=1e-12)
+    made = method.compress(tiny.model(), work)
+    log = made.log.training
+    assert log is not None
+    assert log.best_step >= 9
+    score = next(each["score"] for each in log.history if each["step"] == log.best_step)
+    found = predict(made.model, work.tokenizer, work.task, "development", work.truncation).scores(["macro_f1"])
+    assert found["macro_f1"] == pytest.approx(score, abs=1e-12)
 
 
 def test_an_evaluation_sees_masks_of_the_weights_as_they_are() -> None:
@@ -120,7 +113,7 @@ def test_an_evaluation_sees_masks_of_the_weights_as_they_are() -> None:
     weights = linears(model)
     assert [zeros([weight]) for weight in weights] == [weight.numel() // 4 for weight in weights]
     with torch.no_grad():
-        query = layers_of(model)[0].attention.self.query
+        query: Any = model.get_submodule("bert.encoder.layer.0.attention.self.query")
         query.parametrizations.weight.original.fill_(1.0)
     model.eval()(**tiny.batch())
     assert [zeros([weight]) for weight in linears(model)] == [weight.numel() // 2 for weight in weights]
@@ -136,14 +129,20 @@ def test_movement_gives_scores_the_gradient_of_their_factor_and_dropped_weights_
     values = torch.tensor([[5.0, 7.0]])
     (values @ masked(weight).T @ torch.tensor([[1.0], [10.0]])).sum().backward()
     gradient = torch.tensor([[5.0, 7.0], [50.0, 70.0]])
+    assert weight.grad is not None
+    assert masked.scores is not None
+    assert masked.scores.grad is not None
     assert torch.equal(weight.grad, gradient * ~masked.dropped)
     assert torch.equal(masked.scores.grad, gradient * weight.detach())
 
 
 def test_movement_lets_large_weights_go(tmp_path: Path) -> None:
+    both: tuple[Literal["magnitude", "movement"], ...] = ("magnitude", "movement")
     made = {
-        how: Unstructured(sparsity=0.5, importance=how, training=TRAINING).compress(tiny.model(), job(tmp_path / how))
-        for how in ("magnitude", "movement")
+        how: Unstructured(sparsity=0.5, importance=how, training=TRAINING)
+        .compress(tiny.model(), tiny.job(tmp_path / how))
+        .model
+        for how in both
     }
     start = torch.cat([weight.flatten() for weight in linears(tiny.model())]).abs()
     gone = {how: torch.cat([w.flatten() for w in linears(model)]) == 0 for how, model in made.items()}
@@ -153,7 +152,7 @@ def test_movement_lets_large_weights_go(tmp_path: Path) -> None:
 def test_embeddings_go_with_what_is_tied_to_them(tmp_path: Path) -> None:
     config = tiny.model(layers=1).config
     model = AutoModelForMaskedLM.from_config(config)
-    sparse = dataclasses.replace(ONE_SHOT, embeddings=True, scope="layer").compress(model, job(tmp_path))
+    sparse = dataclasses.replace(ONE_SHOT, embeddings=True, scope="layer").compress(model, tiny.job(tmp_path)).model
     table = sparse.get_input_embeddings().weight
     assert sparse.get_output_embeddings().weight is table
     assert zeros([table]) == round(0.37 * table.numel())

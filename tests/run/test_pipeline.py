@@ -277,7 +277,7 @@ def test_a_run_in_windows_tells_what_only_the_end_of_a_text_tells(recipe_path: P
     assert record.final is not None
     assert record.baseline is not None
     assert record.baseline.scores["macro_f1"] > record.final.majority_scores["macro_f1"] + 0.2
-    assert record.recipe["model"]["windows"] == {"stride": 2, "pooling": "max", "most": 8}
+    assert record.recipe["model"]["windows"] == {"stride": 2, "pooling": "max", "max_windows": 8}
     assert recipe(tmp_path / "run" / "recipe.yaml") == long
     found = inspect.evaluate(tmp_path / "run" / "model", long, "test")["scores"]
     assert {name: each["value"] for name, each in found.items()} == pytest.approx(record.final.scores)

@@ -24,11 +24,14 @@ from plankwise.run import evaluate as inspect
 from plankwise.run.pipeline import check, run
 from plankwise.run.recipe import Recipe
 
-TAIL, WINDOWS = Truncation(max_length=6, truncation="tail"), Truncation(max_length=6, windows=Windows(stride=1, most=2))
+TAIL, WINDOWS = (
+    Truncation(max_length=6, truncation="tail"),
+    Truncation(max_length=6, windows=Windows(stride=1, max_windows=2)),
+)
 TRAINING = {"epochs": 1, "batch_size": 32}
 READ: dict[str, dict[str, object]] = {
     "tail": {"max_length": 6, "truncation": "tail"},
-    "windows": {"max_length": 6, "windows": {"stride": 1, "most": 2}},
+    "windows": {"max_length": 6, "windows": {"stride": 1, "max_windows": 2}},
 }
 
 

@@ -13,9 +13,8 @@ import tiny
 from plankwise.data.task import Task
 from plankwise.data.truncation import Truncation
 from plankwise.evaluation.metrics import Array, Floats
-from plankwise.methods.method import Job, train_on_task
 from plankwise.training.fit import Training
-from plankwise.training.objectives.losses import task_loss
+from plankwise.training.on_task import train_on_task
 from plankwise.training.prediction import predict, warn_of_one_answer
 
 SINGLE = np.array([0, 1, 0])
@@ -51,7 +50,7 @@ def test_every_evaluation_warns(tmp_path: Path, caplog: pytest.LogCaptureFixture
     model.classifier.bias.data[:] = 0
     model.classifier.bias.data[0] = 9.0
     truncation = Truncation(max_length=32)
-    job = Job(OPEN, tiny.tokenizer(), truncation, task_loss("single_label"), 0, tmp_path)
+    job = tiny.job(tmp_path, task=OPEN, truncation=truncation, seed=0)
     caplog.set_level(logging.WARNING)
     train_on_task(model, job, Training(epochs=1, batch_size=32, learning_rate=1e-9, evaluations_per_epoch=3), "x")
     predict(model, tiny.tokenizer(), OPEN, "test", truncation)

@@ -14,25 +14,28 @@ from accelerate.data_loader import BatchSamplerShard
 from datasets import Dataset
 from torch.nn import functional
 from torch.utils.data import BatchSampler, SequentialSampler
+from transformers import PreTrainedModel
 
 import tiny
-from plankwise.data.batching.examples import Collator, encode, lengths_of, pool
-from plankwise.data.task import Row, Task, build_task
+from plankwise.core.step_log import TrainingLog
+from plankwise.data.batching.examples import Collator, encode, lengths_of
+from plankwise.data.batching.pooling import pool
+from plankwise.data.task import LabelledText, Task, build_task
 from plankwise.data.truncation import Pooling, Truncation, Windows
-from plankwise.methods.method import Job, train_on_task
 from plankwise.training.fit import Training
 from plankwise.training.objectives.losses import over_windows, task_loss
-from plankwise.training.prediction import TOKENS_PER_BATCH, predict, predict_logits
+from plankwise.training.on_task import train_on_task
+from plankwise.training.prediction import predict, predict_logits
 
 TRAINING = Training(epochs=2, batch_size=16, learning_rate=2e-3, precision="fp32")
 POOLINGS = pytest.mark.parametrize("pooling", ["mean", "max"])
-SHORT = Truncation(max_length=8, windows=Windows(stride=2, most=50))
+SHORT = Truncation(max_length=8, windows=Windows(stride=2, max_windows=50))
 
 
-def long_rows(count: int, seed: int) -> list[Row]:
+def long_rows(count: int, seed: int) -> list[LabelledText]:
     """Texts of up to 30 words; the last words alone decide the label."""
     draw = random.Random(seed)
-    made: list[Row] = []
+    made: list[LabelledText] = []
     for number in range(count):
         good = number % 2 == 0
         words = draw.choices(tiny.PLAIN, k=draw.randint(24, 30))
@@ -46,11 +49,15 @@ def long_task() -> Task:
     return build_task("long", {part: long_rows(count, count) for part, count in sizes.items()}, ("accuracy",))
 
 
-def train(folder: Path, task: Task, truncation: Truncation, training: Training = TRAINING, **changes: Any) -> Any:
+def train(
+    folder: Path, task: Task, truncation: Truncation, training: Training = TRAINING, **changes: Any
+) -> tuple[PreTrainedModel, TrainingLog]:
     torch.manual_seed(0)
     model = tiny.model(layers=1, **changes)
-    job = Job(task.without_test(), tiny.tokenizer(), truncation, task_loss("single_label"), 1, folder)
-    return model, train_on_task(model, job, training, "windows")
+    job = tiny.job(folder, task=task.without_test(), truncation=truncation)
+    log = train_on_task(model, job, training, "windows").training
+    assert log is not None
+    return model, log
 
 
 def equal(one: Any, other: Any) -> bool:
@@ -110,7 +117,7 @@ class TestPredictions:
     @POOLINGS
     def test_are_the_pooled_logits_of_windows_run_one_at_a_time(self, pooling: Pooling) -> None:
         model, tokenizer, rows = tiny.model(), tiny.tokenizer(), long_task().splits["test"]
-        truncation = dataclasses.replace(SHORT, windows=Windows(stride=2, pooling=pooling, most=50))
+        truncation = dataclasses.replace(SHORT, windows=Windows(stride=2, pooling=pooling, max_windows=50))
         found = predict(model, tokenizer, long_task(), "test", truncation)
         for example, logits in zip(encode(rows, tokenizer, truncation), found.logits, strict=True):
             with torch.inference_mode():
@@ -127,17 +134,18 @@ class TestPredictions:
         back = predict_logits(model, tokenizer, [examples[index] for index in order], "mean")
         np.testing.assert_allclose(back, there[order], atol=1e-6)
 
-    def test_a_text_of_many_windows_is_run_in_small_batches(self) -> None:
-        model, sizes = tiny.model(layers=1), list[int]()
+    def test_a_text_of_many_windows_is_run_in_small_batches(self):
+        model, sizes = tiny.model(), []
         model.register_forward_hook(
             lambda _, __, inputs, ___: sizes.append(inputs["input_ids"].numel()), with_kwargs=True
         )
         texts = [f"{word} day" for word in tiny.GOOD] + ["the day " * 4000]
         split = Dataset.from_dict({"text": texts, "label": [0] * len(texts)})
-        truncation = Truncation(max_length=8, windows=Windows(most=9999))
-        predict_logits(model, tiny.tokenizer(), encode(split, tiny.tokenizer(), truncation), "mean")
-        assert sum(sizes) > 2 * TOKENS_PER_BATCH, "the text alone fills several batches"
-        assert max(sizes) <= TOKENS_PER_BATCH
+        truncation = Truncation(max_length=8, windows=Windows(max_windows=999))
+        examples = encode(split, tiny.tokenizer(), truncation)
+        predict_logits(model, tiny.tokenizer(), examples, "mean", tokens_per_batch=64)
+        assert len(sizes) > 20
+        assert max(sizes) <= 64
 
     def test_windows_need_a_pooling(self) -> None:
         examples = encode(long_task().splits["test"], tiny.tokenizer(), SHORT)
@@ -158,7 +166,7 @@ class TestTraining:
 
     def test_trains_with_the_pooling_that_was_chosen(self, tmp_path: Path) -> None:
         settings = dataclasses.replace(TRAINING, epochs=0.3, keep="last")
-        highest = dataclasses.replace(SHORT, windows=Windows(stride=2, pooling="max", most=50))
+        highest = dataclasses.replace(SHORT, windows=Windows(stride=2, pooling="max", max_windows=50))
         models = [train(tmp_path / str(n), long_task(), each, settings)[0] for n, each in enumerate((SHORT, highest))]
         assert not equal(*models)
 

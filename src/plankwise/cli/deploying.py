@@ -62,13 +62,15 @@ def predict(
     from plankwise.data.text_files import TextFormat
     from plankwise.deploy.predictor import Predictor
     from plankwise.deploy.tables.prediction import check_places, predict_table
-    from plankwise.deploy.tables.screening import Columns, Policy
+    from plankwise.deploy.tables.screening import FaultPolicy, InputColumns
 
-    columns, policy = Columns(text, text_pair, id_column, tuple(keep or ())), Policy(on_error, truncate)
+    columns, policy = InputColumns(text, text_pair, id_column, tuple(keep or ())), FaultPolicy(on_error, truncate)
     form = TextFormat(encoding, delimiter)
     check_places(source, out, form)
     predictor = Predictor(model, mode=mode, threads=threads, max_length=max_length, tokens_per_batch=tokens_per_batch)
-    document = predict_table(predictor, source, out, columns, policy, resume, progress=not as_json, form=form)
+    document = predict_table(
+        predictor, source, out, columns, policy=policy, resume=resume, progress=not as_json, text_format=form
+    )
     counts = [f"{number} {fault}" for fault, number in document["skipped"].items()]
     lines = [
         f"{out}: {document['predicted']} of {document['rows']} rows in {document['seconds']:.1f} s",
@@ -120,7 +122,7 @@ def export(
         timed=timing,
         portable=portable,
     )
-    print_document(manifest.model_dump(mode="json"), as_json, export_lines(manifest, out))
+    print_document(manifest.model_dump(mode="json", by_alias=True), as_json, export_lines(manifest, out))
 
 
 def export_lines(manifest: Manifest, out: Path) -> list[str]:

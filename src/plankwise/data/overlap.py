@@ -1,4 +1,4 @@
-"""The same text in two splits: counted, said, and dropped from the earlier one where that is asked for."""
+"""Texts that are in two splits: counted, logged, and on request dropped from the earlier split."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ import logging
 from collections import defaultdict
 from collections.abc import Mapping
 
-from plankwise.data.splitting import Row, labels_of
+from plankwise.data.splitting import LabelledText, labels_of
 
 logger = logging.getLogger(__name__)
 PAIRS = (("development", "test"), ("train", "test"), ("train", "development"))
-MEND = "`deduplicate: true` in the task, or --deduplicate, drops such rows from"
+ADVICE = "`deduplicate: true` in the task, or --deduplicate, drops such rows from"
 
 
-def without_overlap(name: str, splits: Mapping[str, list[Row]], drop: bool) -> dict[str, list[Row]]:
-    """Count the rows whose text is in an earlier split too, say how many, and drop these there on request.
+def without_overlap(name: str, splits: Mapping[str, list[LabelledText]], drop: bool) -> dict[str, list[LabelledText]]:
+    """Log how many rows have a text that is in another split too, and on request drop them from the earlier split.
 
-    Texts, or pairs of texts, are the same if they differ in case and spaces at most. Rows of test are never dropped.
+    Texts, or pairs of texts, are the same if they differ at most in case and white space. Rows of test are never
+    dropped.
 
     Args:
         name: of the task.
         splits: rows of train, development and test.
-        drop: leave rows of train and development out whose text is in a later split.
+        drop: whether rows of train and development are dropped if their text is in a later split.
 
     Returns:
         The splits.
@@ -46,12 +47,12 @@ def without_overlap(name: str, splits: Mapping[str, list[Row]], drop: bool) -> d
             keys[one] = [key for key in keys[one] if key not in known]
         else:
             shown = "%s: %d of %d rows of %s have a text that is in %s too%s; %s %s"
-            logger.warning(shown, *said, other, with_other, MEND, earlier)
+            logger.warning(shown, *said, other, with_other, ADVICE, earlier)
     return kept
 
 
-def _key(row: Row) -> bytes:
-    """Hash the text or texts of a row without their case and spaces."""
+def _key(row: LabelledText) -> bytes:
+    """Hash the text or texts of a row, ignoring case and white space."""
     texts = (row["text"], row.get("text_pair") or "")
     folded = "\0".join(" ".join(text.split()).casefold() for text in texts)
     return hashlib.blake2b(folded.encode("utf-8", "surrogatepass"), digest_size=16).digest()

@@ -1,4 +1,4 @@
-"""Cutting a split off another one: seeded, stratified, and such that no label is left without a row to learn it from.
+"""Cutting one split off another: seeded and stratified, and every label that is cut off also stays in train.
 
 Rows of one label each are cut by scikit-learn; rows of several by iterative stratification (Sechidis, Tsoumakas,
 Vlahavas 2011, "On the Stratification of Multi-Label Data").
@@ -20,27 +20,29 @@ from sklearn.model_selection import train_test_split
 from plankwise.core.errors import DataError
 from plankwise.data.tasks.labels import shown_counts
 
-Row = dict[str, Any]  # id, text, text_pair (or None), label: a name, or a list of names for multi-label
+LabelledText = dict[str, Any]  # id, text, text_pair (or None), label: a name, or a list of names for multi-label
 logger = logging.getLogger(__name__)
 
 
-def labels_of(row: Row) -> list[str]:
+def labels_of(row: LabelledText) -> list[str]:
     """Return the labels of a row as a list."""
     label = row["label"]
     return list(label) if isinstance(label, list) else [label]
 
 
-def cut(rows: Sequence[Row], share: float, seed: int, what: str, secret: bool = False) -> tuple[list[Row], list[Row]]:
-    """Cut a seeded `share` off `rows`, stratified by label; every label of the rows taken occurs in those kept.
+def cut(
+    rows: Sequence[LabelledText], share: float, seed: int, what: str, secret: bool = False
+) -> tuple[list[LabelledText], list[LabelledText]]:
+    """Cut a seeded share off some rows, stratified by label; every label of the rows taken occurs in those kept.
 
-    Rows with a label that no other row has are kept, which is logged; the share is that of the other rows.
+    Rows with a label that no other row has are kept and logged; the share is taken of the other rows.
 
     Args:
         rows: to cut.
         share: of them to take.
         seed: of the choice.
-        what: the split that is cut off, for messages.
-        secret: leave labels out of messages.
+        what: name of the split that is cut off, for messages.
+        secret: whether labels are left out of messages.
 
     Returns:
         The rows kept and those taken.
@@ -69,7 +71,7 @@ def cut(rows: Sequence[Row], share: float, seed: int, what: str, secret: bool = 
     return [*kept, *rare, *back], taken
 
 
-def _divide(rows: list[Row], share: float, seed: int) -> tuple[list[Row], list[Row]]:
+def _divide(rows: list[LabelledText], share: float, seed: int) -> tuple[list[LabelledText], list[LabelledText]]:
     if rows and isinstance(rows[0]["label"], list):
         taken = iteratively_stratified([labels_of(row) for row in rows], share, seed)
         if taken.all() or not taken.any():
@@ -83,11 +85,14 @@ def _divide(rows: list[Row], share: float, seed: int) -> tuple[list[Row], list[R
     return kept, taken
 
 
-def _unlearnable(kept: list[Row], taken: list[Row]) -> tuple[list[Row], list[Row]]:
-    """Split off what has to be kept, so that all labels are: large shares and many labels leave some out."""
+def _unlearnable(kept: list[LabelledText], taken: list[LabelledText]) -> tuple[list[LabelledText], list[LabelledText]]:
+    """Split `taken` into rows that must go back, because no kept row has their label, and the rest.
+
+    Stratification alone does not prevent this where the share is large or labels are many.
+    """
     seen = set(chain.from_iterable(map(labels_of, kept)))
-    back: list[Row] = []
-    rest: list[Row] = []
+    back: list[LabelledText] = []
+    rest: list[LabelledText] = []
     for row in taken:
         missing = set(labels_of(row)) - seen
         (back if missing else rest).append(row)
@@ -96,7 +101,7 @@ def _unlearnable(kept: list[Row], taken: list[Row]) -> tuple[list[Row], list[Row
 
 
 def iteratively_stratified(labels: Sequence[Sequence[str]], share: float, seed: int) -> NDArray[np.bool_]:
-    """Choose rows of several labels such that each label gives its share, the rarest first, until a side is full.
+    """Choose rows of several labels such that each label gives its share, the rarest label first.
 
     Args:
         labels: of each row.
@@ -112,7 +117,7 @@ def iteratively_stratified(labels: Sequence[Sequence[str]], share: float, seed: 
         len(labels), len(names)
     )
     order = draw.permutation(len(labels))
-    taken = math.ceil(share * len(labels) - 1e-9)  # as scikit-learn rounds
+    taken = math.ceil(share * len(labels) - 1e-9)  # as scikit-learn rounds; 1e-9 absorbs errors of the product
     room = np.array([len(labels) - taken, taken])
     wanted = room[:, None] / len(labels) * flags.sum(axis=0)  # of each label, [sides, labels]
     left, side = flags.sum(axis=0), np.full(len(labels), -1)
@@ -129,7 +134,7 @@ def iteratively_stratified(labels: Sequence[Sequence[str]], share: float, seed: 
 
 
 def _neediest(wanted: NDArray[Any], room: NDArray[Any], draw: np.random.Generator) -> int:
-    """Choose, of the sides with room, the one that wants a label most; then the one with more room; then by chance."""
+    """Return the side with room that wants a label most; ties go to the one with more room, then to chance."""
     open_ = np.flatnonzero(room > 0)
     for need in (wanted, room):
         open_ = open_[need[open_] > need[open_].max() - 1e-9]

@@ -1,4 +1,4 @@
-"""A task: named data with splits, labels, metrics and an access rule. Its checks run once, for every source of data."""
+"""A task: named data with splits, labels, metrics and an access rule; every source of data passes the same checks."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
 from datasets import Dataset, DatasetDict, Features, Value
-from datasets import Sequence as ListOf
 
 from plankwise.core.errors import DataError, suggest
+from plankwise.data.label_columns import LabelColumn, label_column
 from plankwise.data.overlap import without_overlap
-from plankwise.data.splitting import Row as Row
+from plankwise.data.splitting import LabelledText as LabelledText
 from plankwise.data.splitting import cut, labels_of
 
-Kind = str  # a key of the registry of objectives
+Kind = str  # the name of the objective that the task is for; open, because objectives are registered
 Access = Literal["open", "credentialed"]
 TRAIN, DEVELOPMENT, TEST = "train", "development", "test"
 
@@ -27,12 +27,12 @@ class Task:
     """A loaded task.
 
     Attributes:
-        name: what reports call it.
+        name: the task's name in reports.
         splits: `train`, `development`, `test`, each with `id`, `text`, `label` and, for pairs, `text_pair`. A label is
-            an index into `labels`, or for multi-label tasks a list of 0.0 and 1.0.
+            an index into `labels`, or for multi-label tasks a list of 0.0 and 1.0. A corpus to train a language model
+            on has neither labels nor a test split.
         labels: names of the classes, in the order of the model's logits.
-        kind: whether a text has one label or any number, or is there to train a language model on; then the splits
-            have no labels and no test.
+        kind: name of the objective: `single_label`, `multi_label`, `masked_lm` and others that are registered.
         metrics: names of metrics; the first selects checkpoints.
         access: `credentialed` text never leaves the machine: no report, record, log or message holds any.
         hashes: of each split's content.
@@ -46,8 +46,13 @@ class Task:
     access: Access
     hashes: Mapping[str, str]
 
+    @property
+    def has_labels(self) -> bool:
+        """Whether its splits have a column `label`."""
+        return "label" in self.splits[TRAIN].column_names
+
     def without_test(self) -> Task:
-        """Give the same task without its test split, for everything that trains, calibrates or searches."""
+        """Return the same task without its test split, for everything that trains, calibrates or searches."""
         kept = DatasetDict({name: split for name, split in self.splits.items() if name != TEST})
         return dataclasses.replace(self, splits=kept)
 
@@ -62,30 +67,41 @@ class TaskSource(Protocol):
     kinds: ClassVar[tuple[str, ...]]
 
     def load(self) -> Task:
-        """Read the data, check it, and cut the splits that are not given."""
+        """Read and check the data, and cut the splits that are not given off train."""
         ...
 
 
 def build_task(
     name: str,
-    splits: Mapping[str, list[Row]],
+    splits: Mapping[str, list[LabelledText]],
     metrics: tuple[str, ...],
     kind: Kind = "single_label",
+    *,
     access: Access = "open",
     development_share: float = 0.1,
     test_share: float = 0.2,
     split_seed: int = 0,
     deduplicate: bool = False,
 ) -> Task:
-    """Make a task of rows, cutting a missing test split and then a missing development split from train.
+    """Make a task of labelled texts; cut a missing test split, then a missing development split, off train.
 
-    Cuts are stratified by label and seeded. Labels are those of train, sorted. Texts that two splits hold are counted,
-    and with `deduplicate` dropped from the earlier one.
+    Cuts are stratified by label and seeded. Labels are those of train, sorted.
+
+    Args:
+        name: of the task.
+        splits: rows of `train` and, where they are given, `development` and `test`.
+        metrics: names of metrics; the first selects checkpoints.
+        kind: how many labels a text has, a key of `label_columns.LABEL_COLUMNS`.
+        access: `credentialed` keeps labels out of messages.
+        development_share: share of train to cut off.
+        test_share: share of train to cut off, first.
+        split_seed: seed of both cuts.
+        deduplicate: drop texts that are in two splits from the earlier one; otherwise they are only counted.
 
     Raises:
-        DataError: if a split is empty or holds one class only, or a label never occurs in train.
+        DataError: if a split is empty or has one class only, or a label never occurs in train.
     """
-    parts, secret = dict(splits), access == "credentialed"
+    column, parts, secret = label_column(kind), dict(splits), access == "credentialed"
     if TEST not in parts:
         parts[TRAIN], parts[TEST] = cut(parts[TRAIN], test_share, split_seed, f"{name}: test", secret)
     if DEVELOPMENT not in parts:
@@ -93,26 +109,26 @@ def build_task(
         parts[TRAIN], parts[DEVELOPMENT] = cut(parts[TRAIN], development_share, split_seed, what, secret)
     parts = without_overlap(name, parts, deduplicate)
     for part, rows in parts.items():
-        _check_variety(rows, kind, f"{name}: the {part} split", access)
+        _check_variety(rows, column, f"{name}: the {part} split", access)
     labels = tuple(sorted({each for row in parts[TRAIN] for each in labels_of(row)}))
     for part in (DEVELOPMENT, TEST):
         _check_known(parts[part], labels, f"{name}: the {part} split", access)
-    datasets = {part: _as_dataset(parts[part], labels, kind) for part in (TRAIN, DEVELOPMENT, TEST)}
+    datasets = {part: _as_dataset(parts[part], labels, column) for part in (TRAIN, DEVELOPMENT, TEST)}
     hashes = {part: _hash(parts[part]) for part in datasets}
     return Task(name, DatasetDict(datasets), labels, kind, metrics, access, hashes)
 
 
-def _check_variety(rows: Sequence[Row], kind: Kind, what: str, access: Access) -> None:
+def _check_variety(rows: Sequence[LabelledText], column: LabelColumn, what: str, access: Access) -> None:
     if not rows:
         raise DataError(f"{what} is empty")
     seen = {"|".join(labels_of(row)) for row in rows}
     if len(seen) < 2:
-        named = kind == "single_label" and access == "open"
+        named = not column.several and access == "open"
         shown = f"the label '{seen.pop()}'" if named else "one label or combination of labels"
         raise DataError(f"{what} holds only {shown} in its {len(rows)} rows; at least two are needed")
 
 
-def _check_known(rows: Sequence[Row], labels: Sequence[str], what: str, access: Access) -> None:
+def _check_known(rows: Sequence[LabelledText], labels: Sequence[str], what: str, access: Access) -> None:
     for row in rows:
         for label in labels_of(row):
             if label not in labels and access == "credentialed":
@@ -123,23 +139,19 @@ def _check_known(rows: Sequence[Row], labels: Sequence[str], what: str, access: 
                 )
 
 
-def _as_dataset(rows: Sequence[Row], labels: Sequence[str], kind: Kind) -> Dataset:
+def _as_dataset(rows: Sequence[LabelledText], labels: Sequence[str], column: LabelColumn) -> Dataset:
     index = {label: position for position, label in enumerate(labels)}
     columns: dict[str, list[Any]] = {"id": [str(row["id"]) for row in rows], "text": [row["text"] for row in rows]}
-    features = {"id": Value("string"), "text": Value("large_string")}
+    features: dict[str, Any] = {"id": Value("string"), "text": Value("large_string")}  # large: over 2 GB in all
     if rows[0].get("text_pair") is not None:
         columns["text_pair"] = [row["text_pair"] for row in rows]
         features["text_pair"] = Value("large_string")
-    if kind == "single_label":
-        columns["label"] = [index[row["label"]] for row in rows]
-        features["label"] = Value("int64")
-    else:
-        columns["label"] = [[float(label in row["label"]) for label in labels] for row in rows]
-        features["label"] = ListOf(Value("float32"))
+    columns["label"] = [column.store(row["label"], index) for row in rows]
+    features["label"] = column.feature
     return Dataset.from_dict(columns, features=Features(features))
 
 
-def _hash(rows: Sequence[Row]) -> str:
+def _hash(rows: Sequence[LabelledText]) -> str:
     digest = hashlib.sha256()
     for row in rows:
         digest.update(json.dumps([str(row["id"]), row["text"], row.get("text_pair"), row["label"]]).encode())

@@ -1,4 +1,4 @@
-"""Opening files of text and tables: packed or not, in UTF-8 or an encoding that is named; a guess where it is wrong."""
+"""Opening files of text and tables: compressed or not, in UTF-8 or a named encoding; a wrong one is recognized."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ from plankwise.core.paths import check_file
 COMPRESSED: dict[str, Callable[[Path], Any]] = {
     ".gz": gzip.open,
     ".xz": lzma.open,
-    ".zst": lambda path: pa.input_stream(str(path), compression="zstd"),  # notices a file that was cut off
+    ".zst": lambda path: pa.input_stream(str(path), compression="zstd"),  # of zstd readers, this one notices a cut
 }
+_COMPRESSIONS = {".gz": "gzip", ".xz": "xz", ".zst": "zstd"}
 FAULTS = (OSError, EOFError, UnicodeError, lzma.LZMAError, zlib.error, pa.ArrowException)
 DELIMITERS = (",", ";", "\t", "|")
 SNIFFED_BYTES = 1 << 20
-_BOMS = {  # those of UTF-32 begin like those of UTF-16
+_BOMS = {  # UTF-32 first: its marks begin like those of UTF-16
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
@@ -52,7 +53,7 @@ _SPREADSHEETS = {".xlsx": "openpyxl", ".xls": "xlrd", ".ods": "odfpy"}
 
 @dataclass(frozen=True)
 class TextFormat:
-    """How a table is written as text.
+    """Encoding and delimiter of a table.
 
     Attributes:
         encoding: of its characters, as Python names it; UTF-8, with or without a byte-order mark, by default.
@@ -69,10 +70,10 @@ class TextFormat:
             raise DataError(str(error)) from None
         if self.delimiter not in (None, *DELIMITERS):
             shown = ", ".join(map(repr, DELIMITERS))
-            raise DataError(f"delimiter {self.delimiter!r} is not one; allowed: {shown}")
+            raise DataError(f"delimiter {self.delimiter!r} is not supported; allowed: {shown}")
 
     def fault(self, path: Path) -> str | None:
-        """Return what does not fit a file of this kind, if anything."""
+        """Return why these settings do not fit a file of its kind, or None."""
         if self.delimiter is not None and kind_of(path) != ".csv":
             return f"delimiter is for .csv files, not {path}"
         if self.encoding is not None and kind_of(path) == ".parquet":
@@ -81,7 +82,7 @@ class TextFormat:
 
 
 def check_encoding(name: str | None) -> str | None:
-    """Return the name of a text encoding.
+    """Return the name of a text encoding unchanged.
 
     Raises:
         ValueError: if Python knows no such encoding.
@@ -100,42 +101,61 @@ EncodingName = Annotated[str, pydantic.AfterValidator(check_encoding)]
 
 
 def kind_of(path: Path) -> str:
-    """Return the ending that says what is in a file, before the one that says how it is packed."""
+    """Return the lower-case suffix of a file that names its content, before the one of its compression."""
     return unpacked(path).suffix.lower()
 
 
 def unpacked(path: Path) -> Path:
-    """Return the name of a file without the ending that says how it is packed."""
+    """Return the name of a file without the suffix of its compression."""
     return path.with_suffix("") if path.suffix.lower() in COMPRESSED else path
 
 
 def open_packed(path: Path) -> IO[bytes]:
-    """Open a file, packed or not, for reading what is in it; `FAULTS` are what may go wrong from then on."""
+    """Open a file, compressed or not, for reading its content; use it within `readable`."""
     check_file(path)
     opened: IO[bytes] = COMPRESSED[path.suffix.lower()](path) if path.suffix.lower() in COMPRESSED else path.open("rb")
     return opened
 
 
+def bytes_read(file: IO[bytes]) -> int:
+    """Return how many bytes on disk are read of a plain or gzipped file that `open_packed` has opened."""
+    on_disk: IO[bytes] = getattr(file, "fileobj", file)
+    return on_disk.tell()
+
+
+@contextmanager
+def readable(path: Path, encoding: str | None = None) -> Iterator[None]:
+    """Turn whatever goes wrong while a file is read into one line that quotes none of its content.
+
+    Raises:
+        DataError: if it cannot be opened, decompressed or decoded.
+    """
+    try:
+        yield
+    except FAULTS as error:
+        raise DataError(f"cannot read {path}: {_reason(error, path, encoding)}") from None
+
+
 @contextmanager
 def open_parquet(file: IO[bytes], path: Path) -> Iterator[pq.ParquetFile]:
-    """Open a Parquet file that `open_packed` has opened."""
+    """Return the reader of a Parquet file that `open_packed` has opened."""
     with tempfile.TemporaryFile() as copy:
-        if path.suffix.lower() in COMPRESSED:  # its index is at the end, so it has to be unpacked first
+        if path.suffix.lower() in COMPRESSED:  # its index is at the end, so it has to be decompressed first
             shutil.copyfileobj(file, copy)
         yield pq.ParquetFile(copy if path.suffix.lower() in COMPRESSED else path)
 
 
 def open_text(file: IO[bytes], encoding: str | None, newline: str | None = None) -> io.TextIOWrapper:
-    """Read what `open_packed` has opened as text."""
+    """Decode what `open_packed` has opened."""
     return io.TextIOWrapper(file, encoding=encoding or "utf-8", newline=newline)
 
 
 def checked_lines(lines: Iterable[str], path: Path, encoding: str | None) -> Iterator[str]:
-    """Pass lines on without a byte-order mark.
+    """Yield lines without a byte-order mark.
 
     Raises:
         DataError: if they can be decoded and yet are in another encoding: UTF-16 without a mark reads as UTF-8 full of
-            NULs, and UTF-8 reads as any encoding of one byte a character.
+            NULs, and UTF-8 reads as any encoding of one byte per character.
     """
     if encoding is not None and _is_other(encoding, _likely_encoding(_head(path))):
         raise DataError(f"cannot read {path}: {_not_in(encoding, path)}")
@@ -149,27 +169,29 @@ def checked_lines(lines: Iterable[str], path: Path, encoding: str | None) -> Ite
 
 
 def read_lines(path: Path, encoding: str | None = None) -> list[str]:
-    """Read the lines of a text file, packed or not, stripped.
+    """Read the lines of a text file, compressed or not, stripped.
 
     Raises:
         DataError: if it cannot be read.
     """
-    try:
-        with open_packed(path) as file, open_text(file, encoding) as read:
-            return [line.strip() for line in checked_lines(read, path, encoding)]
-    except FAULTS as error:
-        raise DataError(f"cannot read {path}: {reason_of(error, path, encoding)}") from None
+    with readable(path, encoding), open_packed(path) as file, open_text(file, encoding) as read:
+        return [line.strip() for line in checked_lines(read, path, encoding)]
 
 
-def reason_of(error: BaseException, path: Path, encoding: str | None = None) -> str:
-    """Return why a file cannot be read, without a word of what is in it."""
+def _reason(error: BaseException, path: Path, encoding: str | None) -> str:
+    """Return why a file cannot be read; messages of libraries may quote its content."""
+    said = getattr(error, "strerror", None)
+    if said:
+        return str(said)
     if isinstance(error, UnicodeError):
         return "its text is not UTF-8" if kind_of(path) == ".parquet" else _not_in(encoding, path)
-    return getattr(error, "strerror", None) or type(error).__name__
+    if path.suffix.lower() in _COMPRESSIONS and not isinstance(error, pa.ArrowException):
+        return f"the {_COMPRESSIONS[path.suffix.lower()]} stream is damaged or cut off"
+    return "it is no Parquet file, or damaged" if kind_of(path) == ".parquet" else type(error).__name__
 
 
 def conversion(path: Path) -> str | None:
-    """Return the command that turns a file of another kind into one that is read, where there is one."""
+    """Return the command that converts a file to a kind that can be read, or None."""
     kind, source = path.suffix.lower(), shlex.quote(str(path))
     if kind == ".json":
         target = shlex.quote(str(path.with_suffix(".jsonl")))
@@ -191,7 +213,7 @@ def conversion(path: Path) -> str | None:
 
 
 def refuse_kind(path: Path, allowed: Iterable[str]) -> DataError:
-    """Make the error for a file of a kind that is not read."""
+    """Return the error for a file of a kind that cannot be read."""
     command = conversion(path) if path.is_file() else None
     convert = f"; to convert it: {command}" if command else ""
     said = f"allowed: {', '.join(allowed)}, plain or {', '.join(COMPRESSED)}"
@@ -206,7 +228,7 @@ def _not_in(encoding: str | None, path: Path) -> str:
             return f"it is not text but {kind}"
     likely = _likely_encoding(head)
     if likely is None:
-        return f"it is not text in {wanted}, nor in another encoding that can be told"
+        return f"it is not text in {wanted}, nor in another encoding that can be recognized"
     if likely == (encoding or "utf-8").lower():
         return f"it is not {wanted} throughout; part of it is damaged, or in another encoding"
     return (
@@ -215,7 +237,7 @@ def _not_in(encoding: str | None, path: Path) -> str:
 
 
 def _is_other(encoding: str, likely: str | None) -> bool:
-    """Return whether a file is evidently not in an encoding that can decode it all the same."""
+    """Return whether a file is evidently in another encoding, although `encoding` can decode it."""
     name = codecs.lookup(encoding).name
     if name.startswith(_NARROW):
         return likely not in ("cp1252", "latin-1", None)
@@ -223,7 +245,7 @@ def _is_other(encoding: str, likely: str | None) -> bool:
 
 
 def _head(path: Path) -> bytes:
-    """Read the beginning of what is in a file, packed or not."""
+    """Read the beginning of a file's content, compressed or not."""
     try:
         with open_packed(path) as file:
             return file.read(SNIFFED_BYTES)

@@ -1,4 +1,4 @@
-"""How a text that is longer than the model is read: its head, its tail, both, or window by window.
+"""What the model sees of a text that is too long for it: its head, its tail, both, or all of it in windows.
 
 Everything here chooses positions of an encoded text; special tokens stay where the tokenizer has put them.
 """
@@ -24,32 +24,45 @@ KEYS = ("max_length", "truncation", "windows")
 
 @settings
 class Windows:
-    """A long text as several inputs of the model, whose logits are pooled into those of the text.
+    """Splitting a long text into several inputs of the model; their logits are pooled into those of the text.
 
-    The last window ends where the text ends, so that none is a stub; it may therefore share more with the one before.
+    The last window ends where the text ends, so that it is as long as the others; it may share more tokens with the
+    one before than `stride`.
 
     Attributes:
         stride: tokens that a window shares with the one before.
         pooling: of the windows' logits, label by label.
-        most: windows of one text; of a longer text as many are read, evenly chosen from its first to its last.
+        max_windows: of one text; of a text that has more, so many are chosen evenly from the first to the last.
     """
 
     stride: Annotated[int, Bounds(0, 1_000_000, "no encoder reads so many tokens")] = 0
     pooling: Pooling = "mean"
-    most: Annotated[int, Bounds(1, 10_000, "no text needs so many windows")] = 8
+    max_windows: Annotated[int, Bounds(1, 10_000, "no text needs so many windows")] = 8
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _accept_old_key(cls, data: Any) -> Any:
+        """Read the key `most` of older recipes, models and artefacts as `max_windows`."""
+        given = data.kwargs if isinstance(data, ArgsKwargs) else data
+        if not isinstance(given, dict) or "most" not in given:
+            return data
+        if "max_windows" in given:
+            raise ValueError("most is the old name of max_windows; give max_windows alone")
+        logger.warning("windows.most is now called windows.max_windows")
+        return {("max_windows" if key == "most" else key): value for key, value in given.items()}
 
 
 @settings
 class Truncation:
     """How much of a text the model sees.
 
-    Which of its keys were given is remembered, as `said`: where a recipe is silent, a model's own reading holds.
+    `given_keys` holds the keys that were given: for the others, the truncation that a model was trained with applies.
 
     Attributes:
         max_length: tokens of one input, special ones included.
-        truncation: what is kept of a longer text: its head, its tail, or a quarter of head and three of tail (the 128
-            and 382 tokens of Sun et al. 2019, arXiv 1905.05583). Of a pair the longer text is cut first.
-        windows: read the whole of a longer text in windows of `max_length` tokens instead.
+        truncation: what is kept of a longer text: its head, its tail, or one quarter head and three quarters tail (the
+            128 and 382 tokens of Sun et al. 2019, arXiv 1905.05583). Of a pair the longer text is cut first.
+        windows: split a longer text into windows of `max_length` tokens instead.
     """
 
     max_length: Tokens = 128
@@ -58,26 +71,26 @@ class Truncation:
 
     @pydantic.model_validator(mode="wrap")
     @classmethod
-    def _remember_what_was_said(cls, data: Any, handler: pydantic.ModelWrapValidatorHandler[Truncation]) -> Truncation:
+    def _remember_given_keys(cls, data: Any, handler: pydantic.ModelWrapValidatorHandler[Truncation]) -> Truncation:
         made, given = handler(data), data.kwargs if isinstance(data, ArgsKwargs) else data
         if isinstance(given, dict):
-            object.__setattr__(made, "_said", frozenset(given))
+            object.__setattr__(made, "_given_keys", frozenset(given))  # the dataclass is frozen
         return made
 
     @pydantic.model_validator(mode="after")
-    def _windows_stand_alone(self) -> Truncation:
+    def _windows_exclude_truncation(self) -> Truncation:
         if self.windows is not None and self.truncation != "head":
             raise ValueError(f"truncation '{self.truncation}' and windows exclude each other; give one of them")
         return self
 
     @property
-    def said(self) -> frozenset[str]:
+    def given_keys(self) -> frozenset[str]:
         """The keys that were given, rather than left at their defaults."""
-        return getattr(self, "_said", frozenset())
+        return getattr(self, "_given_keys", frozenset())
 
     @property
     def plain_truncation(self) -> Truncation:
-        """The reading alone, where other settings carry it along."""
+        """These settings without those of a subclass."""
         return Truncation(max_length=self.max_length, truncation=self.truncation, windows=self.windows)
 
     @property
@@ -87,23 +100,23 @@ class Truncation:
 
 
 def truncation_for(given: Truncation, own: Truncation | None) -> Truncation:
-    """Return how a model's texts are to be read: as was given, and where that is silent, as the model was trained.
+    """Return how to truncate a model's texts: by the keys given, and for the others as the model was trained.
 
-    Truncation and windows are one choice: who gives one of them has said what becomes of long texts.
+    Truncation and windows are one choice: giving either decides about both.
 
     Args:
         given: settings.
-        own: of the model, where that is known.
+        own: of the model, if known.
     """
     if own is None:
         return given.plain_truncation
-    long_texts = given if given.said & {"truncation", "windows"} else own
-    max_length = given.max_length if "max_length" in given.said else own.max_length
+    long_texts = given if given.given_keys & {"truncation", "windows"} else own
+    max_length = given.max_length if "max_length" in given.given_keys else own.max_length
     return Truncation(max_length=max_length, truncation=long_texts.truncation, windows=long_texts.windows)
 
 
 def warn_if_other(truncation: Truncation, own: Truncation | None, model: str) -> None:
-    """Log in one line where texts are read in another way than the model was trained, or exported, to read them."""
+    """Log in one line where texts are truncated in another way than when the model was trained, or exported."""
     names = [] if own is None else [each for each in KEYS if getattr(truncation, each) != getattr(own, each)]
     if names:
         now, then = (", ".join(_shown(name, getattr(each, name)) for name in names) for each in (truncation, own))
@@ -112,12 +125,12 @@ def warn_if_other(truncation: Truncation, own: Truncation | None, model: str) ->
 
 def _shown(name: str, value: Any) -> str:
     if isinstance(value, Windows):
-        return f"{name} (stride {value.stride}, pooling {value.pooling}, most {value.most})"
+        return f"{name} (stride {value.stride}, pooling {value.pooling}, max_windows {value.max_windows})"
     return f"no {name}" if value is None else f"{name} {value}"
 
 
 def check_truncation(truncation: Truncation, special: int, pairs: bool) -> None:
-    """Refuse a reading that cannot work with a tokenizer or a task.
+    """Refuse settings that cannot work with a tokenizer or a task.
 
     Args:
         truncation: settings.
@@ -143,24 +156,28 @@ def check_truncation(truncation: Truncation, special: int, pairs: bool) -> None:
 
 
 def check_positions(truncation: Truncation, positions: int | None) -> None:
-    """Refuse inputs that are longer than a model can take, where its positions are known.
+    """Refuse inputs that are longer than the model allows.
+
+    Args:
+        truncation: settings.
+        positions: tokens that the model can take; None if that is not known.
 
     Raises:
-        RecipeError: naming both.
+        RecipeError: naming both lengths.
     """
     if positions is not None and truncation.max_length > positions:
         raise RecipeError(f"max_length is {truncation.max_length}; allowed: at most the model's {positions} positions")
 
 
 def positions_read(special: Sequence[int], truncation: Truncation) -> list[list[int]]:
-    """Choose the positions of an encoded text, or pair, that the model sees.
+    """Return the positions of an encoded text, or pair, that the model sees.
 
     Args:
         special: 1 at each token that the tokenizer added, 0 at those of the text, [tokens].
-        truncation: settings that passed `check_reading`.
+        truncation: settings that passed `check_truncation`.
 
     Returns:
-        One ascending list for each input: several where windows are asked for, one otherwise.
+        One ascending list for each input: one for each window, or one alone.
     """
     if len(special) <= truncation.max_length:
         return [list(range(len(special)))]
@@ -175,7 +192,7 @@ def positions_read(special: Sequence[int], truncation: Truncation) -> list[list[
 
 
 def cut(text: list[int], length: int, truncation: TruncationSide) -> list[int]:
-    """Keep at most `length` items of `text`, in their order."""
+    """Return at most `length` items of `text`, in their order."""
     if len(text) <= length:
         return text
     head = {"head": length, "tail": 0, "head_tail": (length + 2) // 4}[truncation]
@@ -183,25 +200,23 @@ def cut(text: list[int], length: int, truncation: TruncationSide) -> list[int]:
 
 
 def is_thinned(special: Sequence[int], truncation: Truncation) -> bool:
-    """Return whether an encoded text has more windows than `windows.most`, so that some of them are left out."""
+    """Return whether an encoded text has more windows than `windows.max_windows`, so that some are left out."""
     if truncation.windows is None:
         return False
     frame = sum(special)
-    return (
-        len(_all_starts(len(special) - frame, truncation.max_length - frame, truncation.windows))
-        > truncation.windows.most
-    )
+    starts = _all_starts(len(special) - frame, truncation.max_length - frame, truncation.windows)
+    return len(starts) > truncation.windows.max_windows
 
 
 def window_starts(length: int, room: int, windows: Windows) -> list[int]:
-    """Place windows of `room` tokens over a text of `length`, at most `windows.most`, each behind the one before."""
+    """Return where windows of `room` tokens begin in a text of `length` tokens, in order, at most `max_windows`."""
     starts = _all_starts(length, room, windows)
-    if len(starts) <= windows.most:
+    if len(starts) <= windows.max_windows:
         return starts
-    if windows.most == 1:
+    if windows.max_windows == 1:
         return starts[:1]
-    apart = (len(starts) - 1) / (windows.most - 1)
-    return [starts[round(number * apart)] for number in range(windows.most)]
+    apart = (len(starts) - 1) / (windows.max_windows - 1)
+    return [starts[round(number * apart)] for number in range(windows.max_windows)]
 
 
 def _all_starts(length: int, room: int, windows: Windows) -> list[int]:
@@ -221,7 +236,7 @@ def _texts(special: Sequence[int]) -> list[list[int]]:
 
 
 def _shares(texts: Sequence[Sequence[int]], room: int) -> list[int]:
-    """Divide the room: one text takes it all; of two the shorter is kept whole as long as it fills less than half."""
+    """Divide the room between texts: one takes it all; of two, the shorter is kept whole if it fills at most half."""
     if len(texts) == 1:
         return [room]
     one, other = (len(text) for text in texts)

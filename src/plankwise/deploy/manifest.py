@@ -1,4 +1,4 @@
-"""What is known of a deployed model: how it reads, what it answers, where it was made and how far it is from torch.
+"""The manifest of a deployed model: its inputs, its kind of answer, where it was made and how close it is to torch.
 
 An artefact is a folder with this manifest, a model file, `tokenizer.json` and a `predict.py` that needs neither torch
 nor plankwise.
@@ -6,6 +6,8 @@ nor plankwise.
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,15 +18,16 @@ from plankwise.core.errors import ModelError
 from plankwise.core.files import sha256, write_text
 from plankwise.data.batching.inputs import padding_of
 from plankwise.data.truncation import Truncation
-from plankwise.encoder.classifier_head import check_classifier, labels_of
+from plankwise.deploy.answers import ANSWERS, Answer, kind_of
+from plankwise.encoder.classifier_head import labels_of
 from plankwise.encoder.configuration import usable_positions
 from plankwise.encoder.cost import attention_flops, linear_flops_per_token
 
 FILE_NAME, TOKENIZER = "manifest.json", "tokenizer.json"
 FORMAT = 1
+STORED_NAMES = {"max_windows": "most"}  # of settings of windows, in files of format 1
 RuntimeName = Literal["openvino", "onnx", "torch"]
 RUNTIMES: tuple[RuntimeName, ...] = ("openvino", "onnx", "torch")
-_MULTI = "multi_label_classification"
 
 
 class _Frozen(pydantic.BaseModel):
@@ -32,17 +35,17 @@ class _Frozen(pydantic.BaseModel):
 
 
 class Parity(_Frozen):
-    """How far an artefact is from the fp32 torch model it was made of, on the same inputs.
+    """The difference between an artefact and the fp32 torch model it was exported from, on the same inputs.
 
     Attributes:
-        texts: how many were compared.
-        source: where they came from, `random` for token ids drawn at random.
+        texts: number of texts compared.
+        source: origin of the texts.
         logit_error: largest absolute difference of a logit.
         probability_change: largest absolute difference of a probability.
-        agreement: share of the texts with the same labels.
-        mean_change: mean of these differences.
-        neighbour_change: largest difference between the artefact's probabilities for a text in a batch and alone.
-        tolerance: the `probability_change` up to which the artefact was handed out.
+        agreement: share of texts with the same labels.
+        mean_change: mean absolute difference of the probabilities.
+        neighbour_change: largest difference between a text's probabilities in a batch and alone, both of the artefact.
+        tolerance: largest `probability_change` that the export accepted.
     """
 
     texts: int
@@ -56,10 +59,10 @@ class Parity(_Frozen):
 
 
 class Check(_Frozen):
-    """Random token ids and the artefact's own logits for them, to see on another machine whether it still works.
+    """Random token ids and the artefact's logits for them, to test the artefact on another machine.
 
     Attributes:
-        inputs: for each input of the model, [texts, tokens].
+        inputs: of the model, by name, each [texts, tokens].
         logits: [texts, labels].
     """
 
@@ -68,17 +71,17 @@ class Check(_Frozen):
 
 
 class Timing(_Frozen):
-    """How fast an artefact was on the machine that made it, in turns with others, in the batches of prediction.
+    """The speed of an artefact on the machine that exported it, timed in turns with others, in batches of prediction.
 
     Attributes:
-        ms_per_text: median of the rounds.
-        over_fp32: time of fp32 in the same runtime over the artefact's, median of the rounds' ratios; below 1 the
-            artefact is slower. None for fp32 itself, or where there is none.
+        ms_per_text: median over the rounds.
+        over_fp32: time of fp32 in the same runtime divided by the artefact's, median over the rounds; below 1 the
+            artefact is slower. None for fp32 itself, and where fp32 was not timed.
         spread: smallest and largest of these ratios.
-        others: milliseconds a text of what it took turns with, by runtime and precision.
-        texts: how many were run.
-        rounds: how often.
-        threads: cores in use.
+        others: milliseconds per text of the others, by runtime and precision.
+        texts: number of texts in a round.
+        rounds: number of rounds.
+        threads: cores used.
         warnings: what makes the figures doubtful, such as other processes.
     """
 
@@ -93,10 +96,10 @@ class Timing(_Frozen):
 
 
 class Geometry(_Frozen):
-    """What a model has to compute, whatever runs it.
+    """The number of operations of a model, whatever runs it.
 
     Attributes:
-        linear_flops: operations of one token in the linear layers of all Transformer layers.
+        linear_flops: operations per token in the linear layers of all Transformer layers.
         attention_flops: operations by which one token attends to one other.
     """
 
@@ -105,38 +108,39 @@ class Geometry(_Frozen):
 
 
 class Manifest(_Frozen):
-    """All there is to know for running a model.
+    """Everything that is needed to run a model.
 
     Attributes:
-        format: version of this layout.
-        runtime: what runs it.
+        format: version of the manifest.
+        runtime: library that runs the model.
         precision: of weights and operations, as `plankwise export` names it.
         model: file name of the model.
-        kind: whether a text has one label or any number.
+        kind: of answer, a key of `ANSWERS`.
         labels: in the order of the logits.
         inputs: names of the model's inputs, each int64 [texts, tokens].
-        padding: the value that fills each input up to the longest of its batch, on the right.
-        truncation: how much of a text the model sees, as in a recipe.
-        positions: the longest input that the model can take, in tokens.
-        geometry: what it has to compute; for benchmarks.
-        needs: int8 instructions of which a processor has to have one, or its sums saturate; none where any will do.
-        caveats: what the answers cannot promise, a sentence each.
-        cpu: that machine's processor.
-        versions: of the libraries that made it.
-        parity: measured when it was made.
-        timing: measured when it was made, on the processor of `cpu`; None where it was not.
+        padding: value that fills each input up to the longest of its batch, on the right.
+        truncation: how much of a text the model sees, as in a recipe; stored as `reading`.
+        positions: longest input of the model, in tokens.
+        geometry: number of operations, for benchmarks.
+        needs: int8 instructions. On a processor that has none of them sums saturate; if empty, any processor will do.
+        caveats: limits of the answers, one sentence each.
+        cpu: processor of the machine that exported the model.
+        versions: of the libraries that exported it.
+        parity: measured by the export.
+        timing: measured by the export on the processor of `cpu`; None if it was not.
         check: for other machines.
-        hashes: SHA-256 of the files beside the manifest.
+        hashes: SHA-256 of the files beside the manifest, by name.
     """
 
     format: int = FORMAT
     runtime: RuntimeName
     precision: str
     model: str
-    kind: Literal["single_label", "multi_label"]
+    kind: str
     labels: tuple[str, ...]
     inputs: tuple[str, ...]
     padding: dict[str, int]
+    # Artefacts that exist, and their copies of predict.py, call it `reading`: the names in the file cannot change.
     truncation: Truncation = pydantic.Field(
         validation_alias=pydantic.AliasChoices("truncation", "reading"), serialization_alias="reading"
     )
@@ -151,21 +155,52 @@ class Manifest(_Frozen):
     check: Check | None = None
     hashes: dict[str, str] = {}
 
+    @pydantic.field_validator("kind")
+    @classmethod
+    def _known(cls, kind: str) -> str:
+        if kind not in ANSWERS:
+            raise ValueError(f"no kind '{kind}'; allowed: {', '.join(ANSWERS)}")
+        return kind
+
+    @pydantic.field_validator("truncation", mode="before")
+    @classmethod
+    def _from_stored_names(cls, truncation: Any) -> Any:
+        return _renamed(truncation, {old: new for new, old in STORED_NAMES.items()})
+
+    @pydantic.field_serializer("truncation")
+    def _to_stored_names(self, truncation: Truncation) -> dict[str, Any]:
+        stored: dict[str, Any] = _renamed(dataclasses.asdict(truncation), STORED_NAMES)
+        return stored
+
+    @property
+    def answer(self) -> Answer:
+        """What the logits mean."""
+        return ANSWERS[self.kind]
+
+
+def _renamed(truncation: Any, names: Mapping[str, str]) -> Any:
+    """Rename the keys of `windows` in a truncation that is a dictionary."""
+    if not isinstance(truncation, dict) or not isinstance(truncation.get("windows"), dict):
+        return truncation
+    windows = {names.get(key, key): value for key, value in truncation["windows"].items()}
+    return {**truncation, "windows": windows}
+
 
 def describe(
     config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, inputs: tuple[str, ...], truncation: Truncation
 ) -> Manifest:
-    """Describe a classifier that torch runs in fp32.
+    """Describe a model that torch runs in fp32.
 
     Raises:
-        ModelError: if it is no classifier, or its tokenizer cannot pad.
+        ModelError: if no kind of answer fits the model, or its tokenizer cannot pad.
     """
-    check_classifier(config, "the model")
+    kind = kind_of(config)
+    ANSWERS[kind].check_model(config, "the model")
     return Manifest(
         runtime="torch",
         precision="fp32",
         model="model.safetensors",
-        kind="multi_label" if config.problem_type == _MULTI else "single_label",
+        kind=kind,
         labels=labels_of(config),
         inputs=inputs,
         padding=padding_of(tokenizer, inputs),
@@ -175,7 +210,7 @@ def describe(
 
 
 def geometry_of(model: PreTrainedModel) -> Geometry:
-    """Count what a model has to compute."""
+    """Count the operations of a model."""
     return Geometry(
         linear_flops=linear_flops_per_token(model),
         attention_flops=attention_flops(model.config),
@@ -183,7 +218,7 @@ def geometry_of(model: PreTrainedModel) -> Geometry:
 
 
 def is_artefact(folder: Path) -> bool:
-    """Tell an artefact from a folder of Transformers."""
+    """Return whether a folder is an artefact, rather than a model of Transformers or plankwise."""
     return (folder / FILE_NAME).is_file()
 
 
@@ -193,10 +228,10 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read an artefact's manifest and make sure that its files are those it was made of.
+    """Read an artefact's manifest and check the hashes of its files.
 
     Raises:
-        ModelError: if it is unreadable, of another format, or a file was changed.
+        ModelError: if it is unreadable, of another format, or a file is missing or was changed.
     """
     try:
         manifest = Manifest.model_validate_json((folder / FILE_NAME).read_text(encoding="utf-8"))
@@ -204,8 +239,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise ModelError(f"cannot read {folder / FILE_NAME}: {error}") from None
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ModelError(f"{folder / FILE_NAME}: {where}: {first['msg'].lower()}") from None
+        where, what = ".".join(map(str, first["loc"])), first["msg"].lower().removeprefix("value error, ")
+        raise ModelError(f"{folder / FILE_NAME}: {where}: {what}") from None
     if manifest.format != FORMAT:
         raise ModelError(f"{folder / FILE_NAME}: format {manifest.format}; allowed: {FORMAT}")
     for name, expected in manifest.hashes.items():

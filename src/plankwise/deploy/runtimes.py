@@ -1,7 +1,7 @@
-"""torch, ONNX Runtime and OpenVINO behind one small interface: padded token ids in, logits out.
+"""One small interface to torch, ONNX Runtime and OpenVINO: padded token ids in, logits out.
 
-Latency mode gives every request all threads. Throughput mode runs several requests at once, on one thread each: with
-two in flight OpenVINO gets nearer to the peak of two cores than with both on one request, and is slower with one.
+Latency mode gives each request all threads. Throughput mode runs several requests at once, on one thread each. On two
+cores, OpenVINO comes closer to their peak with two requests at once than with one request on both.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from plankwise.core.errors import ModelError
 from plankwise.data.batching.inputs import Inputs
 
 Logits = npt.NDArray[np.float32]
-Probabilities = npt.NDArray[np.float64]
 Mode = Literal["latency", "throughput"]
 MODES: tuple[Mode, ...] = ("latency", "throughput")
 FLOAT_TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -31,12 +30,12 @@ OPENVINO_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
 class Runtime(Protocol):
-    """Something that runs one model. It may be called from `streams` threads at once.
+    """Runs one model; safe to call from `streams` threads at once.
 
     Attributes:
         name: of the runtime and its precision, for tables.
-        streams: how many calls at once it is made for.
-        threads: how many cores it uses in all.
+        streams: number of concurrent calls it is set up for.
+        threads: cores used by all calls together.
     """
 
     name: str
@@ -49,18 +48,18 @@ class Runtime(Protocol):
 
 
 class Torch:
-    """A torch model, eager or compiled, where its parameters are."""
+    """A torch model, eager or compiled, on the device of its parameters."""
 
     def __init__(
         self, model: PreTrainedModel, precision: str = "fp32", threads: int | None = None, **compiling: Any
     ) -> None:
-        """Take a model over, casting its weights.
+        """Cast the weights of a model in place.
 
         Args:
             model: a classifier.
             precision: fp32, bf16 or fp16.
-            threads: of torch, set for the whole process where given.
-            compiling: options of `torch.compile`, which is used if there are any.
+            threads: of torch; if given, set for the whole process.
+            compiling: options of `torch.compile`, which is called if there are any.
         """
         if threads is not None:
             torch.set_num_threads(threads)
@@ -78,7 +77,7 @@ class Torch:
 
 
 class TorchProgram:
-    """A program that `torch.export` saved, on the CPU."""
+    """A program saved by `torch.export`, on the CPU."""
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         if threads is not None:
@@ -89,7 +88,7 @@ class TorchProgram:
             raise
         except pickle.UnpicklingError:
             raise ModelError(f"{path} holds a pickle that torch's weights-only reader refuses") from None
-        except Exception as error:  # zip, pickle and schema faults share no base
+        except Exception as error:  # errors of zip, pickle and the schema have no common base
             raise ModelError(f"torch cannot load {path}: {str(error).splitlines()[0]}") from None
         self.name, self.streams, self.threads = "torch", 1, torch.get_num_threads()
 
@@ -101,18 +100,18 @@ class TorchProgram:
 
 
 def _safe_program(path: Path) -> torch.export.ExportedProgram:
-    """Load a program without running what a file of strangers may bring: `torch.export.load` unpickles anything.
+    """Load a program from a file that is not trusted: by itself `torch.export.load` unpickles any object.
 
     Raises:
         ModelError: if the file holds objects other than tensors.
     """
     records: list[str] = torch._C.PyTorchFileReader(str(path)).get_all_records()
     constants = [name.rpartition(_CONSTANTS)[2] for name in records if _CONSTANTS in name]
-    strange = [name for name in constants if not name.startswith("tensor_") and not name.endswith("_config.json")]
-    if strange:
-        raise ModelError(f"{path} holds {strange[0][:60]}, an object that would be unpickled; allowed: tensors alone")
+    refused = [name for name in constants if not name.startswith("tensor_") and not name.endswith("_config.json")]
+    if refused:
+        raise ModelError(f"{path} holds {refused[0][:60]}, an object that would be unpickled; allowed: only tensors")
     before = os.environ.get(_WEIGHTS_ONLY)
-    os.environ[_WEIGHTS_ONLY] = "1"  # read by each `torch.load` beneath, whatever it was told
+    os.environ[_WEIGHTS_ONLY] = "1"  # each inner `torch.load` obeys it, even when called with weights_only=False
     try:
         return torch.export.load(str(path))
     finally:
@@ -134,7 +133,7 @@ class OnnxRuntime:
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the library raises several kinds, and RuntimeError alone is no base of them
+        except Exception as error:  # the library raises several kinds, which have no narrower base
             raise ModelError(f"ONNX Runtime cannot load {path}: {str(error).splitlines()[0]}") from None
         self.name, self.streams, self.threads = "onnxruntime", threads if mode == "throughput" else 1, threads
 
@@ -145,7 +144,7 @@ class OnnxRuntime:
 
 
 class OpenVino:
-    """An OpenVINO model on the CPU; each call under way has a request of its own."""
+    """An OpenVINO model on the CPU; each concurrent call has its own inference request."""
 
     def __init__(self, path: Path, threads: int, mode: Mode = "throughput", precision: str = "fp32") -> None:
         import openvino
@@ -162,7 +161,7 @@ class OpenVino:
         except RuntimeError as error:
             raise ModelError(f"OpenVINO cannot load {path}: {str(error).splitlines()[0]}") from None
         self.name, self.streams, self.threads = "openvino", streams, threads
-        self._free: list[Any] = []  # requests to be used again: making one takes longer than a short text
+        self._free: list[Any] = []  # idle requests: creating one takes longer than running a short text
 
     def __call__(self, inputs: Inputs) -> Logits:
         """Compute logits."""
@@ -170,16 +169,6 @@ class OpenVino:
             request = self._free.pop()
         except IndexError:
             request = self._compiled.create_infer_request()
-        logits: Logits = np.array(request.infer(dict(inputs))[0])  # its buffer is used again
+        logits: Logits = np.array(request.infer(dict(inputs))[0])  # a copy: the next call overwrites its buffer
         self._free.append(request)
         return logits
-
-
-def probabilities(logits: npt.NDArray[np.floating[Any]], kind: str) -> Probabilities:
-    """Turn logits [texts, labels] into probabilities: over all labels, or of each by itself."""
-    wide = logits.astype(np.float64)
-    if kind == "multi_label":
-        return 1 / (1 + np.exp(-wide))
-    raised = np.exp(wide - wide.max(axis=-1, keepdims=True))
-    shares: Probabilities = raised / raised.sum(axis=-1, keepdims=True)
-    return shares

@@ -1,6 +1,6 @@
-"""Predicts with the model in this folder: texts in, one a line; JSON lines out. Needs numpy, tokenizers, the runtime.
+"""Predicts with the model in this folder: one text per line in, JSON lines out.
 
-Usage: python predict.py < texts.txt > predictions.jsonl
+It needs numpy, tokenizers and the model's runtime. Usage: python predict.py < texts.txt > predictions.jsonl
 In Python: Model("FOLDER").predict(["a text", ("one text", "of a pair")])
 """
 
@@ -15,32 +15,43 @@ from tokenizers import Tokenizer
 
 
 class Model:
-    """The model of a folder."""
+    """The model in a folder.
+
+    Raises:
+        RuntimeError: if the processor lacks the instructions that the model needs, and gives other answers without.
+    """
 
     def __init__(self, folder: Any) -> None:
         self.about = json.loads((Path(folder) / "manifest.json").read_text(encoding="utf-8"))
-        self.reduced = 0  # texts of which something was left out
+        self.reduced = 0  # texts of which a part was left out
         self.tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
         self.logits = runtime(self.about["runtime"], str(Path(folder) / self.about["model"]), self.about["precision"])
+        self.warning = self.check_processor(cpu_flags())
 
     def predict(self, texts: Any) -> Any:
-        """Give a probability for each label, text by text."""
+        """Yield the probability of each label, text by text."""
         pool = getattr(np, (self.about["reading"]["windows"] or {}).get("pooling", "mean"))
         for text in texts:
             encoded = self.tokenizer.encode(text) if isinstance(text, str) else self.tokenizer.encode(*text)
-            logits = pool([self.logits(self.inputs(encoded, at)) for at in self.positions(encoded)], axis=0)
-            raised = np.exp(logits - logits.max())
-            shares = raised / raised.sum() if self.about["kind"] == "single_label" else 1 / (1 + np.exp(-logits))
+            windows = [self.logits(self.inputs(encoded, at))[0] for at in self.positions(encoded)]
+            shares = self.probabilities(pool(windows, axis=0))
             yield dict(zip(self.about["labels"], map(float, shares), strict=True))
 
+    def probabilities(self, logits: Any) -> Any:
+        """Turn logits into probabilities, both [..., labels]."""
+        if self.about["kind"] == "multi_label":
+            return 1 / (1 + np.exp(-logits))
+        raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        return raised / raised.sum(axis=-1, keepdims=True)
+
     def inputs(self, encoded: Any, at: list[int]) -> dict[str, Any]:
-        """Make the model's inputs of some positions of an encoded text, each [1, tokens]."""
+        """Make the model's inputs from some positions of an encoded text, each [1, tokens]."""
         ones = [1] * len(encoded.ids)
         values = {"input_ids": encoded.ids, "attention_mask": ones, "token_type_ids": encoded.type_ids}
         return {name: np.array([[values[name][each] for each in at]], dtype=np.int64) for name in self.about["inputs"]}
 
     def positions(self, encoded: Any) -> list[list[int]]:
-        """Cut a text, or a pair, as in training: special tokens stay, and of the rest what the reading says."""
+        """Cut a text, or a pair, as in training: special tokens stay, the rest is truncated or split into windows."""
         length, windows = self.about["reading"]["max_length"], self.about["reading"]["windows"]
         if len(encoded.ids) <= length:
             return [list(range(len(encoded.ids)))]
@@ -65,29 +76,62 @@ class Model:
         head = {"head": size, "tail": 0, "head_tail": (size + 2) // 4}[self.about["reading"]["truncation"]]
         return text if len(text) <= size else text[:head] + text[len(text) - (size - head) :]
 
+    def check_processor(self, flags: set[str]) -> str:
+        """Compare the answers with the export's if the processor lacks int8 instructions; return a warning, or ""."""
+        needs, check, parity = (self.about.get(name) for name in ("needs", "check", "parity"))
+        if not needs or set(needs) & flags:
+            return ""
+        lacking = f"this processor has none of {', '.join(needs)}, which the model was exported for"
+        if not check or not parity:
+            return f"{lacking}: its sums saturate, and probabilities may differ"
+        found = self.logits({name: np.array(rows, dtype=np.int64) for name, rows in check["inputs"].items()})
+        expected = np.array(check["logits"], dtype=np.float32)
+        change = float(np.abs(self.probabilities(found) - self.probabilities(expected)).max())
+        if not change <= parity["tolerance"]:
+            raise RuntimeError(
+                f"{lacking}: probabilities differ by {change:.3f} from those of the export; "
+                f"allowed: {parity['tolerance']}. Export it again with portable weights"
+            )
+        return f"{lacking}: its sums saturate; on random input probabilities differ by at most {change:.4f}"
+
+
+def cpu_flags() -> set[str]:
+    """Return the processor's instructions as Linux names them; none where they cannot be read."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return set()
+    found = next((line for line in lines if line.startswith(("flags", "Features"))), "")  # x86, ARM
+    return set(found.partition(":")[2].split())
+
 
 def runtime(name: str, path: str, precision: str) -> Any:
-    """Give a function from one text's inputs to its logits, [labels]."""
+    """Return a function from inputs, each [texts, tokens], to logits, [texts, labels]."""
     if name == "openvino":
         import openvino
 
         hint = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
         request = openvino.Core().compile_model(path, "CPU", hint).create_infer_request()
-        return lambda inputs: request.infer(inputs)[0][0].copy()
+        return lambda inputs: request.infer(inputs)[0].copy()
     if name == "onnx":
         import onnxruntime
 
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        return lambda inputs: session.run(None, inputs)[0][0]
+        return lambda inputs: session.run(None, inputs)[0]
     import torch
 
-    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # or else loading would unpickle whatever the file brings
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"  # or else loading would unpickle any object in the file
     module = torch.export.load(path).module()
-    return lambda inputs: module(*map(torch.from_numpy, inputs.values())).detach().numpy()[0]
+    return lambda inputs: module(*map(torch.from_numpy, inputs.values())).detach().numpy()
 
 
 if __name__ == "__main__":
-    model = Model(Path(__file__).parent)
+    try:
+        model = Model(Path(__file__).parent)
+    except RuntimeError as error:
+        sys.exit(f"predict.py: {error}")
+    if model.warning:
+        sys.stderr.write(f"predict.py: {model.warning}\n")
     for shares in model.predict(line.rstrip("\n") for line in sys.stdin):
         sys.stdout.write(json.dumps(shares, ensure_ascii=False) + "\n")
     if model.reduced:

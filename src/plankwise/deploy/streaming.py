@@ -1,7 +1,7 @@
-"""Blocks of texts through a runtime: one thread reads and tokenizes, one for each stream runs, the caller collects.
+"""Runs blocks of texts: one thread reads and tokenizes, one thread per stream runs batches, the caller collects.
 
-Blocks come out in the order they went in. No more than a few are on the way at any time, so that a stream of any
-length takes the same memory; within a block inputs are sorted by length.
+Blocks come out in the order they went in. Only a few are in flight at any time, so that memory does not grow with the
+number of texts. Within a block, inputs are sorted by length.
 """
 
 from __future__ import annotations
@@ -16,24 +16,25 @@ import numpy as np
 
 from plankwise.core.errors import ModelError
 from plankwise.data.batching.inputs import Encoded, Numbers
-from plankwise.data.batching.token_budget import Floats, cut_batches, padded_batch, starts_of
+from plankwise.data.batching.pooling import Floats
+from plankwise.data.batching.token_budget import padded_batch, starts_of, token_budget_batches
 from plankwise.deploy.runtimes import Runtime
 
-Carried = TypeVar("Carried")
-Watch = Callable[[float], None]  # called from one thread at a time with how many texts it has just finished
-BLOCKS_ON_THE_WAY = 3  # one is being tokenized, one run, one collected
-PATIENCE = 5.0  # seconds for a thread that waits in the caller's own iterator
+Passthrough = TypeVar("Passthrough")  # comes out beside a block as it went in
+ProgressCallback = Callable[[float], None]  # called by one thread at a time with the number of texts just finished
+BLOCKS_IN_FLIGHT = 3  # one is tokenized, one run, one collected
+JOIN_TIMEOUT_S = 5.0  # for a thread that waits in the caller's own iterator
 
 
 @dataclass(frozen=True)
-class Streams:
-    """What runs blocks.
+class BatchRunner:
+    """Cuts blocks into batches and runs them.
 
     Attributes:
         runtime: called from `runtime.streams` threads.
-        padding: the value that fills up each input, by its name.
-        labels: how many the model has.
-        budget: padded tokens of a batch; one input at a time where there is none.
+        padding: value that fills up each input, by its name.
+        labels: number of labels of the model.
+        budget: padded tokens of a batch; if None, each input is a batch.
     """
 
     runtime: Runtime
@@ -43,23 +44,23 @@ class Streams:
 
     def batches(self, encoded: Encoded) -> list[Numbers]:
         """Cut a block into batches."""
-        return cut_batches(encoded.lengths, self.budget)
+        return token_budget_batches(encoded.lengths, self.budget)
 
     def logits(self, encoded: Encoded, starts: Numbers, chosen: Numbers) -> Floats:
         """Run one batch, [chosen, labels].
 
         Raises:
-            ModelError: if a logit is no number.
+            ModelError: if the logits have another shape, or one is not a finite number.
         """
         found = np.asarray(self.runtime(padded_batch(encoded, starts, chosen, self.padding)), dtype=np.float64)
         if found.shape != (len(chosen), self.labels):
-            raise ModelError(f"the model gave logits {list(found.shape)} where [{len(chosen)}, {self.labels}] was due")
+            raise ModelError(f"the model returned logits {list(found.shape)}; expected: [{len(chosen)}, {self.labels}]")
         if not np.isfinite(found).all():
-            raise ModelError("the model gave a logit that is not a finite number")
+            raise ModelError("the model returned a logit that is not a finite number")
         return found
 
     def all_logits(self, encoded: Encoded) -> Floats:
-        """Run a block here and now, [inputs, labels]."""
+        """Run a block in the calling thread, [inputs, labels]."""
         starts = starts_of(encoded.lengths)
         found: Floats = np.zeros((len(encoded.lengths), self.labels))
         for chosen in self.batches(encoded):
@@ -67,10 +68,10 @@ class Streams:
         return found
 
 
-class _Pending(Generic[Carried]):
-    """A block on the way, until its last batch is done or one has failed."""
+class _BlockInFlight(Generic[Passthrough]):
+    """A block in flight, until its last batch is done or one has failed."""
 
-    def __init__(self, encoded: Encoded, passthrough: Carried, labels: int, batches: int) -> None:
+    def __init__(self, encoded: Encoded, passthrough: Passthrough, labels: int, batches: int) -> None:
         self.encoded, self.passthrough = encoded, passthrough
         self.starts = starts_of(encoded.lengths)
         self.logits: Floats = np.zeros((len(encoded.lengths), labels))
@@ -90,27 +91,27 @@ class _Pending(Generic[Carried]):
         self.done.set()
 
 
-class _Threads(Generic[Carried]):
-    """The threads beside the caller; every wait of theirs ends when `stop` is called."""
+class _Threads(Generic[Passthrough]):
+    """The threads that work for the caller; each of their waits ends when `stop` is called."""
 
     def __init__(
-        self, streams: Streams, blocks: Iterable[tuple[Encoded, Carried]], watch: Watch, ahead: int = BLOCKS_ON_THE_WAY
+        self, runner: BatchRunner, blocks: Iterable[tuple[Encoded, Passthrough]], on_progress: ProgressCallback
     ) -> None:
-        self._streams, self._blocks, self._watch = streams, blocks, watch
-        self.ordered: SimpleQueue[_Pending[Carried] | BaseException | None] = SimpleQueue()
-        self._tasks: SimpleQueue[tuple[_Pending[Carried], Numbers] | None] = SimpleQueue()
-        self.room = threading.Semaphore(ahead)
-        self._stopped, self._watching = False, threading.Lock()
+        self._runner, self._blocks, self._on_progress = runner, blocks, on_progress
+        self.ordered: SimpleQueue[_BlockInFlight[Passthrough] | BaseException | None] = SimpleQueue()
+        self._tasks: SimpleQueue[tuple[_BlockInFlight[Passthrough], Numbers] | None] = SimpleQueue()
+        self.room = threading.Semaphore(BLOCKS_IN_FLIGHT)
+        self._stopped, self._progress_lock = False, threading.Lock()
         self._producer = threading.Thread(target=self._produce, name="plankwise-tokenize", daemon=True)
         self._workers = [
             threading.Thread(target=self._work, name=f"plankwise-stream-{number}", daemon=True)
-            for number in range(streams.runtime.streams)
+            for number in range(runner.runtime.streams)
         ]
         for thread in (self._producer, *self._workers):
             thread.start()
 
     def _produce(self) -> None:
-        """Put blocks on the way; whatever ends them, its turn comes after the blocks before it."""
+        """Queue blocks; an error in their source is queued after the blocks before it."""
         ending: BaseException | None = None
         source = iter(self._blocks)
         try:
@@ -118,15 +119,15 @@ class _Threads(Generic[Carried]):
             while not self._stopped and (drawn := next(source, None)) is not None:
                 self._put(*drawn)
                 self.room.acquire()
-        except BaseException as error:  # the caller raises it
+        except BaseException as error:  # raised in the caller's thread
             ending = error
         finally:
-            getattr(source, "close", lambda: None)()  # a generator may hold a file open
+            getattr(source, "close", lambda: None)()  # a generator may hold an open file
             self.ordered.put(ending)
 
-    def _put(self, encoded: Encoded, passthrough: Carried) -> None:
-        batches = self._streams.batches(encoded)
-        pending = _Pending(encoded, passthrough, self._streams.labels, len(batches))
+    def _put(self, encoded: Encoded, passthrough: Passthrough) -> None:
+        batches = self._runner.batches(encoded)
+        pending = _BlockInFlight(encoded, passthrough, self._runner.labels, len(batches))
         self.ordered.put(pending)
         for chosen in batches:
             self._tasks.put((pending, chosen))
@@ -138,18 +139,18 @@ class _Threads(Generic[Carried]):
                 continue
             try:
                 encoded = pending.encoded
-                pending.logits[chosen] = self._streams.logits(encoded, pending.starts, chosen)
-                with self._watching:
-                    self._watch(len(chosen) / len(encoded.lengths) * len(encoded.inputs_of))
+                pending.logits[chosen] = self._runner.logits(encoded, pending.starts, chosen)
+                with self._progress_lock:
+                    self._on_progress(len(chosen) / len(encoded.lengths) * len(encoded.inputs_of))
                 pending.count_down()
-            except BaseException as error:  # the caller raises it
+            except BaseException as error:  # raised in the caller's thread
                 pending.fail(error)
 
     def stop(self) -> None:
-        """End all threads: batches that run are finished, those that wait are dropped."""
+        """End all threads: batches that are running are finished, those that wait are dropped."""
         self._stopped = True
         self.room.release()
-        self._producer.join(PATIENCE)
+        self._producer.join(JOIN_TIMEOUT_S)
         for _ in self._workers:
             self._tasks.put(None)
         for thread in self._workers:
@@ -157,19 +158,21 @@ class _Threads(Generic[Carried]):
 
 
 def run_blocks(
-    streams: Streams, blocks: Iterable[tuple[Encoded, Carried]], watch: Watch = lambda texts: None
-) -> Iterator[tuple[Encoded, Carried, Floats]]:
-    """Give each block back with the logits of its inputs, [inputs, labels], in order.
+    runner: BatchRunner,
+    blocks: Iterable[tuple[Encoded, Passthrough]],
+    on_progress: ProgressCallback = lambda texts: None,
+) -> Iterator[tuple[Encoded, Passthrough, Floats]]:
+    """Yield each block with what came with it and the logits of its inputs, [inputs, labels], in order.
 
-    An error in `blocks` or in the runtime is raised here, after the blocks before it; closing the generator ends all
+    An error in `blocks` or in the runtime is raised here, after the blocks before it. Closing the generator ends all
     threads.
 
     Args:
-        streams: what runs them.
-        blocks: drawn in a thread of its own, a few ahead, each with whatever goes along.
-        watch: told how many texts each batch was worth.
+        runner: of the model.
+        blocks: drawn in a separate thread, a few ahead, each with an object that is passed through.
+        on_progress: called after each batch with the number of texts it finished, which may be a fraction.
     """
-    threads = _Threads(streams, blocks, watch)
+    threads = _Threads(runner, blocks, on_progress)
     try:
         while (pending := threads.ordered.get()) is not None:
             if isinstance(pending, BaseException):

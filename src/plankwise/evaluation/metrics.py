@@ -117,7 +117,7 @@ METRICS: dict[str, Metric] = {
     "accuracy": Metric(_accuracy),
     "macro_f1": Metric(_macro_f1),
     "micro_f1": Metric(_micro_f1),
-    "official_f": Metric(_germeval_f1),
+    "germeval_f1": Metric(_germeval_f1),
     "auroc": Metric(direct=_ranked(roc_auc_score)),
     "average_precision": Metric(direct=_ranked(average_precision_score)),
 }

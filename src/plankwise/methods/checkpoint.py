@@ -1,7 +1,7 @@
-"""Another checkpoint: fine-tune a smaller pretrained model in the place of the one given.
+"""Another checkpoint: fine-tune a smaller pretrained model instead of the current one.
 
-What one does who compresses a language model once and fine-tunes it for many tasks (the thesis' main experiment), and
-the comparison that every task-specific method has to bear: a DistilBERT of the same tokenizer, fine-tuned directly.
+For a language model that is compressed once and fine-tuned for many tasks, and as the baseline of task-specific
+methods: a DistilBERT with the same tokenizer, fine-tuned directly.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Checkpoint(Method):
     """Settings of fine-tuning another checkpoint.
 
     Attributes:
-        source: a local folder or a Hub id; its tokenizer is that of the recipe's model.
-        teacher: what is learned from a larger model beside the task.
+        source: a local folder or a Hub id; it has the tokenizer of the recipe's model.
+        teacher: what is learned from a larger model, beside the task.
         training: of the whole model.
     """
 
@@ -59,7 +59,7 @@ class Checkpoint(Method):
 
     def compress(self, model: PreTrainedModel, job: Job) -> Compressed:
         """Load the other checkpoint with a new head and fine-tune it on the job's task."""
-        if self._is_other(job.tokenizer):  # of a model trained from scratch, this is known only now
+        if self._is_other(job.tokenizer):  # only now known where the model was trained from scratch
             raise MethodError(f"{self.source} has another tokenizer than the model; its vocabulary has to be the same")
         labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
         torch.manual_seed(mix_seed(job.seed, "checkpoint", "head"))

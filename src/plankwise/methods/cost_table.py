@@ -1,4 +1,4 @@
-"""What each number of heads and neurons of each layer costs, counted on the model; `latency.py` measures it instead."""
+"""The cost of each number of heads and neurons in each layer, counted on the model; `latency.py` measures time."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from plankwise.encoder.cost import count_parameters, linear_flops_per_token
 from plankwise.encoder.shapes import shapes_of
 
 Floats = NDArray[np.float64]
-Count = Callable[[nn.Linear, bool], int]  # what a projection holds; true for one whose rows belong to the units
+CostOfLinear = Callable[[nn.Linear, bool], int]  # the flag says that rows belong to units, not columns
 
 
 @dataclass(frozen=True)
 class CostTable:
-    """What a model would cost with other sizes: a sum over its layers.
+    """The cost of a model as a sum over its layers, for every number of heads and neurons.
 
     Attributes:
         attention: for each layer, the cost of its attention with 0, 1, … heads, [heads + 1].
         feed_forward: for each layer, the cost of its feed-forward part with 0, 1, … neurons, [neurons + 1].
         fixed: the cost of everything that selection cannot change.
-        unit: of what is counted, for messages.
+        unit: of the costs, for messages.
     """
 
     attention: Sequence[Floats]
@@ -41,30 +41,31 @@ class CostTable:
         return float(sum(attention) + sum(feed_forward) + self.fixed)
 
     def full(self) -> float:
-        """Give the cost of the model as it is."""
+        """Return the cost of the model as it is."""
         return self.of([len(table) - 1 for table in self.attention], [len(table) - 1 for table in self.feed_forward])
 
 
 def flops_costs(model: PreTrainedModel) -> CostTable:
     """Count floating-point operations of one token in the linear layers, as `cost.linear_flops_per_token` does."""
-    return _counted(model, _flops, linear_flops_per_token(model), "FLOPs per token")
+
+    def flops(linear: nn.Linear, is_input: bool) -> int:
+        return 2 * linear.weight.numel()  # a multiplication and an addition for each weight
+
+    return _counted(model, flops, linear_flops_per_token(model), "FLOPs per token")
 
 
 def parameter_costs(model: PreTrainedModel) -> CostTable:
-    """Count parameters, as `cost.count_parameters` does. An output's bias stays whatever is cut, an input's goes."""
-    return _counted(model, _parameters, count_parameters(model), "parameters")
+    """Count parameters, as `cost.count_parameters` does."""
+
+    def parameters(linear: nn.Linear, is_input: bool) -> int:
+        # The bias of an output projection has the width of the hidden states, so no cut makes it smaller.
+        return linear.weight.numel() + (linear.bias.numel() if is_input and linear.bias is not None else 0)
+
+    return _counted(model, parameters, count_parameters(model), "parameters")
 
 
-def _flops(linear: nn.Linear, is_input: bool) -> int:
-    return 2 * linear.weight.numel()
-
-
-def _parameters(linear: nn.Linear, is_input: bool) -> int:
-    return linear.weight.numel() + (linear.bias.numel() if is_input and linear.bias is not None else 0)
-
-
-def _counted(model: PreTrainedModel, count: Count, total: int, unit: str) -> CostTable:
-    """Spread what is counted in a layer's projections evenly over its heads, or its neurons; all else is fixed."""
+def _counted(model: PreTrainedModel, count: CostOfLinear, total: int, unit: str) -> CostTable:
+    """Divide the cost of a layer's projections evenly among its heads, or its neurons; all else is fixed."""
     attention, feed_forward = [], []
     for layer, shape in zip(layers_of(model), shapes_of(model.config), strict=True):
         outputs = residual_outputs_of(model, layer)
@@ -80,7 +81,7 @@ def _counted(model: PreTrainedModel, count: Count, total: int, unit: str) -> Cos
 
 
 def _even(total: int, units: int) -> Floats:
-    """Give the cost of 0 … `units` units of equal cost, exact in floating point, [units + 1]."""
+    """Return the cost of 0 … `units` units of equal cost, exact in floating point, [units + 1]."""
     each, rest = divmod(total, max(1, units))
     assert rest == 0, "heads and neurons of one layer are of one size"
     return np.arange(units + 1, dtype=np.float64) * each

@@ -1,9 +1,9 @@
-"""Distillation: a smaller student learns from a teacher's logits, hidden states and relations as well as from the task.
+"""Distillation: a smaller student learns from the task and from a teacher's logits, hidden states and relations.
 
 Hinton, Vinyals, Dean 2015, "Distilling the Knowledge in a Neural Network", arXiv 1503.02531; hidden states as in
 TinyBERT (Jiao et al. 2020, arXiv 1909.10351), relations as in MiniLMv2 (Wang et al. 2021, arXiv 2012.15828), cosine as
 in DistilBERT (Sanh et al. 2019, arXiv 1910.01108). The student is a subset of the model's layers, a smaller encoder of
-the same architecture with random weights, or the model itself, which recovers from what was done to it before.
+the same architecture with random weights, or the model itself, which then recovers from the steps before.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from plankwise.training.on_task import train_on_task
 
 @settings
 class Sizes:
-    """Sizes of a student with random weights, by their common names; what is left out is as in the model so far.
+    """Sizes of a student with random weights, by their common names; a size that is left out is the model's own.
 
     Attributes:
         hidden_size: width of the hidden states.
         num_hidden_layers: depth.
-        num_attention_heads: heads of each layer; they divide the width.
+        num_attention_heads: heads of each layer; a divisor of the width.
         intermediate_size: neurons of each layer's feed-forward part.
     """
 
@@ -54,19 +54,19 @@ class Sizes:
 
     @property
     def given(self) -> dict[str, int]:
-        """The sizes that were chosen."""
+        """The sizes that are set, by name."""
         values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         return {name: value for name, value in values.items() if value is not None}
 
 
 @settings
 class Student:
-    """What the student is before it learns; the model so far if nothing is said.
+    """The student before it is trained; by default the current model.
 
     Attributes:
-        layers: how many layers of the model so far to keep.
+        layers: how many layers of the current model to keep.
         keep: which of them, by rule or by number.
-        sizes: of a new encoder of the same architecture, vocabulary and labels, instead.
+        sizes: of a new encoder with the same architecture, vocabulary and labels, instead of kept layers.
     """
 
     layers: Layers | None = None
@@ -87,8 +87,8 @@ class Distillation(Method):
     """Settings of distillation.
 
     Attributes:
-        student: which model learns.
-        teacher: what it learns.
+        student: the model that is trained.
+        teacher: what it learns from.
         training: of the whole student.
     """
 
@@ -101,13 +101,13 @@ class Distillation(Method):
         """Plan the student.
 
         Raises:
-            MethodError: if sizes do not fit.
+            MethodError: if the student's sizes do not fit the model or each other.
         """
         refuse_quantized(spec.config)
         return planned(self, spec, self._config(spec.config))
 
     def compress(self, model: PreTrainedModel, job: Job) -> Compressed:
-        """Make the student and train all of it."""
+        """Build the student and train all of it."""
         torch.manual_seed(mix_seed(job.seed, "distillation", "initialization"))
         student = self._student(model)
         log = train_on_task(student, job, self.training, "distillation", teacher=self.teacher, given=model)

@@ -1,12 +1,15 @@
-"""How much each head and each neuron matters to a model, measured by gates on them.
+"""The importance of each head and each neuron, measured by gates on them.
 
-Magnitude looks at weights alone. The others differentiate a loss by a gate on each unit, one for each text:
+Magnitude depends on weights alone. The other measures differentiate a loss with respect to a gate on each unit, with
+one gate for each text:
 
-- Taylor (Michel, Levy, Neubig 2019, arXiv 1905.10650): the mean of |∂L/∂gate|, the first-order change of the loss.
-- Fisher (Kwon et al. 2022, arXiv 2204.09656): the mean of (∂L/∂gate)², to second order what removing the unit costs.
+- Taylor (Michel, Levy, Neubig 2019, arXiv 1905.10650, section 4.1): the mean of |∂L/∂gate|, which is to first order the
+  change of the loss.
+- Fisher (Kwon et al. 2022, arXiv 2204.09656, section 4.1): the mean of (∂L/∂gate)², which is to second order the cost
+  of removing the unit.
 
-Without labels the loss is taken at labels drawn from the model's own predictions. For Fisher this is no makeshift: the
-mean of these squares is the curvature of the KL divergence to the unpruned model, whose own gradient is zero.
+Without labels the loss is computed at labels drawn from the model's own predictions. For Fisher this is the exact
+choice: the mean of these squares is the curvature of the KL divergence from the unpruned model, whose gradient is zero.
 """
 
 from __future__ import annotations
@@ -39,9 +42,9 @@ def gate_importance(
     """Measure importance by the gradients of one gate for each text and unit.
 
     Args:
-        network: the model in evaluation mode; its weights should want no gradient, or these are computed for nothing.
-        sample: the texts, drawn for this very network, and the loss.
-        kind: what of the gradients is averaged.
+        network: the model in evaluation mode; weights that require gradients only cost time.
+        sample: the texts, sampled for this very network, and the loss.
+        kind: whether squares or absolute values of the gradients are averaged.
         shown: called with the number of inputs that are done.
 
     Returns:
@@ -52,40 +55,34 @@ def gate_importance(
     rows = 0
     for batch in sample.batches():
         size = len(batch["input_ids"])
-        gates = [LayerGates(*(_ones(size, units, device) for units in (len(s.heads), s.neurons))) for s in shapes]
+        gates = [
+            LayerGates(*(torch.ones((size, units), device=device, requires_grad=True) for units in (heads, neurons)))
+            for heads, neurons in ((len(shape.heads), shape.neurons) for shape in shapes)
+        ]
         inputs = model_inputs(network, batch)
         with gated(network, gates), torch.autocast(device.type, torch.bfloat16, bf16_is_fast(device)):
-            value = sample.loss(network(**inputs), batch) * size
-        _backward(value, [part for gate in gates for part in (gate.heads, gate.neurons)])
+            value = sample.loss(network(**inputs), batch) * size  # a sum, so that gradients are those of single texts
+        parts = [part for gate in gates for part in (gate.heads, gate.neurons)]
+        torch.autograd.backward(value, inputs=[part for part in parts if part.numel()])
         for total, gate in zip(totals, gates, strict=True):
             gradient = torch.cat([_gradient(gate.heads), _gradient(gate.neurons)], dim=1).double()
             total += (gradient.square() if kind == "fisher" else gradient.abs()).sum(dim=0)
         rows += size
         shown(rows)
-    return _split([(total / rows).cpu().numpy() for total in totals], [len(shape.heads) for shape in shapes])
-
-
-def _ones(rows: int, units: int, device: torch.device) -> Tensor:
-    return torch.ones((rows, units), device=device, requires_grad=True)
-
-
-def _backward(value: Tensor, gates: Sequence[Tensor]) -> None:
-    torch.autograd.backward(value, inputs=[gate for gate in gates if gate.numel()])
+    means, heads = [(total / rows).cpu().numpy() for total in totals], [len(shape.heads) for shape in shapes]
+    return (
+        [mean[:count] for mean, count in zip(means, heads, strict=True)],
+        [mean[count:] for mean, count in zip(means, heads, strict=True)],
+    )
 
 
 def _gradient(gate: Tensor) -> Tensor:
-    return torch.zeros_like(gate) if gate.grad is None else gate.grad
-
-
-def _split(values: Sequence[Floats], heads: Sequence[int]) -> Importance:
-    return [value[:count] for value, count in zip(values, heads, strict=True)], [
-        value[count:] for value, count in zip(values, heads, strict=True)
-    ]
+    return torch.zeros_like(gate) if gate.grad is None else gate.grad  # none where a layer has no such units
 
 
 @torch.no_grad()
 def magnitude_importance(model: PreTrainedModel) -> Importance:
-    """Measure importance by weights: the sum of squares of all that belong to a unit, biases left out."""
+    """Measure importance by the sum of squares of a unit's weights, without biases."""
     heads, neurons = [], []
     for layer, shape in zip(layers_of(model), shapes_of(model.config), strict=True):
         attention, feed_forward = residual_outputs_of(model, layer)

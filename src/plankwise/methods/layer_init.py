@@ -1,4 +1,4 @@
-"""Where a smaller stack's layers start from: which layers of the larger stack, for each way of choosing."""
+"""Initialization of a shallower encoder: which layers of the deeper one each new layer is copied from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ Modules = list[list[int]]
 
 
 def contiguous_modules(depth: int, modules: int | list[list[int]]) -> Modules:
-    """Cut layers 0 … depth − 1 into contiguous modules: so many of near-equal size (larger first), or those given.
+    """Divide layers 0 … depth − 1 into contiguous modules.
+
+    Args:
+        depth: number of layers.
+        modules: how many, of nearly equal size with the larger ones first; or the layers of each module.
 
     Example:
         >>> contiguous_modules(5, 2)
@@ -34,10 +38,10 @@ def contiguous_modules(depth: int, modules: int | list[list[int]]) -> Modules:
 
 
 def sources_of(modules: Modules, initialization: Initialization | list[int]) -> list[Source]:
-    """Choose for each module the layers that its successor is copied or averaged from.
+    """Return for each module the layers that its successor is copied or averaged from; none for random weights.
 
-    `bottom` is the paper's choice: successor i starts as layer i, wherever it will stand. `alternate` spreads the
-    choices evenly from the first layer to the last. A list names one layer for each module.
+    `bottom` is the choice of the Theseus paper: successor i starts as layer i, whatever layers it replaces. `alternate`
+    spreads the layers evenly from the first to the last. A list names one layer for each module.
 
     Raises:
         MethodError: if a list names too few, too many or unknown layers.
@@ -60,7 +64,11 @@ def sources_of(modules: Modules, initialization: Initialization | list[int]) -> 
     return choices[initialization]
 
 
-def standing_at(module: list[int], source: Source, types: list[str]) -> int:
-    """Choose where in its module a successor stands: at the first layer whose attention type is that of its source."""
+def position_in(module: list[int], source: Source, types: list[str]) -> int:
+    """Return the layer of a module that its successor takes the place of.
+
+    It is the first one of the attention type of the successor's source: a copy of a local layer must not be called with
+    the mask and the rotary frequencies of a global one.
+    """
     wanted = types[source[0]] if source else types[module[0]]
     return next((index for index in module if types[index] == wanted), module[0])

@@ -1,7 +1,7 @@
-"""Layer subset: keep some layers, drop the rest, fine-tune.
+"""Layer subset: keep some layers, drop the others, fine-tune.
 
-The plainest way to a shallower encoder, and the one that every cleverer way has to beat: Sajjad et al. 2023, "On the
-Effect of Dropping Layers of Pre-trained Transformer Models", arXiv 2004.03844.
+The simplest way to a shallower encoder, and the baseline for all others: Sajjad et al. 2023, "On the Effect of Dropping
+Layers of Pre-trained Transformer Models", arXiv 2004.03844.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class LayerSubset(Method):
     Attributes:
         layers: how many layers to keep.
         keep: which of them, by rule or by number.
-        teacher: what is learned from a larger model beside the task.
+        teacher: what is learned from a larger model, beside the task.
         training: of the whole smaller model.
     """
 

@@ -1,8 +1,8 @@
 """Low rank: word embeddings and feed-forward projections as products of two thin matrices.
 
 Hsu, Hua, Chang, Lou, Shen & Jin 2022, "Language model compression with weighted low-rank factorization", arXiv
-2207.00112. A truncated SVD spends its rank on whatever is large. Here the error in each row of a matrix counts by how
-much the task's loss depends on it: by the squared gradients of that row, summed over examples (empirical Fisher).
+2207.00112. A truncated SVD spends its rank on large values. Here the error in each row of a matrix is weighted by the
+row's importance for the task's loss: its squared gradients, summed over examples (empirical Fisher).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from plankwise.training.on_task import train_on_task
 
 
 class LowRankLog(StepLog):
-    """What factorization did; `ranks` are those of the parts that were factorized."""
+    """What factorization did; `ranks` are those of the factorized parts."""
 
     ranks: Mapping[str, int]
 
@@ -53,11 +53,11 @@ class LowRank(Method):
     """Settings of low-rank factorization.
 
     Attributes:
-        embeddings: share of the word embeddings' parameters to keep; null leaves them whole.
-        feed_forward: share of the feed-forward projections' parameters to keep; null leaves them whole.
-        weighting: `fisher` weighs rows by the task's loss, `none` is plain truncated SVD.
+        embeddings: share of the word embeddings' parameters to keep; null does not factorize them.
+        feed_forward: share of the feed-forward projections' parameters to keep; null does not factorize them.
+        weighting: `fisher` weights rows by their importance for the task's loss; `none` is plain truncated SVD.
         examples: of the training split, at most, that `fisher` measures rows on.
-        teacher: what training learns beside the task.
+        teacher: what training learns from, besides the task.
         training: of the whole factorized model; null trains nothing.
     """
 
@@ -91,7 +91,7 @@ class LowRank(Method):
         return planned(self, spec, self._config(spec.config))
 
     def examples_used(self, available: int) -> int:
-        """Return how many training texts the rows' importance is measured on."""
+        """Return how many training texts the importance of rows is measured on."""
         return min(available, self.examples)
 
     def _config(self, config: PreTrainedConfig) -> PreTrainedConfig:
@@ -136,7 +136,7 @@ Places = dict[str, LowRankLinear | LowRankEmbedding]
 
 
 def fill(model: PreTrainedModel, smaller: PreTrainedModel, places: Places, importance: dict[str, Tensor]) -> None:
-    """Copy `model` into `smaller`, in place: as factors where these stand, by the importance of rows, else as it is."""
+    """Copy `model` into `smaller`, in place: factorized at `places`, by the importance of rows, elsewhere unchanged."""
     state, own = model.state_dict(), smaller.state_dict()
     for name, target in places.items():
         factorize(state.pop(f"{name}.weight"), target, importance.get(name))
@@ -149,7 +149,7 @@ def fill(model: PreTrainedModel, smaller: PreTrainedModel, places: Places, impor
 
 
 def _factorized(model: PreTrainedModel, smaller: PreTrainedModel) -> Places:
-    """Name the places where `smaller` has factors and `model` has none yet."""
+    """Return the modules of `smaller`, by name, that are factorized and in `model` are not."""
     kinds = (LowRankLinear, LowRankEmbedding)
     found = {str(name): module for name, module in smaller.named_modules() if isinstance(module, kinds)}
     return {name: module for name, module in found.items() if not isinstance(model.get_submodule(name), kinds)}
@@ -157,11 +157,15 @@ def _factorized(model: PreTrainedModel, smaller: PreTrainedModel) -> Places:
 
 def _refuse_twice(config: PreTrainedConfig, part: Literal["embeddings", "feed_forward"]) -> None:
     if has_low_rank(config, part):
-        raise MethodError(f"{part}: they are of low rank already, and are not factorized twice")
+        raise MethodError(f"{part}: they are of low rank already and cannot be factorized again")
 
 
 def _rank(part: str, share: float, sizes: list[MatrixSize]) -> int:
-    """Choose the rank that keeps this share of the matrices' parameters, and makes each of them smaller."""
+    """Return the rank that keeps this share of the matrices' parameters and makes each matrix smaller.
+
+    Raises:
+        MethodError: if there is no such rank.
+    """
     rank = rank_for(share, sizes)
     if rank < 1:
         least = sum(map(sum, sizes)) / sum(rows * columns for rows, columns in sizes)

@@ -1,9 +1,9 @@
-"""Structured pruning: the heads and neurons that matter least are cut out for real, and what is left is repaired.
+"""Structured pruning: the least important heads and neurons are cut out, and the rest is fitted to the original.
 
 Three steps, none of which needs a label or trains: importance from the gradients of gates (Kwon et al. 2022, arXiv
 2204.09656), selection under a budget of operations, parameters or *measured* time (Kurtic et al. 2023, ZipLM, arXiv
-2302.04089), and a least-squares repair of the output projections from below (Park et al. 2024, arXiv 2308.03449).
-Training afterwards is optional, against the job's loss and, if asked, a teacher.
+2302.04089), and a least-squares reconstruction of the output projections, layer by layer (Park et al. 2024, arXiv
+2308.03449). Training afterwards is optional, with the task's loss and, if set, a teacher's.
 """
 
 from __future__ import annotations
@@ -23,22 +23,21 @@ from plankwise.core.progress import bar
 from plankwise.core.recipe import settings
 from plankwise.core.seeds import mix_seed
 from plankwise.encoder.anatomy import layers_of
-from plankwise.encoder.cost import linear_flops_per_token
 from plankwise.encoder.low_rank import has_low_rank
 from plankwise.encoder.quantized import refuse_quantized
-from plankwise.encoder.shapes import prune, shapes_of
+from plankwise.encoder.shapes import prune
 from plankwise.encoder.surgery import frozen_twin
 from plankwise.methods.cost_table import CostTable, flops_costs, parameter_costs
 from plankwise.methods.importance import Importance, gate_importance, magnitude_importance
 from plankwise.methods.latency import latency_costs
 from plankwise.methods.method import Compressed, Job, Method, ModelSpec, StepLog, planned
 from plankwise.methods.reconstruction import reconstruct
-from plankwise.methods.selection import Selection, cut_evenly, select, select_uniform
+from plankwise.methods.selection import Selection, cut_evenly, cut_summary, select, select_uniform
 from plankwise.training.distillation.config import DistillationConfig, check_taught
 from plankwise.training.fit import Training
 from plankwise.training.on_task import train_on_task
 
-RECONSTRUCTION_TOKENS = 65_536  # hidden states of so many tokens are held at a time, of both models
+RECONSTRUCTION_TOKENS = 65_536  # whose hidden states of one layer are held in memory, of both models
 MEASURES = {"flops": flops_costs, "parameters": parameter_costs}
 
 
@@ -47,29 +46,29 @@ class PruningLog(StepLog):
 
     Attributes:
         pruning: operations before and after, and each layer's heads and neurons.
-        repaired: of each sublayer, from below, the share of the squared error that reconstruction took away.
+        repaired: for each sublayer, from the first, the share of the squared error that reconstruction removed.
     """
 
     pruning: Mapping[str, Any]
     repaired: list[float] | None = None
 
 
-@settings
+@settings(renamed={"repair": "reconstruction"})
 class Pruning(Method):
     """Settings of structured pruning.
 
     Attributes:
-        target: how many times smaller what is measured becomes.
-        measure: what that is: operations of the linear layers of all Transformer layers, parameters of the whole model,
-            or the time of a batch on this machine, after a table that is measured once.
+        target: how many times the measured cost becomes smaller.
+        measure: of the cost: operations of the linear layers of all Transformer layers, parameters of the whole model,
+            or the time of a batch on this machine, by a table that is measured once.
         latency_shape: texts in a call, and tokens in each, that the table of times is measured for.
-        importance: by which units are ranked; `magnitude` looks at weights alone.
-        labels: whether gradients are taken at the task's labels, not at the model's own predictions.
-        shape: `free` gives each layer its own sizes; `uniform` the same to all, heads and neurons; `plain` the same
-            neurons to all and no change of heads, which a plain configuration can hold.
-        neuron_step: neurons go in groups of so many.
-        examples: training texts, or blocks of a corpus, that importance and repair look at.
-        repair: whether output projections are fitted to the unpruned model.
+        importance: how units are ranked; `magnitude` uses weights alone.
+        labels: whether gradients are computed at the task's labels, not at the model's own predictions.
+        shape: `free` gives each layer its own sizes; `uniform` gives all layers the same numbers of heads and of
+            neurons; `plain` the same number of neurons and all heads, which a plain configuration can express.
+        neuron_step: each layer keeps a multiple of this many neurons, or all of them.
+        examples: training texts, or blocks of a corpus, that importance and reconstruction use at most.
+        reconstruction: whether output projections are fitted to the unpruned model.
         ridge: strength of the fit's pull towards the weights as they were cut, as a share of the inputs' mean square.
         teacher: what training afterwards learns from, besides the task.
         training: afterwards; none by default.
@@ -84,7 +83,7 @@ class Pruning(Method):
     shape: Literal["free", "uniform", "plain"] = "free"
     neuron_step: Width = 8
     examples: Rows = 2000
-    repair: bool = True
+    reconstruction: bool = True
     ridge: Annotated[float, Bounds(0, 1_000_000, "nothing would be fitted", above=True)] = 1e-3
     teacher: DistillationConfig | None = None
     training: Training | None = None
@@ -95,7 +94,7 @@ class Pruning(Method):
         return self
 
     def plan(self, spec: ModelSpec) -> ModelSpec:
-        """Plan a model cut evenly; which layers lose how much, only the importance can say.
+        """Plan a model that is cut evenly; only the importance decides how much each layer loses.
 
         Raises:
             MethodError: if the model's feed-forward layers are low-rank.
@@ -106,39 +105,42 @@ class Pruning(Method):
         return planned(self, spec, cut_evenly(spec.config, 1 / self.target, whole_heads=self.shape == "plain"))
 
     def examples_used(self, available: int) -> int:
-        """Return how many texts, or blocks of a corpus, importance and reconstruction look at."""
+        """Return how many texts, or blocks of a corpus, importance and reconstruction use."""
         return min(available, self.examples)
 
     def compress(self, model: PreTrainedModel, job: Job) -> Compressed:
-        """Rank units, choose what stays, cut, repair, and train on if asked."""
+        """Rank heads and neurons, select, cut, reconstruct, and train if the settings say so."""
         begun, seconds, log = time.perf_counter(), dict[str, float](), StepLog()
         importance, examples = self._importance(model, job)
         seconds["importance"] = time.perf_counter() - begun
         begun = time.perf_counter()
-        kept = self._choose(model, job, importance)
+        selection = self._select(model, job, importance)
         seconds["selection"] = time.perf_counter() - begun
-        smaller = prune(model, kept.heads, kept.neurons)
+        smaller = prune(model, selection.heads, selection.neurons)
         repaired = None
-        if self.repair:
+        if self.reconstruction:
             begun = time.perf_counter()
             repaired = self._reconstruct(smaller, model, job)
             seconds["repair"] = time.perf_counter() - begun
         if self.training is not None:
             log = train_on_task(smaller, job, self.training, "recovery", teacher=self.teacher, given=model)
         own = {"seconds": seconds, "examples": examples}
-        whole = PruningLog(**{**dict(log), **own}, repaired=repaired, pruning=sizes_of(model, smaller))
+        whole = PruningLog(**{**dict(log), **own}, repaired=repaired, pruning=cut_summary(model, smaller))
         return Compressed(smaller.eval(), job.tokenizer, whole)
 
-    def _choose(self, model: PreTrainedModel, job: Job, importance: Importance) -> Selection:
+    def _select(self, model: PreTrainedModel, job: Job, importance: Importance) -> Selection:
         heads, neurons = importance
         costs = self._costs(model, job)
         budget = costs.full() / self.target
         if self.shape == "free":
-            kept = select(heads, neurons, costs, budget, self.neuron_step)
+            selection = select(heads, neurons, costs, budget, self.neuron_step)
         else:
-            kept = select_uniform(heads, neurons, costs, budget, self.neuron_step, whole_heads=self.shape == "plain")
-        agree(repr(kept), "the heads and neurons that stay")
-        return kept
+            all_heads = self.shape == "plain"
+            selection = select_uniform(
+                heads, neurons, costs, budget, neuron_step=self.neuron_step, whole_heads=all_heads
+            )
+        agree(repr(selection), "the heads and neurons that stay")
+        return selection
 
     def _importance(self, model: PreTrainedModel, job: Job) -> tuple[Importance, int | None]:
         """Measure the units' importance; also return on how many examples."""
@@ -155,7 +157,8 @@ class Pruning(Method):
 
     def _costs(self, model: PreTrainedModel, job: Job) -> CostTable:
         if self.measure == "latency":
-            return latency_costs(model, *self.latency_shape, progress=job.progress)
+            batch_size, tokens = self.latency_shape
+            return latency_costs(model, batch_size=batch_size, tokens=tokens, progress=job.progress)
         return MEASURES[self.measure](model)
 
     def _reconstruct(self, smaller: PreTrainedModel, model: PreTrainedModel, job: Job) -> list[float]:
@@ -164,11 +167,3 @@ class Pruning(Method):
             bar("reconstruction", len(layers_of(model)), job.progress) as shown,
         ):
             return reconstruct(smaller, model, list(sample.batches()), self.ridge, shown)
-
-
-def sizes_of(model: PreTrainedModel, smaller: PreTrainedModel) -> dict[str, Any]:
-    """Describe for the log what was cut: operations before and after, and each layer's heads and neurons."""
-    return {
-        "linear_flops_per_token": [linear_flops_per_token(each) for each in (model, smaller)],
-        "heads_and_neurons": [[len(shape.heads), shape.neurons] for shape in shapes_of(smaller.config)],
-    }

@@ -1,9 +1,9 @@
 """Quantization: linear layers compute in int8, and word embeddings are stored in it.
 
-Weights have one scale for each output feature; inputs have one range for each tensor, the least and the largest value
-that texts of train gave (min-max; Wu et al. 2020, arXiv 2004.09602, compare calibrations). Where that costs too much,
-the most sensitive projections stay in fp32 until the development score is back within a margin, or the model trains on
-while it computes with rounded numbers (Jacob et al. 2018, arXiv 1712.05877), or both.
+Weights have one scale for each output feature. Inputs have one range for each tensor: the smallest and the largest
+value on texts of the training split (min-max calibration; Wu et al. 2020, arXiv 2004.09602, compare others). Where this
+costs too much, the most sensitive projections stay in fp32 until the development score is within a margin, or the model
+is trained while it computes with rounded numbers (Jacob et al. 2018, arXiv 1712.05877), or both.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from plankwise.training.fit import Training
 from plankwise.training.on_task import train_on_task
 
 logger = logging.getLogger(__name__)
-RANKED_EXAMPLES = 64  # of the calibration texts; each group takes one pass over them
+RANKING_EXAMPLES = 64  # at most; the ranking makes one pass over them for each group
 
 
 class QuantizationLog(StepLog):
     """What quantization did.
 
     Attributes:
-        quantized: the number of `projections`, and whether `embeddings` are.
+        quantized: the number of quantized `projections`, and whether `embeddings` are quantized.
         kept: projections that stayed in fp32.
-        sensitivities: for a margin, how far predictions move if a group alone is quantized; the most sensitive first.
-        fallback: for a margin, what was tried on the development split, as in `sensitivity.Fallback`.
+        sensitivities: with a margin, the change of the predictions when a group alone is quantized; the largest first.
+        fallback: with a margin, the search on the development split, as in `sensitivity.Fallback`.
     """
 
     quantized: Mapping[str, int | bool]
@@ -56,13 +56,13 @@ class Quantization(Method):
     """Settings of quantization to int8.
 
     Attributes:
-        embeddings: whether word embeddings are stored in int8; a margin gives them up last of all.
-        examples: training texts, at most, whose activations give the ranges.
-        margin: how much of the development score, on the task's first metric, may be lost before training; the most
-            sensitive projections stay in fp32 for it. Null quantizes all of them.
-        portable: whether weights of linear layers get 7 bits, with which every processor computes what was scored here;
-            in 8 bits, sums saturate on processors without VNNI.
-        teacher: what training learns beside the task.
+        embeddings: whether word embeddings are stored in int8; with a margin they return to fp32 last.
+        examples: training texts, at most, whose activations determine the ranges.
+        margin: how much of the development score, by the task's first metric, may be lost before training; the most
+            sensitive projections stay in fp32 to keep it. Null quantizes all of them.
+        portable: whether weights of linear layers have 7 bits, so that every processor computes what is scored here;
+            with 8 bits, sums saturate on processors without VNNI.
+        teacher: what training learns from, besides the task.
         training: of the model while it computes with rounded numbers; null trains nothing.
     """
 
@@ -80,30 +80,30 @@ class Quantization(Method):
         return self
 
     def plan(self, spec: ModelSpec) -> ModelSpec:
-        """Plan the quantized model; what a margin keeps in fp32, only the scores can say.
+        """Plan the quantized model; what a margin keeps in fp32 depends on scores, and is not planned.
 
         Raises:
-            MethodError: if the model is quantized already.
+            MethodError: if the model is quantized already, or the objective has no labels.
         """
         refuse_quantized(spec.config)
         if not spec.objective.has_labels:
             raise MethodError(
-                "quantization is for a task with labels, and a corpus has none; fine-tune what the corpus gave, and "
-                "quantize that"
+                "quantization is for a task with labels, and a corpus has none; fine-tune the language model and "
+                "quantize the result"
             )
         quantized = Quantized(embeddings=self.embeddings, portable=self.portable)
         return planned(self, spec, with_quantized(spec.config, quantized))
 
     def examples_used(self, available: int) -> int:
-        """Return how many training texts give the ranges."""
+        """Return how many training texts determine the ranges."""
         return min(available, self.examples)
 
     def compress(self, model: PreTrainedModel, job: Job) -> Compressed:
-        """Observe inputs, choose what stays in fp32, train if asked to, and round for good."""
+        """Calibrate, choose what stays in fp32, train if the settings say so, and round the weights."""
         if not self.portable and saturates():
             logger.warning(
-                "quantization: portable: false, and this processor has none of %s: what is scored here is exact "
-                "arithmetic, an exported model's sums saturate on it; portable: true is the same on both",
+                "quantization: portable is false and this processor has none of %s: scores here come from exact "
+                "arithmetic, but the sums of an exported model saturate; with portable: true both are the same",
                 ", ".join(INT8_FLAGS),
             )
         rounding, seconds = FakeQuantized(model, self.portable), dict[str, float]()
@@ -111,11 +111,11 @@ class Quantization(Method):
         begun = time.perf_counter()
         examples = self._observe(rounding, job)
         seconds["calibration"] = time.perf_counter() - begun
-        wanted = [name for name in rounding.names() if self.embeddings or name != EMBEDDINGS]
+        names = [name for name in rounding.names() if self.embeddings or name != EMBEDDINGS]
         if self.margin is not None:
-            wanted, measured = self._within(self.margin, wanted, rounding, job, seconds)
-        rounding.quantize(wanted)
-        if not wanted:
+            names, measured = self._within(self.margin, names, rounding, job, seconds)
+        rounding.quantize(names)
+        if not names:
             hint = "; embeddings: false may change that" if self.embeddings else ""
             logger.warning(
                 "quantization: nothing can be quantized within margin %s, so nothing is%s", self.margin, hint
@@ -125,8 +125,8 @@ class Quantization(Method):
             log = train_on_task(rounding.network, job, self.training, title, teacher=self.teacher, given=model)
         whole = QuantizationLog(
             **{**dict(log), **measured, "seconds": seconds, "examples": examples},
-            quantized={"projections": len({*wanted} - {EMBEDDINGS}), "embeddings": EMBEDDINGS in wanted},
-            kept=[name for name in rounding.names() if name not in {*wanted, EMBEDDINGS}],
+            quantized={"projections": len({*names} - {EMBEDDINGS}), "embeddings": EMBEDDINGS in names},
+            kept=[name for name in rounding.names() if name not in {*names, EMBEDDINGS}],
         )
         return Compressed(rounding.finished().eval(), job.tokenizer, whole)
 
@@ -146,17 +146,17 @@ class Quantization(Method):
             return sample.examples
 
     def _within(
-        self, margin: float, wanted: list[str], rounding: FakeQuantized, job: Job, seconds: dict[str, float]
+        self, margin: float, names: list[str], rounding: FakeQuantized, job: Job, seconds: dict[str, float]
     ) -> tuple[list[str], dict[str, Any]]:
-        """Choose what is quantized so that the development score falls by no more than the margin."""
+        """Return those of `names` that can be quantized within the margin, and the log of the search."""
         begun = time.perf_counter()
-        groups = {name: parts for name, parts in rounding.groups().items() if parts[0] in wanted}
-        changes = sensitivities(rounding, groups, job, min(self.examples, RANKED_EXAMPLES))
+        groups = {name: parts for name, parts in rounding.groups().items() if parts[0] in names}
+        changes = sensitivities(rounding, groups, job, min(self.examples, RANKING_EXAMPLES))
         seconds["ranking"] = time.perf_counter() - begun
-        # The table comes last: it was asked for, it costs no time, and in fp32 it is much of a small model's size.
+        # Embeddings come last: they are quantized for size, of which they are much in a small model, and never slower.
         ranking = sorted(changes, key=lambda group: group == EMBEDDINGS)
         fallback = fewest_kept(rounding, groups, ranking, job, margin)
         seconds["development"] = time.perf_counter() - begun - seconds["ranking"]
         stay = {name for group in fallback.kept for name in groups[group]}
         measured = {"sensitivities": changes, "fallback": dataclasses.asdict(fallback)}
-        return [name for name in wanted if name not in stay], measured
+        return [name for name in names if name not in stay], measured

@@ -1,4 +1,4 @@
-"""The methods there are. A new one is a file, a card, a test and a line here."""
+"""The registry of methods. A new one is a file, its card, a line of the contract test and a line here."""
 
 from __future__ import annotations
 
@@ -33,10 +33,16 @@ METHODS: tuple[type[Method], ...] = (
     Quantization,
 )
 
+
+def union_of(methods: tuple[type[Method], ...]) -> Any:
+    """Return the type that a recipe's step is validated against: the settings of one of `methods`, by key `method`."""
+    return Annotated[Union[methods], pydantic.Field(discriminator="method")]  # noqa: UP007 - a tuple of classes
+
+
 if TYPE_CHECKING:
     AnyMethod = Method
-else:  # what recipes are checked against: the settings of one method, told apart by their key `method`
-    AnyMethod = Annotated[Union[METHODS], pydantic.Field(discriminator="method")]  # noqa: UP007 - a tuple of classes
+else:
+    AnyMethod = union_of(METHODS)
 
 
 def method_of(step: Mapping[str, Any]) -> Method:

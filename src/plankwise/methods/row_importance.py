@@ -1,4 +1,4 @@
-"""How much the task cares about each row of a weight matrix: the diagonal of the empirical Fisher, summed by rows."""
+"""The importance of each row of a weight matrix for the task: the diagonal of the empirical Fisher, summed by rows."""
 
 from __future__ import annotations
 
@@ -18,33 +18,39 @@ from plankwise.training.objectives.losses import Loss
 def row_importance(
     model: PreTrainedModel, modules: Mapping[str, nn.Module], batches: Iterable[Batch], loss: Loss
 ) -> dict[str, Tensor]:
-    """Add up, over examples, the squared gradient of the loss in each row of each module's weight.
+    """Sum, over examples, the squared gradient of the loss in each row of each module's weight.
 
-    Gradients are those of single examples although these run in batches, as Ghost norms are computed: the gradient
-    Σ_t g_t·x_tᵀ of an example has in row i the squared length Σ_ts g_ti·(x_t·x_s)·g_si. A window counts as an example.
+    Gradients are those of single examples although these run in batches, as in ghost clipping (Li et al. 2022, arXiv
+    2110.05679): the gradient Σ_t g_t·x_tᵀ of an example has in row i the squared norm Σ_ts g_ti·(x_t·x_s)·g_si. A
+    window counts as an example.
 
     Args:
-        model: left as it was; it runs without dropout.
+        model: not changed; it runs without dropout.
         modules: linear layers and embeddings of `model`, by name; their output is [inputs, tokens, rows or width].
         batches: on the device of the model.
         loss: a mean over the batch.
 
     Returns:
-        For each module [rows] in fp64 on the CPU, where sums come in the same order every time.
+        For each module [rows] in fp64, summed on the CPU, where the order of a sum is always the same.
     """
-    sums = {name: torch.zeros(_rows(module), dtype=torch.float64) for name, module in modules.items()}
-    with _only_activations(model), ExitStack() as stack:
+    sums = {}
+    for name, module in modules.items():
+        assert isinstance(module, nn.Linear | nn.Embedding)
+        sums[name] = torch.zeros(module.weight.shape[0], dtype=torch.float64)
+    with _activation_gradients_only(model), ExitStack() as stack:
         for name, module in modules.items():
-            stack.callback(module.register_forward_hook(partial(_watch, sums[name])).remove)
+            stack.callback(module.register_forward_hook(partial(_add_at_backward, sums[name])).remove)
         for batch in batches:
             outputs = model(**model_inputs(model, batch))
-            (loss(outputs, batch) * _examples(batch)).backward()  # type: ignore[no-untyped-call]
+            # The loss is a mean over texts; of several windows of a text it is one value.
+            examples = int(batch["window_of"].max()) + 1 if "window_of" in batch else len(batch["input_ids"])
+            (loss(outputs, batch) * examples).backward()  # type: ignore[no-untyped-call]
     return sums
 
 
 @contextmanager
-def _only_activations(model: PreTrainedModel) -> Iterator[None]:
-    """Let gradients reach what the model computes and none of its weights, which saves the time and the memory."""
+def _activation_gradients_only(model: PreTrainedModel) -> Iterator[None]:
+    """Compute gradients of activations but of no weights, which saves time and memory."""
     wanted, was_training = [value.requires_grad for value in model.parameters()], model.training
     model.requires_grad_(False).eval()
     handle = model.get_input_embeddings().register_forward_hook(_begin_graph)
@@ -57,21 +63,11 @@ def _only_activations(model: PreTrainedModel) -> Iterator[None]:
             value.requires_grad_(want)
 
 
-def _examples(batch: Batch) -> int:
-    """Count what the loss is a mean over; masked tokens count by the text they are of."""
-    return int(batch["window_of"].max()) + 1 if "window_of" in batch else len(batch["input_ids"])
-
-
-def _rows(module: nn.Module) -> int:
-    assert isinstance(module, (nn.Linear, nn.Embedding))
-    return module.weight.shape[0]
-
-
 def _begin_graph(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-    return output.requires_grad_(True).clone()  # an encoder may go on to change it in place, which no leaf allows
+    return output.requires_grad_(True).clone()  # an encoder may change it in place, which is forbidden for a leaf
 
 
-def _watch(total: Tensor, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+def _add_at_backward(total: Tensor, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
     add = _add_embedding if isinstance(module, nn.Embedding) else _add_linear
     output.register_hook(partial(add, total, inputs[0].detach()))  # type: ignore[no-untyped-call]
 
@@ -86,6 +82,6 @@ def _add_linear(total: Tensor, values: Tensor, gradient: Tensor) -> None:
 def _add_embedding(total: Tensor, ids: Tensor, gradient: Tensor) -> None:
     """Add the rows of one batch: ids [examples, tokens], gradient [examples, tokens, width]."""
     each = gradient.float()
-    same = (ids[:, :, None] == ids[:, None, :]).float()  # a word that stands in a text twice has one gradient
+    same = (ids[:, :, None] == ids[:, None, :]).float()  # a word that occurs twice in a text has one gradient
     squares = (same @ each).square().sum(dim=-1) / same.sum(dim=-1)
     total.index_add_(0, ids.flatten().cpu(), squares.flatten().double().cpu())

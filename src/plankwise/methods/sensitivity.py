@@ -1,8 +1,8 @@
-"""Which parts of a quantized model stay in fp32: the most sensitive ones, and no more of them than a score needs.
+"""Which groups of a quantized model stay in fp32: the most sensitive ones, and as few of them as the score allows.
 
-Parts are ranked without labels, by how far the model's predictions move if one of them alone is quantized. How many of
-them have to stay is found on the development split: none, one, two, four … until the score is back within the margin,
-then by halving what is left between the last number that missed it and the first that did not.
+Groups are ranked without labels, by the change of the model's predictions when one of them alone is quantized. How many
+have to stay is found on the development split: 0, 1, 2, 4 … until the score is within the margin, then by bisection
+between the last number that was not and the first that was.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from plankwise.encoder.fake_quantized import FakeQuantized
 from plankwise.methods.method import Job
 
 Groups = Mapping[str, tuple[str, ...]]
-ROUNDING = 1e-12  # scores are compared as decimals are read: 0.81 is within 0.01 of 0.82
+ROUNDING = 1e-12  # tolerance of comparisons, so that 0.81 is within 0.01 of 0.82 in floating point, too
 
 
 @dataclass(frozen=True)
 class Fallback:
-    """What was tried on the development split, and what came of it.
+    """The search on the development split, and its result.
 
     Attributes:
         kept: the groups that stay in fp32, the most sensitive first.
@@ -45,23 +45,26 @@ class Fallback:
 
 
 def logits_of(network: PreTrainedModel, batch: Batch) -> Tensor:
-    """Give the logits, [inputs, classes], of a batch in double precision."""
+    """Return the logits of a batch in double precision, [inputs, classes]."""
     logits: Tensor = network(**model_inputs(network, batch)).logits.double()
     return logits
 
 
 @torch.no_grad()
 def sensitivities(rounding: FakeQuantized, groups: Groups, job: Job, examples: int) -> dict[str, float]:
-    """Measure how far predictions move if one group alone is quantized; the most sensitive group comes first.
+    """Measure the change of the predictions when one group alone is quantized.
 
-    The measure is the divergence of the model's own predictions from those with the group quantized, KL over classes
-    or, where each label stands for itself, the mean of the binary ones; the mean over inputs.
+    It is the objective's divergence from the predictions of the unquantized model, a mean over inputs; for
+    classification the KL divergence over classes, or the mean of the binary ones where texts have several labels.
 
     Args:
-        rounding: calibrated; everything is switched off at the end.
-        groups: names of what is quantized together.
-        job: of the step; texts are of its training split.
+        rounding: calibrated; all groups are unquantized at the end.
+        groups: names of the matrices that are quantized together.
+        job: of the step; texts come from its training split.
         examples: how many of them at most.
+
+    Returns:
+        The divergence by group, the most sensitive group first.
     """
     network = rounding.network.eval()
     changes = {}
@@ -79,17 +82,17 @@ def sensitivities(rounding: FakeQuantized, groups: Groups, job: Job, examples: i
 
 
 def fewest_kept(rounding: FakeQuantized, groups: Groups, ranking: Sequence[str], job: Job, margin: float) -> Fallback:
-    """Find how many of the first groups have to stay so that the development score falls by no more than the margin.
+    """Find how many of the first groups have to stay in fp32 for a development score within `margin`.
 
-    A larger number of groups is taken to score no worse; where it does, the number found was measured all the same.
-    With all groups in fp32 nothing is quantized, so that there always is such a number.
+    The search assumes that more groups in fp32 score no worse. Where this does not hold, the result is still a number
+    whose score was measured. With all groups in fp32 nothing is quantized, so there is always such a number.
 
     Args:
         rounding: calibrated.
-        groups: names of what is quantized together.
+        groups: names of the matrices that are quantized together.
         ranking: the groups, the most sensitive first.
         job: of the step.
-        margin: as a share, such as 0.005 for half a point.
+        margin: the largest loss of score, as a share: 0.005 is half a point.
     """
     tried: dict[int, float] = {}
 

@@ -1,46 +1,42 @@
-"""Theseus compression: replace a predecessor's modules by smaller successors, at random, until none is left.
+"""Theseus compression: modules of a predecessor are replaced by smaller successors, at random, until none is left.
 
 Xu, Zhou, Ge, Wei, Zhou 2020, "BERT-of-Theseus: Compressing BERT by Progressive Module Replacing", arXiv 2002.02925. The
-predecessor's layers are cut into contiguous modules; each gets one successor layer. At every training step each module
-runs either its frozen predecessor layers or its successor, by one draw per module whose probability rises over
-training; at the end all successors run and go on training alone. The objective is the job's own.
+predecessor's layers are divided into contiguous modules; each gets one successor layer. At every training step each
+module runs either its frozen predecessor layers or its successor, by one draw per module (their equations 2 and 3)
+whose probability rises over training (section 3.3). At the end all successors run and are trained alone.
 
-Unlike the reference implementation the predecessor is frozen for real: it gets no gradients and no optimizer state, and
-the layers in front of the first successor that was drawn record no graph at all.
+Unlike in the reference implementation the predecessor is truly frozen: it has no gradients and no optimizer state, and
+layers before the first drawn successor record no graph.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any, Literal
 
-import numpy as np
 import pydantic
 import torch
 from pydantic_core import ArgsKwargs
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from plankwise.core.distributed import agree
 from plankwise.core.errors import MethodError
 from plankwise.core.numbers import Layer, Layers, UpToAll
 from plankwise.core.recipe import settings
-from plankwise.core.schedules import SCHEDULES, Schedule
+from plankwise.core.schedules import SCHEDULES
 from plankwise.core.seeds import mix_seed
 from plankwise.encoder.anatomy import (
-    as_layer_output,
     embeddings_of,
     has_convolution,
-    hidden_of,
     layer_types,
     layers_of,
     set_layers,
 )
 from plankwise.encoder.quantized import refuse_quantized
 from plankwise.encoder.surgery import copy_outside_layers, frozen_twin, rebuild, thaw, with_depth
-from plankwise.methods.layer_init import Initialization, contiguous_modules, sources_of, standing_at
+from plankwise.methods.layer_init import Initialization, contiguous_modules, position_in, sources_of
 from plankwise.methods.method import Compressed, Job, Method, ModelSpec, StepLog, planned
+from plankwise.methods.module_replacing import Gate, Replacing, Slot
 from plankwise.training.distillation.activations import Depth
 from plankwise.training.distillation.config import DistillationConfig
 from plankwise.training.fit import Training
@@ -60,7 +56,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class TheseusLog(StepLog):
-    """What Theseus compression did; `draws_sha256` tells whether two runs drew the same modules at each step."""
+    """What Theseus compression did; `draws_sha256` is equal for two runs that drew the same modules at each step."""
 
     draws_sha256: str
 
@@ -72,16 +68,16 @@ class Theseus(Method):
     Attributes:
         preset: `paper` sets the choices of Xu et al.; a key that contradicts it is refused.
         modules: how many successor layers, or the predecessor's layers of each module.
-        initialization: where successors start from, by rule or as one predecessor layer for each module.
-        schedule: how the replacement rate rises.
+        initialization: of the successors, by rule or as one predecessor layer for each module.
+        schedule: of the replacement rate.
         start: the rate at the first step.
-        full_at: share of the steps after which every module is replaced; the rest trains the successors alone.
-        mode: `replace` draws one branch per module and step; `blend` runs both and mixes them by the rate
-            (deterministic, arXiv 2511.18670).
-        train_embeddings: whether embeddings learn along.
-        train_head: whether the pooler, final norm and task head learn along.
-        predecessor_dropout: keep dropout active in the frozen predecessor, as the reference does.
-        teacher: what is learned from a larger model beside the task; a layer of its settings is a module here.
+        full_at: share of the steps after which every module is replaced; the other steps train the successors alone.
+        mode: `replace` draws one branch per module and step; `blend` runs both and mixes them by the rate, without
+            randomness (arXiv 2511.18670).
+        train_embeddings: whether embeddings are trained, too.
+        train_head: whether the pooler, final norm and task head are trained, too.
+        predecessor_dropout: whether dropout is active in the frozen predecessor, as in the reference implementation.
+        teacher: what is learned from a larger model, beside the task; a layer in its settings is a module here.
         training: of the successors.
     """
 
@@ -131,7 +127,7 @@ class Theseus(Method):
         successor = rebuild(model, sources_of(modules, self.initialization), layer_types(config))
         network, gates = self.assemble(model, successor)
         replacing = Replacing(SCHEDULES[self.schedule](self.start, self.full_at), gates, job.seed, self.mode)
-        # What counts is the model after both phases: one chosen while predecessors still ran was never trained alone.
+        # Only weights of the second phase may be selected: while predecessors run, successors are not trained alone.
         log = train_on_task(
             network,
             job,
@@ -141,7 +137,7 @@ class Theseus(Method):
             select_from=self.full_at,
             teacher=self.teacher,
             given=model,
-            depths=_depths(network, successor),
+            depths=_recorded_depths(network, successor),
         )
         agree(replacing.digest(), "the draws of Theseus")
         copy_outside_layers(network, successor)
@@ -153,30 +149,35 @@ class Theseus(Method):
     def _config(self, config: PreTrainedConfig) -> PreTrainedConfig:
         modules = contiguous_modules(int(config.num_hidden_layers), self.modules)
         sources, own = sources_of(modules, self.initialization), layer_types(config)
-        types = [own[standing_at(module, source, own)] for module, source in zip(modules, sources, strict=True)]
+        types = [own[position_in(module, source, own)] for module, source in zip(modules, sources, strict=True)]
         return with_depth(config, sources, types)
 
     def assemble(self, model: PreTrainedModel, successor: PreTrainedModel) -> tuple[PreTrainedModel, list[Gate]]:
-        """Build the network that trains: a frozen twin of `model` whose layers give way to those of `successor`.
+        """Build the network that is trained: a frozen twin of `model` with the layers of `successor` in its slots.
 
-        Every predecessor layer keeps its slot, so that the encoder's own loop, with whatever it does between layers,
-        runs unchanged; the successor of a module stands in one of its slots and the others pass through.
+        Every predecessor layer keeps its slot, so that the encoder's own loop, and what it does between layers, runs
+        unchanged. The successor of a module is in one of its slots; once it runs, the other slots pass their input on.
         """
         if self.mode == "blend" and has_convolution(model):
-            raise MethodError("mode 'blend' cannot work on this DeBERTa-v2: it convolves behind layer 0; use 'replace'")
+            raise MethodError("mode 'blend' cannot work on this DeBERTa-v2: it convolves after layer 0; use 'replace'")
         modules = contiguous_modules(len(layers_of(model)), self.modules)
         sources, types = sources_of(modules, self.initialization), layer_types(model.config)
         network = frozen_twin(model)
         slots, gates = [], []
         for module, source, layer in zip(modules, sources, layers_of(successor), strict=True):
-            gate, stand = Gate(), standing_at(module, source, types)
+            gate, position = Gate(), position_in(module, source, types)
             gates.append(gate)
             for index in module:
-                place = Slot(layers_of(network)[index], gate, model.config, index == module[0], index == module[-1])
-                place.keep_dropout = self.predecessor_dropout
-                if index == stand:
-                    place.successor = layer
-                slots.append(place)
+                slot = Slot(
+                    layers_of(network)[index],
+                    gate,
+                    model.config,
+                    successor=layer if index == position else None,
+                    is_first=index == module[0],
+                    is_last=index == module[-1],
+                    keep_dropout=self.predecessor_dropout,
+                )
+                slots.append(slot)
         set_layers(network, nn.ModuleList(slots))
         embeddings = {id(value) for part in embeddings_of(network) for value in part.parameters()}
         layers = {id(value) for value in layers_of(network).parameters()}
@@ -185,103 +186,7 @@ class Theseus(Method):
         return network, gates
 
 
-def _depths(network: PreTrainedModel, successor: PreTrainedModel) -> list[Depth]:
-    """Say where each module is heard: behind its last slot, and inside the last layer of the branch that ran."""
-    ends = [slot for slot in layers_of(network) if isinstance(slot, Slot) and slot.closes]
+def _recorded_depths(network: PreTrainedModel, successor: PreTrainedModel) -> list[Depth]:
+    """Return where a teacher's loss records each module: after its last slot, in the last layer of either branch."""
+    ends = [slot for slot in layers_of(network) if isinstance(slot, Slot) and slot.is_last]
     return [Depth(end, (end.predecessor, layer)) for end, layer in zip(ends, layers_of(successor), strict=True)]
-
-
-class Gate:
-    """Which branch a module runs in training: 0 the predecessor, 1 the successor, between them a blend of both."""
-
-    share = 0.0
-    entry: Tensor
-    replacement: Tensor
-
-
-class Slot(nn.Module):
-    """The place of one predecessor layer. It is called and answers like the layer; in evaluation it is replaced."""
-
-    def __init__(self, predecessor: nn.Module, gate: Gate, config: PreTrainedConfig, opens: bool, closes: bool) -> None:
-        super().__init__()
-        self.predecessor, self.successor = predecessor, None
-        self.gate, self._config, self._opens, self.closes = gate, config, opens, closes
-        self.keep_dropout = False
-
-    successor: nn.Module | None
-
-    def __getattr__(self, name: str) -> Any:
-        """Answer for the layer where the encoder asks something of it, such as ModernBERT its attention type."""
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(super().__getattr__("predecessor"), name)
-
-    def train(self, mode: bool = True) -> Slot:
-        """Switch modes; the frozen predecessor stays in evaluation, without dropout, unless asked."""
-        super().train(mode)
-        if not self.keep_dropout:
-            self.predecessor.eval()
-        return self
-
-    def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Map hidden states, [batch, tokens, width], by the branch that the gate says."""
-        share = self.gate.share if self.training else 1.0
-        if share == 1.0:
-            if self.successor is not None:
-                return self.successor(hidden, *args, **kwargs)
-            return as_layer_output(self._config, hidden)
-        if share == 0.0:
-            return self.predecessor(hidden, *args, **kwargs)
-        return self._blend(share, hidden, *args, **kwargs)
-
-    def _blend(self, share: float, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Run both branches side by side and mix them at the module's last slot: (1 − α)·predecessor + α·successor."""
-        if self._opens:
-            self.gate.entry = hidden
-        if self.successor is not None:
-            self.gate.replacement = hidden_of(self.successor(self.gate.entry, *args, **kwargs))
-        output = self.predecessor(hidden, *args, **kwargs)
-        if not self.closes:
-            return output
-        mixed = (1.0 - share) * hidden_of(output) + share * self.gate.replacement
-        del self.gate.entry, self.gate.replacement
-        return as_layer_output(self._config, mixed)
-
-
-class Replacing:
-    """Sets the gates before each step. Draws are a function of (seed, step): equal on every rank and after a resume."""
-
-    def __init__(self, schedule: Schedule, gates: list[Gate], seed: int, mode: Literal["replace", "blend"]) -> None:
-        self._schedule, self._gates, self._mode = schedule, gates, mode
-        self._seed = mix_seed(seed, "theseus", "draws")
-        self._digest = hashlib.sha256()
-
-    def __call__(self, step: int, total: int) -> None:
-        """Set every gate for this step."""
-        rate = self._schedule(step / total)
-        shares = [rate] * len(self._gates) if self._mode == "blend" else self.draw(step, rate)[0]
-        for gate, share in zip(self._gates, shares, strict=True):
-            gate.share = share
-        self._digest.update(json.dumps([step, shares]).encode())
-
-    def draw(self, step: int, rate: float) -> tuple[list[float], int]:
-        """Draw each module's branch, 1.0 for the successor, and count how often all drew the predecessor.
-
-        Such a draw would train nothing, so it is drawn again, from the same stream.
-        """
-        generator = np.random.default_rng([self._seed, step])
-        redraws = 0
-        while not (chosen := generator.random(len(self._gates)) < rate).any():
-            redraws += 1
-        return chosen.astype(float).tolist(), redraws
-
-    def redraws_until(self, steps: int, total: int) -> int:
-        """Count the redraws of the first `steps` steps, whether this process ran them or one before it."""
-        if self._mode == "blend":
-            return 0
-        return sum(self.draw(step, self._schedule(step / total))[1] for step in range(steps))
-
-    def digest(self) -> str:
-        """Hash what this process has drawn so far."""
-        return self._digest.hexdigest()

@@ -1,10 +1,10 @@
-"""Unstructured pruning: set single weights to zero, a few more at a time, while the rest goes on learning.
+"""Unstructured pruning: single weights become zero, more of them step by step, while the others are trained.
 
-Zhu & Gupta 2017, "To prune, or not to prune", arXiv 1710.01878, for the gradual schedule and for magnitude as the
-measure of importance; Sanh, Wolf & Rush 2020, "Movement Pruning: Adaptive Sparsity by Fine-Tuning", arXiv 2005.07683,
-for scores that are learned: a weight goes that training moves towards zero, however large it was before.
+Zhu & Gupta 2017, "To prune, or not to prune", arXiv 1710.01878, for the gradual schedule (their equation 1) and for
+magnitude as the importance; Sanh, Wolf & Rush 2020, "Movement Pruning: Adaptive Sparsity by Fine-Tuning", arXiv
+2005.07683, for learned scores: they drop the weights that training moves towards zero, however large these were.
 
-The result is a dense model with zeros in it. It takes up less space once its file is compressed, and nothing else.
+The result is a dense model that contains zeros. Only its compressed file is smaller; it is not faster.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class Unstructured(Method):
     """Settings of unstructured pruning.
 
     Attributes:
-        sparsity: share of the weights that is zero at the end: of the linear layers in all Transformer layers.
-        importance: what decides: a weight's `magnitude`, or the `movement` that a learned score sums up.
-        scope: whether weights are ranked over all matrices together (`global`), or within each linear layer alone.
-        schedule: `cubic` raises the sparsity bit by bit, `one_shot` sets it before the first step.
+        sparsity: share of zeros at the end among the weights of the linear layers in all Transformer layers.
+        importance: a weight's `magnitude`, or its `movement`, which a learned score accumulates.
+        scope: whether weights are ranked over all matrices together (`global`) or within each linear layer (`layer`).
+        schedule: `cubic` raises the sparsity gradually, `one_shot` sets it before the first step.
         start: share of the steps at which `cubic` begins.
-        end: share of the steps at which `cubic` has reached `sparsity`; the rest trains the weights that are left.
-        embeddings: whether the table of word embeddings is pruned along, ranked and counted like one more matrix.
-        teacher: what training learns beside the task.
+        end: share of the steps at which `cubic` reaches `sparsity`; the other steps train the remaining weights.
+        embeddings: whether the table of word embeddings is pruned, too, ranked and counted like one more matrix.
+        teacher: what training learns from, besides the task.
         training: of the whole model; null prunes in one shot and trains nothing.
     """
 
@@ -73,18 +73,18 @@ class Unstructured(Method):
         return self
 
     def plan(self, spec: ModelSpec) -> ModelSpec:
-        """Plan the sparse model, which is that of the dense one."""
+        """Plan the sparse model; its configuration is that of the dense one."""
         anatomy_of(spec.config)
         refuse_quantized(spec.config)
         return planned(self, spec, copy.deepcopy(spec.config))
 
     def compress(self, model: PreTrainedModel, job: Job) -> Compressed:
-        """Train a copy whose masks grow by the schedule, and write the zeros into its weights at the end."""
+        """Train a copy with masks that grow by the schedule, and write the zeros into its weights at the end."""
         log, sparse = StepLog(), copy.deepcopy(model).requires_grad_(True)
         matrices = matrices_of(sparse, self.embeddings)
         masks = Masks(sparse, matrices, self.importance == "movement", self.scope == "global")
         if self.training is not None:
-            # What counts is the model at its final sparsity: an earlier one is better because it is less sparse.
+            # Only weights of the final sparsity may be selected: less sparse ones score better by being less sparse.
             full_at = self.end if self.schedule == "cubic" else 0.0
             sparsify = Sparsifying(masks, self._schedule(), self.sparsity, full_at)
             log = train_on_task(
@@ -108,13 +108,16 @@ class Unstructured(Method):
 
 
 class Sparsifying:
-    """Sets the masks before each step, from nothing but the step and the weights or scores that it finds."""
+    """Sets the masks before each step, from the step and the current weights or scores alone.
+
+    It has no state of its own, so a run that is resumed sets the same masks.
+    """
 
     def __init__(self, masks: Masks, schedule: Schedule, sparsity: float, full_at: float) -> None:
         self._masks, self._schedule, self._sparsity, self._full_at = masks, schedule, sparsity, full_at
 
     def __call__(self, step: int, total: int) -> None:
-        """Set the masks of this step, and the sparsity at which the model is scored behind it."""
-        judged = step + 1 >= self._full_at * total
-        after = self._sparsity if judged else self._schedule((step + 1) / total)
+        """Set the masks of this step, and those with which the model is evaluated after it."""
+        selectable = step + 1 >= self._full_at * total
+        after = self._sparsity if selectable else self._schedule((step + 1) / total)
         self._masks.set(self._schedule(step / total), then=after)

@@ -1,8 +1,8 @@
-"""Vocabulary trimming: drop the tokens that the task's texts, or those of a domain, never use, with their embeddings.
+"""Vocabulary trimming: tokens that the texts of a task, or of a domain, never use are dropped with their embeddings.
 
 Abdaoui, Pradel, Sigel 2020, "Load What You Need: Smaller Versions of Multilingual BERT", arXiv 2010.05609. Layers and
-heads stay as they are, and a text whose tokens are all kept gets the very logits that it got before. What is saved is
-memory and, in a language model, the time of the decoder.
+heads do not change, and a text whose tokens are all kept gets the same logits as before. This saves memory and, in a
+language model, the time of the decoder.
 """
 
 from __future__ import annotations
@@ -40,44 +40,44 @@ from plankwise.training.fit import Training
 from plankwise.training.objectives.masked_lm import blocks_for
 from plankwise.training.on_task import train_on_task
 
-TASK = "task"
-COMPARED_TEXTS = 2000
-PLANNED_TEXTS = 50_000
+TASK = "task"  # the source that means the training split
+COMPARED_TEXTS = 2000  # of development, at most, that both tokenizers read
+PLANNED_TEXTS = 50_000  # at most, that an estimate counts
 
 
 class VocabularyLog(StepLog):
     """What trimming did.
 
     Attributes:
-        tokens: how many there were `before`, and how many were `kept`.
-        development_texts_unchanged: share of development texts that both tokenizers read alike.
+        tokens: their number `before`, and how many were `kept`.
+        development_texts_unchanged: share of development texts that both tokenizers split into the same tokens.
     """
 
     tokens: Mapping[str, int]
     development_texts_unchanged: float
 
 
-@settings
+@settings(renamed={"most": "max_tokens"})
 class TrimmedVocabulary(Method):
     """Settings of vocabulary trimming.
 
     Attributes:
-        minimum_count: how often a token has to occur to stay. Special tokens, single characters and bytes always do.
+        minimum_count: how often a token has to occur to stay. Special tokens, single characters and bytes always stay.
         source: the texts to count: `task` for the training split, else files, folders or globs as in a corpus.
-        text: key or column that holds the text, in files that have such.
-        most: the largest vocabulary; the most frequent tokens fill it.
-        teacher: what training afterwards learns beside the task.
+        text: key or column that contains the text, in files with keys or columns.
+        max_tokens: size of the vocabulary at most; the most frequent tokens stay.
+        teacher: what training afterwards learns from, besides the task.
         training: of the whole model afterwards; none by default.
     """
 
     credentialed_warning: ClassVar[str] = (
-        "the trimmed tokenizer will tell which words occur in the text that is counted"
+        "the trimmed tokenizer will reveal which words occur in the text that is counted"
     )
     method: Literal["vocabulary"] = "vocabulary"
     minimum_count: Rows = 1
     source: str | Annotated[tuple[str, ...], pydantic.Field(min_length=1)] = TASK
     text: str = "text"
-    most: VocabularySize | None = None
+    max_tokens: VocabularySize | None = None
     teacher: DistillationConfig | None = None
     training: Training | None = None
 
@@ -87,10 +87,10 @@ class TrimmedVocabulary(Method):
         return self
 
     def plan(self, spec: ModelSpec) -> ModelSpec:
-        """Plan the model, as far as it can be known: with `most` tokens, or as many as before.
+        """Plan the model as far as it is known: with `max_tokens` tokens, or as many as before.
 
         Raises:
-            MethodError: if there are no such files, the tokenizer cannot be trimmed, or `most` is too few.
+            MethodError: if there are no such files, the tokenizer cannot be trimmed, or `max_tokens` is too small.
         """
         refuse_quantized(spec.config)
         if has_low_rank(spec.config, "embeddings"):
@@ -98,24 +98,26 @@ class TrimmedVocabulary(Method):
         self._files()
         if spec.tokenizer is not None:
             stay = len(always_kept(spec.tokenizer) | fixed_rows(spec.config))
-            if self.most is not None and self.most < stay:
-                raise MethodError(f"most {self.most} is too few: {stay} tokens always stay; allowed: from {stay} on")
+            if self.max_tokens is not None and self.max_tokens < stay:
+                raise MethodError(
+                    f"max_tokens {self.max_tokens} is too few: {stay} tokens always stay; allowed: {stay} or more"
+                )
         config = copy.deepcopy(spec.config)
-        config.vocab_size = min(config.vocab_size, self.most or config.vocab_size)
+        config.vocab_size = min(config.vocab_size, self.max_tokens or config.vocab_size)
         return planned(self, spec, config, tokenizer=None, trimmed=True)
 
     def plan_from_texts(self, spec: ModelSpec, job: Job) -> tuple[ModelSpec, Mapping[str, float]]:
-        """Plan with the tokens that occur; of many texts a sample is counted, which misses a few of the rarest."""
+        """Plan with the tokens that occur; of many texts only a sample is counted, which misses some rare tokens."""
         begun, texts, share = time.perf_counter(), *self._some(job)
         counts = count_tokens(texts, job.tokenizer)
         counted = time.perf_counter() - begun
-        kept = choose_tokens(job.tokenizer, counts, self.minimum_count, self.most, fixed_rows(spec.config))
+        kept = choose_tokens(job.tokenizer, counts, self.minimum_count, self.max_tokens, fixed_rows(spec.config))
         trimmed = trim(job.tokenizer, kept)
         after = planned(self, spec, with_tokens(spec.config, kept), tokenizer=trimmed, trimmed=True)
         return after, {"counting": counted / share}
 
     def _some(self, job: Job) -> tuple[Iterator[str], float]:
-        """Return texts to count, at most so many, and their share of all as far as that is known."""
+        """Return up to `PLANNED_TEXTS` texts, and their share of all texts; 1 where this is unknown."""
         files, split = self._files(), job.task.splits[TRAIN]
         if files:
             return (" ".join(each) for each in islice(documents_of(files, self.text), PLANNED_TEXTS)), 1.0
@@ -123,10 +125,10 @@ class TrimmedVocabulary(Method):
         return _texts(some), len(some) / len(split)
 
     def compress(self, model: PreTrainedModel, job: Job) -> Compressed:
-        """Count tokens, keep those that occur, and cut the tokenizer and the embeddings down to them."""
+        """Count tokens, and reduce the tokenizer and the embeddings to those that stay."""
         begun = time.perf_counter()
         counts, examples = self._counts(job)
-        kept = choose_tokens(job.tokenizer, counts, self.minimum_count, self.most, fixed_rows(model.config))
+        kept = choose_tokens(job.tokenizer, counts, self.minimum_count, self.max_tokens, fixed_rows(model.config))
         trimmed = trim(job.tokenizer, kept)
         smaller = keep_tokens(model, kept)
         unchanged = _share_unchanged(job, trimmed, kept)
@@ -144,11 +146,11 @@ class TrimmedVocabulary(Method):
         return Compressed(smaller.eval(), trimmed, whole)
 
     def _counts(self, job: Job) -> tuple[Counts, int | None]:
-        """Count each token; also return in how many training examples, unless files of their own are counted."""
+        """Count each token; also return the number of training examples, `None` where other files are counted."""
         files = self._files()
         if files:
             return _count_files(files, self.text, job.tokenizer), None
-        if job.objective.reads_blocks:  # these are tokenized already, or will be, and kept
+        if job.objective.reads_blocks:  # their tokens are cached, and training needs them anyway
             blocks = blocks_for(job, TRAIN)
             return _count_blocks(blocks, ids_of(job.tokenizer)), len(blocks)
         split = job.task.splits[TRAIN]
@@ -177,7 +179,7 @@ def _count_blocks(blocks: Dataset, ids: int) -> Counts:
 
 
 def _count_files(files: list[Path], text: str, tokenizer: PreTrainedTokenizerBase) -> Counts:
-    """Count the tokens of files once; the counts are kept under the hash of their content and the tokenizer."""
+    """Count the tokens of files, once: the counts are cached under a hash of the files' content and the tokenizer."""
     what = [text, serialized(tokenizer), *(identity_of(path) for path in files)]
     folder = cache_folder() / "token-counts" / hashlib.sha256(repr(what).encode()).hexdigest()[:32]
 
@@ -191,7 +193,7 @@ def _count_files(files: list[Path], text: str, tokenizer: PreTrainedTokenizerBas
 
 
 def _share_unchanged(job: Job, trimmed: PreTrainedTokenizerBase, kept: list[int]) -> float:
-    """Measure the share of development texts, of at most a few thousand, that both tokenizers read alike."""
+    """Return the share of development texts, of the first few thousand, with the same tokens in both tokenizers."""
     split = job.task.splits[DEVELOPMENT]
     some = split.select(range(min(len(split), COMPARED_TEXTS)))
     old = (ids for part in tokenized(_texts(some), job.tokenizer) for ids in part)

@@ -11,7 +11,7 @@ from plankwise.core.recipe import Name, settings
 from plankwise.data.corpus.corpus import Corpus
 from plankwise.data.tasks.docstrings import Docstrings
 from plankwise.data.tasks.germeval import GermEval2018, GermEval2019
-from plankwise.data.tasks.tables import HubDataset, Table
+from plankwise.data.tasks.tables import HubDataset, TableFiles
 from plankwise.data.truncation import Truncation
 from plankwise.methods.registry import AnyMethod
 from plankwise.training.fit import Training
@@ -21,7 +21,7 @@ from plankwise.training.objectives.settings import ObjectiveSettings
 from plankwise.training.pretraining.config import PretrainingConfig
 
 AnyTask = Annotated[
-    GermEval2018 | GermEval2019 | Docstrings | Table | HubDataset | Corpus, pydantic.Field(discriminator="name")
+    GermEval2018 | GermEval2019 | Docstrings | TableFiles | HubDataset | Corpus, pydantic.Field(discriminator="name")
 ]
 
 

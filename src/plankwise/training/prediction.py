@@ -11,27 +11,28 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plankwise.core.records import TextsRead
-from plankwise.data.batching.examples import (
-    Collator,
-    Example,
-    encode_and_count,
-    flatten,
-    lengths_of,
-    pool,
-    token_budget_batches,
-)
+from plankwise.data.batching.examples import Collator, Example, encode_and_count, flatten, lengths_of
 from plankwise.data.batching.inputs import Batch, model_inputs
+from plankwise.data.batching.pooling import pooled
+from plankwise.data.batching.token_budget import token_budget_batches
 from plankwise.data.task import Task
 from plankwise.data.truncation import Pooling, Truncation
 from plankwise.evaluation.metrics import METRICS, Array, Floats, decide, decide_flags
 
 logger = logging.getLogger(__name__)
-TOKENS_PER_BATCH = 4096
+TOKENS_PER_BATCH = 4096  # padded tokens; fp32 on a GPU gains from larger batches than int8 on a CPU
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Logits [examples, classes] of one split beside its ids and labels, in the split's order; and what was read."""
+    """Logits of one split.
+
+    Attributes:
+        ids: of the examples, in the split's order.
+        labels: [examples], or [examples, classes] of 0 and 1.
+        logits: [examples, classes].
+        read: how much of the texts the model saw.
+    """
 
     ids: list[str]
     labels: Array
@@ -39,14 +40,14 @@ class Predictions:
     read: TextsRead = field(default_factory=TextsRead)
 
     def scores(self, metrics: Sequence[str]) -> dict[str, float]:
-        """Compute the named metrics."""
+        """Compute the named metrics, by their names."""
         return {name: METRICS[name](self.labels, self.logits) for name in metrics}
 
 
 def predict(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, task: Task, split: str, truncation: Truncation
 ) -> Predictions:
-    """Run `model` over one split of `task`, sorted by length, and put the logits back into the split's order."""
+    """Compute the logits of `model` for one split of `task`, in the split's order."""
     rows = task.splits[split]
     pooling = None if truncation.windows is None else truncation.windows.pooling
     examples, read = encode_and_count(rows, tokenizer, truncation)
@@ -56,13 +57,13 @@ def predict(
 
 
 def warn_of_one_answer(labels: Array, logits: Floats, task: Task, split: str) -> None:
-    """Warn where all texts of a split get the same label, or set of labels, though their own differ.
+    """Warn if all texts of a split get the same label, or set of labels, though their true labels differ.
 
     Args:
         labels: of the split, [examples] or [examples, classes].
         logits: of the model, [examples, classes].
-        task: whose labels are named, unless its access is credentialed.
-        split: its name, for the message.
+        task: names the labels, unless its access is credentialed.
+        split: name of the split, for the message.
     """
     found = decide(logits) if labels.ndim == 1 else decide_flags(logits)
     if (found != found[0]).any() or (labels == labels[0]).all():
@@ -81,19 +82,24 @@ def predict_logits(
     tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Example],
     pooling: Pooling | None = None,
-    look_at: Callable[[list[int], Batch], None] = lambda indices, batch: None,
+    on_batch: Callable[[list[int], Batch], None] = lambda indices, batch: None,
+    tokens_per_batch: int = TOKENS_PER_BATCH,
 ) -> Floats:
     """Compute the logits of encoded examples, [examples, classes], in their order; the model's mode is restored.
 
-    Windows are run one by one, whatever text they are of, so that a long text takes no more memory than short ones,
-    and pooled at the end.
+    Windows are batched by length, whatever text they belong to, and pooled at the end, so that a long text takes no
+    more memory than short ones.
 
     Args:
         model: a classifier.
         tokenizer: of the model.
         examples: by `encode`.
         pooling: of windows; needed where a text has several.
-        look_at: called after each batch with its inputs' numbers, windows counted one by one, and the batch itself.
+        on_batch: called after each batch with the indices of its inputs, windows counted one by one, and the batch.
+        tokens_per_batch: padded tokens of a batch, at most.
+
+    Raises:
+        ValueError: if a text has several windows and `pooling` is None.
     """
     inputs, window_of = flatten(examples)
     if pooling is None and len(inputs) > len(examples):
@@ -102,10 +108,10 @@ def predict_logits(
     model.eval()
     collate = Collator(tokenizer)
     logits = torch.zeros((len(inputs), int(model.config.num_labels)), dtype=torch.float64)
-    for indices in token_budget_batches(lengths_of(inputs), TOKENS_PER_BATCH):
+    for indices in token_budget_batches(lengths_of(inputs), tokens_per_batch):
         batch = collate([inputs[index] for index in indices])
         placed = {name: value.to(model.device) for name, value in batch.items()}
         logits[indices] = model(**model_inputs(model, placed)).logits.double().cpu()
-        look_at(indices, placed)
+        on_batch(indices.tolist(), placed)
     model.train(was_training)
-    return logits.numpy() if pooling is None else pool(logits, torch.tensor(window_of), pooling).numpy()
+    return pooled(logits.numpy(), np.bincount(window_of, minlength=len(examples)), pooling)

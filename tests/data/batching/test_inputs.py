@@ -69,7 +69,7 @@ def changed(folder: Path, settings: dict[str, Any]) -> PreTrainedTokenizerBase:
 
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize("split", [SPLIT, PAIRS], ids=["texts", "pairs"])
-def test_what_a_tokenizers_files_say_of_padding_and_truncation_does_not_matter(tmp_path, settings, split):
+def test_what_a_tokenizers_files_say_of_padding_does_not_matter(tmp_path: Path, settings: str, split: Any) -> None:
     plain, other = tokenizer(), changed(tmp_path, SETTINGS[settings])
     expected = Collator(plain)(encode(split, plain, SHORT))
     found = Collator(other)(encode(split, other, SHORT))
@@ -80,13 +80,13 @@ def test_what_a_tokenizers_files_say_of_padding_and_truncation_does_not_matter(t
 
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "modernbert", "mpnet"])
-def test_a_model_is_given_what_it_takes(kind):
+def test_a_model_is_given_what_it_takes(kind: str) -> None:
     taken = NAMES if kind == "bert" else ("input_ids", "attention_mask")
     model, batch = tiny.model(kind, layers=1), Collator(tokenizer())(encode(PAIRS, tokenizer(), SHORT))
     assert inputs_of(model, tokenizer()) == tuple(model_inputs(model, batch)) == taken
 
 
-def test_padding_by_hand():
+def test_padding_by_hand() -> None:
     tokens = {"input_ids": np.array([7, 8, 9]), "token_type_ids": np.array([0, 1, 1])}
     fills = {"input_ids": 5, "attention_mask": 0, "token_type_ids": 3}
     found = pad_right(np.array([1, 2]), tokens, fills)
@@ -97,8 +97,8 @@ def test_padding_by_hand():
     }
 
 
-def test_a_tokenizer_that_is_not_fast_is_refused():
-    class Slow(PreTrainedTokenizerFast):
+def test_a_tokenizer_that_is_not_fast_is_refused() -> None:
+    class Slow(PreTrainedTokenizerFast):  # type: ignore[misc]
         is_fast = False
 
     with pytest.raises(ModelError, match=r"Slow is not a fast tokenizer; allowed: one with a tokenizer\.json"):
@@ -111,18 +111,21 @@ def test_a_tokenizer_that_is_not_fast_is_refused():
         (Truncation(max_length=8), {"truncated": 1, "unread_tokens": 12}),  # 20 tokens, 8 of them read
         (Truncation(max_length=5, truncation="head_tail"), {"truncated": 2, "unread_tokens": 3 + 15}),
         (Truncation(max_length=20), {}),
-        (Truncation(max_length=8, windows=Windows(most=2)), {"thinned": 1, "unread_tokens": 18 - 12}),
-        (Truncation(max_length=8, windows=Windows(most=3)), {}),
-        (Truncation(max_length=8, windows=Windows(stride=3, most=4)), {"thinned": 1}),  # of 5 windows; all is read
+        (Truncation(max_length=8, windows=Windows(max_windows=2)), {"thinned": 1, "unread_tokens": 18 - 12}),
+        (Truncation(max_length=8, windows=Windows(max_windows=3)), {}),
+        (
+            Truncation(max_length=8, windows=Windows(stride=3, max_windows=4)),
+            {"thinned": 1},
+        ),  # of 5 windows; all is read
     ],
 )
-def test_what_is_cut_or_thinned_is_counted(truncation, counted):
+def test_what_is_cut_or_thinned_is_counted(truncation: Any, counted: dict[str, int]) -> None:
     expected = TextsRead(**{"texts": 4, "tokens": 4 + 8 + 3 + 20, **counted})
     assert encode_and_count(SPLIT, tokenizer(), truncation)[1] == expected
     assert encode_texts(TEXTS, bare_tokenizer(tokenizer()), ("input_ids",), truncation).read == expected
 
 
-def test_texts_that_get_no_input_are_not_counted_and_counts_read_well():
+def test_texts_that_get_no_input_are_not_counted_and_counts_read_well() -> None:
     read = encode_texts(TEXTS, bare_tokenizer(tokenizer()), ("input_ids",), SHORT, truncate=False).read
     assert read == TextsRead(texts=3, tokens=15)
     assert str(TextsRead(texts=8, tokens=200, truncated=1, unread_tokens=20) + TextsRead(texts=0)) == (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Callable
@@ -17,8 +18,7 @@ from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
 import tiny
 from plankwise.core.errors import DataError
-from plankwise.data.corpus import blocks
-from plankwise.data.corpus.blocks import blocks_of, continuations, ids_of
+from plankwise.data.corpus.blocks import PARALLELISM, blocks_of, continuations, ids_of
 from plankwise.data.tokenizer.learning import Vocabulary, train_tokenizer
 
 LINES = [row["text"] for row in tiny.rows(200)]
@@ -45,14 +45,15 @@ def check_packing(made: Dataset, tokenizer: Any, block: int, lines: list[str] = 
     assert set(rows[:, 0].tolist()) == {tokenizer.cls_token_id}
 
 
-@pytest.mark.parametrize("block", [4, 17, 64])
-@pytest.mark.parametrize(("texts_size", "write_size"), [(1, 1), (100, 3), (3000, 2), (10**9, 10**6)])
-def test_only_the_last_few_tokens_are_lost(
-    block: int, texts_size: int, write_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(blocks, "CHARACTERS_PER_CALL", texts_size)
-    monkeypatch.setattr(blocks, "BLOCKS_PER_WRITE", write_size)
-    check_packing(blocks_of(TEXTS, "texts", tiny.tokenizer(), block, tmp_path), tiny.tokenizer(), block)
+@pytest.mark.parametrize(
+    ("block", "characters", "blocks"), [(4, 1, 1), (17, 100, 3), (64, 3000, 2), (17, 10**9, 10**6)]
+)
+def test_only_the_last_few_tokens_are_lost(block: int, characters: int, blocks: int, tmp_path: Path) -> None:
+    tokenizer = tiny.tokenizer()
+    made = blocks_of(
+        TEXTS, "texts", tokenizer, block, tmp_path, characters_per_call=characters, blocks_per_write=blocks
+    )
+    check_packing(made, tokenizer, block)
 
 
 def test_large_vocabularies_and_those_with_holes_take_wider_numbers(tmp_path: Path) -> None:
@@ -71,14 +72,15 @@ def test_large_vocabularies_and_those_with_holes_take_wider_numbers(tmp_path: Pa
         check_packing(made, tokenizer, 16)
 
 
-def test_the_cache_goes_by_content_tokenizer_and_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_goes_by_content_tokenizer_and_block(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
     def entries() -> int:
         return len([path for path in tmp_path.iterdir() if path.is_dir()])
 
     first = blocks_of(TEXTS, "texts", tiny.tokenizer(), 16, tmp_path)
-    with monkeypatch.context() as patched:
-        patched.setattr(blocks, "_build", lambda *_: pytest.fail("tokenized again"))
-        again = blocks_of(TEXTS, "texts", tiny.tokenizer(), 16, tmp_path)
+    again = blocks_of(TEXTS, "texts", tiny.tokenizer(), 16, tmp_path)
+    assert sum(message.startswith("tokenized") for message in caplog.messages) == 1
     assert np.array_equal(packed(first), packed(again))
     assert entries() == 1
     blocks_of(TEXTS, "other texts", tiny.tokenizer(), 16, tmp_path)
@@ -108,14 +110,14 @@ def test_parallel_tokenizing_is_switched_off_again(
     before: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if before is None:
-        monkeypatch.delenv(blocks.PARALLELISM)
+        monkeypatch.delenv(PARALLELISM)
     else:
-        monkeypatch.setenv(blocks.PARALLELISM, before)
+        monkeypatch.setenv(PARALLELISM, before)
     blocks_of(TEXTS, "texts", tiny.tokenizer(), 16, tmp_path / "1")
-    assert os.environ.get(blocks.PARALLELISM) == before
+    assert os.environ.get(PARALLELISM) == before
     with pytest.raises(DataError):
         blocks_of(TEXTS.select([0]), "texts", tiny.tokenizer(), 1000, tmp_path / "2")
-    assert os.environ.get(blocks.PARALLELISM) == before
+    assert os.environ.get(PARALLELISM) == before
 
 
 def test_a_process_that_forks_later_hears_no_warning(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -148,7 +150,8 @@ def byte_level(prefix_space: bool) -> Any:
 
 def words(tokenizer: Any, text: str) -> list[str]:
     """Join the tokens of a text into words as `continuations` sees them."""
-    goes_on, joined = continuations(tokenizer), []
+    goes_on = continuations(tokenizer)
+    joined: list[str] = []
     for index in tokenizer(text, add_special_tokens=False)["input_ids"]:
         token = tokenizer.convert_ids_to_tokens(index)
         if goes_on[index] and joined:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 import random
 import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 
-from plankwise.core.cache import cache_folder
+from plankwise.core.cache import built_once, cache_folder
 from plankwise.core.errors import DataError, OutputError
-from plankwise.data.corpus import corpus
-from plankwise.data.corpus.corpus import Corpus
+from plankwise.data.corpus.corpus import Corpus, identity_of, write_corpus
 from plankwise.data.task import Task
 
 SECRET = "geheimnis"
@@ -53,11 +54,8 @@ def key(task: Task) -> str:
     return task.hashes["train"].partition("/")[0]
 
 
-def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any) -> Iterator[Any]:
-        raise AssertionError("the corpus was read again")
-
-    monkeypatch.setattr(corpus, "documents_of", fail)
+def builds(caplog: pytest.LogCaptureFixture) -> int:
+    return sum(message.startswith("reading the corpus into") for message in caplog.messages)
 
 
 def test_every_document_falls_into_one_part(tmp_path: Path) -> None:
@@ -76,7 +74,7 @@ def test_every_document_falls_into_one_part(tmp_path: Path) -> None:
 def test_the_key_is_made_of_content_and_settings_alone(tmp_path: Path) -> None:
     given = documents(50)
     first = write(tmp_path / "a.txt", given)
-    settings = {"held_out": 0.2}
+    settings: dict[str, Any] = {"held_out": 0.2}
     same = [
         write(tmp_path / "other" / "my.own.corpus.v2.txt", given),
         write(tmp_path / "b c.TXT", given),
@@ -105,11 +103,11 @@ def test_the_key_is_made_of_content_and_settings_alone(tmp_path: Path) -> None:
     assert key(Corpus(files=(str(first),), **settings).load()) not in {base, *keys}
 
 
-def test_the_second_time_it_comes_out_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_second_time_it_comes_out_of_the_cache(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     source = Corpus(files=(str(write(tmp_path / "a.txt", documents())),), held_out=0.1)
-    first = source.load()
-    poisoned(monkeypatch)
-    again = source.load()
+    first, again = source.load(), source.load()
+    assert builds(caplog) == 1
     assert texts(first) == texts(again)
     assert first.hashes == again.hashes
 
@@ -128,30 +126,35 @@ def test_what_lies_in_the_cache_is_its_owners_alone(tmp_path: Path, cache: Path)
     assert SECRET.encode() not in b"".join(path.read_bytes() for path in folder.glob("*.json"))
 
 
-@pytest.mark.parametrize("deduplicate", [False, True])
-@pytest.mark.parametrize("at", [0, 1, 150, 399])
-def test_a_build_that_died_is_not_taken_for_whole(
-    at: int, deduplicate: bool, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = Corpus(files=(str(write(tmp_path / "a.txt", documents())),), held_out=0.1, deduplicate=deduplicate)
-    real = corpus.documents_of
-    monkeypatch.setattr(corpus, "ROWS_PER_WRITE", 10)
-    reads = []
+def lines_of(count: int = 400) -> list[list[str]]:
+    return [text.split("\n") for text in documents(count)]
 
-    def dying(*arguments: Any) -> Iterator[Any]:
-        reads.append(1)
-        for number, document in enumerate(real(*arguments)):
-            if number == at and len(reads) == (2 if deduplicate else 1):
+
+def build(read: Callable[[], Iterable[list[str]]], folder: Path, **options: Any) -> list[str]:
+    """Write a corpus as `Corpus` does, and return its texts in the order in which they were read."""
+    settings = {"deduplicate": False, "held_out": 0.1, "split_seed": 0, **options}
+    built_once(folder, lambda target: write_corpus(read, target, **settings))
+    parts = [Dataset.from_file(str(folder / f"{part}.arrow")) for part in ("train", "development")]
+    return [text for _, text in sorted((int(row["id"]), row["text"]) for part in parts for row in part)]
+
+
+@pytest.mark.parametrize("deduplicate", [False, True])
+@pytest.mark.parametrize("at", [0, 150, 399])
+def test_a_build_that_died_is_not_taken_for_whole(at: int, deduplicate: bool, tmp_path: Path) -> None:
+    passes = []
+
+    def dying() -> Iterator[list[str]]:
+        passes.append(1)
+        for number, document in enumerate(lines_of()):
+            if number == at and len(passes) == (2 if deduplicate else 1):
                 raise KeyboardInterrupt
             yield document
 
-    with monkeypatch.context() as patched:
-        patched.setattr(corpus, "documents_of", dying)
-        with pytest.raises(KeyboardInterrupt):
-            source.load()
-    assert not [path for path in (cache / "corpora").iterdir() if path.is_dir()]
-    count = len(texts(source.load()))
-    assert count == 400 if not deduplicate else 0 < count < 400
+    folder = tmp_path / "built" / "key"
+    with pytest.raises(KeyboardInterrupt):
+        build(dying, folder, deduplicate=deduplicate, rows_per_write=10)
+    assert not [path for path in folder.parent.iterdir() if path.is_dir()]
+    assert build(dying, folder, deduplicate=deduplicate) == build(lines_of, tmp_path / "whole", deduplicate=deduplicate)
 
 
 @pytest.mark.parametrize("damage", ["shorter", "gone", "half a folder"])
@@ -168,18 +171,9 @@ def test_a_damaged_entry_of_the_cache_is_built_again(damage: str, tmp_path: Path
     assert texts(source.load()) == documents()
 
 
-def test_two_threads_at_once_give_one_whole_result(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_threads_at_once_give_one_whole_result(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     source = Corpus(files=(str(write(tmp_path / "a.txt", documents(2000))),), held_out=0.1)
-    builds: list[int] = []
-    real = Corpus._build
-
-    def counting(self: Corpus, read: Any, folder: Path) -> None:
-        builds.append(1)
-        real(self, read, folder)
-
-    monkeypatch.setattr(Corpus, "_build", counting)
     found: list[int] = []
     threads = [threading.Thread(target=lambda: found.append(len(texts(source.load())))) for _ in range(4)]
     for thread in threads:
@@ -187,7 +181,7 @@ def test_two_threads_at_once_give_one_whole_result(
     for thread in threads:
         thread.join()
     assert found == [2000] * 4
-    assert len(builds) == 1
+    assert builds(caplog) == 1
 
 
 def test_two_processes_at_once_give_one_whole_result(tmp_path: Path, cache: Path) -> None:
@@ -208,7 +202,9 @@ def test_deduplicating_drops_exactly_the_repeats(kind: str, tmp_path: Path) -> N
     seen: set[str] = set()
     expected = []
     for text in given:
-        kept = [line for line in text.split("\n") if not (line in seen or seen.add(line))]
+        kept = [line for line in text.split("\n") if line not in seen]
+        kept = list(dict.fromkeys(kept))
+        seen.update(kept)
         if kept:
             expected.append("\n".join(kept))
     path = tmp_path / "in" / f"a.{'txt' if kind == 'txt' else 'jsonl'}"
@@ -240,25 +236,15 @@ def test_a_corpus_too_small_to_cut_is_refused(given: list[str], tmp_path: Path, 
     assert not [path for path in (cache / "corpora").iterdir() if path.is_dir()]
 
 
-def test_a_corpus_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write(tmp_path / "a.txt", documents())
-    real = corpus._find_repeated
-
-    def growing(*arguments: Any) -> Any:
-        found = real(*arguments)
-        write(path, [*documents(), "late\nlines\n"])
-        return found
-
-    monkeypatch.setattr(corpus, "_find_repeated", growing)
+def test_a_corpus_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    passes = iter([lines_of(), [*lines_of(), ["late", "lines"]]])
     with pytest.raises(DataError, match="the corpus changed while it was read"):
-        Corpus(files=(str(path),), deduplicate=True, held_out=0.1).load()
+        build(lambda: next(passes), tmp_path / "key", deduplicate=True)
 
 
-@pytest.mark.parametrize("texts_at_once", [1, 3, 1000])
-def test_pieces_of_any_size_are_written(texts_at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(corpus, "ROWS_PER_WRITE", texts_at_once)
-    monkeypatch.setattr(corpus, "CHARACTERS_PER_WRITE", 100)
-    assert texts(Corpus(files=(str(write(tmp_path / "a.txt", documents())),), held_out=0.1).load()) == documents()
+@pytest.mark.parametrize("rows_per_write", [1, 3, 1000])
+def test_pieces_of_any_size_are_written(rows_per_write: int, tmp_path: Path) -> None:
+    assert build(lines_of, tmp_path / "key", rows_per_write=rows_per_write) == documents()
 
 
 def test_wrong_datasets_are_refused_in_one_line(tmp_path: Path) -> None:
@@ -300,10 +286,6 @@ def test_a_cache_that_cannot_be_written_is_refused(tmp_path: Path, monkeypatch: 
         Corpus(files=(str(write(tmp_path / "a.txt", documents())),), held_out=0.1).load()
 
 
-def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def forbidden(path: Path) -> str:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(corpus, "sha256", forbidden)
-    with pytest.raises(DataError, match=r"cannot read .*a\.txt: Permission denied"):
-        Corpus(files=(str(write(tmp_path / "a.txt", documents())),)).load()
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"cannot read .*gone\.txt: No such file"):
+        identity_of(tmp_path / "gone.txt")

@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from plankwise.core.errors import DataError
-from plankwise.data.corpus import streams
-from plankwise.data.corpus.streams import COMPRESSED, KINDS, MOST_LINES, documents_of, find_files
+from plankwise.data.corpus.streams import KINDS, MAX_LINES, documents_of, find_files
+from plankwise.data.text_files import COMPRESSED
 
 DOCUMENTS = [["Grüße aus Köln", "zweite Zeile, mit „Zitat“"], ["only\tone line"], ['a "quoted" word', "x", "y"]]
 SECRET = "geheimnis"
+DAMAGED = "the {} stream is damaged or cut off"
 
 
 def zstandard(data: bytes) -> bytes:
@@ -114,16 +115,16 @@ def test_a_row_without_text_gives_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_long_document_is_cut(kind: str, tmp_path: Path) -> None:
-    lines = [str(number) for number in range(2 * MOST_LINES + 5)]
+    lines = [str(number) for number in range(2 * MAX_LINES + 5)]
     cut = read(save(tmp_path, f"a{kind}", content(kind, [lines])))
-    assert [len(each) for each in cut] == [MOST_LINES, MOST_LINES, 5]
+    assert [len(each) for each in cut] == [MAX_LINES, MAX_LINES, 5]
     assert [line for each in cut for line in each] == lines
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_long_line_is_cut(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "MOST_CHARACTERS", 10)
-    assert read(save(tmp_path, f"a{kind}", content(kind, [["ä" * 24, "b"]]))) == [["ä" * 10, "ä" * 10, "ä" * 4, "b"]]
+def test_a_long_line_is_cut(kind: str, tmp_path: Path) -> None:
+    path = save(tmp_path, f"a{kind}", content(kind, [["ä" * 24, "b"]]))
+    assert list(documents_of([path], "text", max_characters=10)) == [["ä" * 10, "ä" * 10, "ä" * 4, "b"]]
 
 
 def test_half_a_surrogate_pair_is_replaced(tmp_path: Path) -> None:
@@ -145,13 +146,21 @@ def twice() -> bytes:
 
 LONG = (SECRET + " and more of it\n").encode() * 20_000
 BAD: dict[str, tuple[str, bytes, str]] = {
-    "cut gz": ("a.txt.gz", gzip.compress(os.urandom(5000).hex().encode())[:-300], "EOFError"),
-    "cut xz": ("a.txt.xz", lzma.compress(os.urandom(5000).hex().encode())[:-300], "EOFError"),
-    "cut zst": ("a.txt.zst", PACK[".zst"](LONG)[:-4], "OSError"),
-    "damaged gz": ("a.txt.gz", gzip.compress(LONG)[:20] + b"\0" * 200, "cannot read"),
-    "damaged xz": ("a.txt.xz", b"no xz", "LZMAError"),
-    "damaged zst": ("a.txt.zst", b"no zst at all", "OSError"),
-    "gz that is none": ("a.txt.gz", SECRET.encode(), "BadGzipFile"),
+    "cut gz": (
+        "a.txt.gz",
+        gzip.compress(os.urandom(5000).hex().encode())[:-300],
+        DAMAGED.format("gzip"),
+    ),
+    "cut xz": (
+        "a.txt.xz",
+        lzma.compress(os.urandom(5000).hex().encode())[:-300],
+        DAMAGED.format("xz"),
+    ),
+    "cut zst": ("a.txt.zst", PACK[".zst"](LONG)[:-4], DAMAGED.format("zstd")),
+    "damaged gz": ("a.txt.gz", gzip.compress(LONG)[:20] + b"\0" * 200, DAMAGED.format("gzip")),
+    "damaged xz": ("a.txt.xz", b"no xz", DAMAGED.format("xz")),
+    "damaged zst": ("a.txt.zst", b"no zst at all", DAMAGED.format("zstd")),
+    "gz that is none": ("a.txt.gz", SECRET.encode(), DAMAGED.format("gzip")),
     "no UTF-8": (
         "a.txt",
         LONG + f"{SECRET} ".encode() + b"\xff\xfe",
@@ -159,25 +168,37 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     ),
     "no UTF-8, jsonl": ("a.jsonl", f'{{"text": "{SECRET}'.encode() + b'\xff"}', "is not UTF-8, most likely cp1252"),
     "no UTF-8, csv": ("a.csv", f"text\n{SECRET}".encode() + b"\xff\n", "is not UTF-8, most likely cp1252"),
-    "no JSON": ("a.jsonl", f'{{"text": "a"}}\n{{"text": "{SECRET}"'.encode(), r"a\.jsonl:2: not a line of JSON"),
-    "deep JSON": ("a.jsonl", b"[" * 100_000, r"a\.jsonl:1: not a line of JSON"),
-    "missing key": ("a.jsonl", f'{{"txt": "{SECRET}"}}'.encode(), r":1: there is no key 'text'; did you mean 'txt'\?"),
-    "no object": ("a.jsonl", f'["{SECRET}"]'.encode(), r":1: not a JSON object"),
+    "no JSON": ("a.jsonl", f'{{"text": "a"}}\n{{"text": "{SECRET}"'.encode(), r"a\.jsonl, row 2: not a line of JSON"),
+    "deep JSON": ("a.jsonl", b"[" * 100_000, r"a\.jsonl, row 1: not a line of JSON"),
+    "missing key": (
+        "a.jsonl",
+        f'{{"txt": "{SECRET}"}}'.encode(),
+        r"row 1: .*no column 'text'; did you mean 'txt'\?",
+    ),
+    "no object": ("a.jsonl", f'["{SECRET}"]'.encode(), "row 1: not a JSON object"),
     "number": ("a.jsonl", b'{"text": "a"}\n{"text": 17}', r"row 2: its text is int, not a string"),
     "list": ("a.jsonl", f'{{"text": ["{SECRET}"]}}'.encode(), r"row 1: its text is list, not a string"),
-    "no parquet": ("a.parquet", LONG, "Parquet|ArrowInvalid"),
-    "cut parquet": ("a.parquet", parquet_of(text=[SECRET] * 99)[:-20], "ArrowInvalid"),
-    "cut parquet.gz": ("a.parquet.gz", gzip.compress(parquet_of(text=[SECRET] * 99))[:-20], "EOFError"),
+    "no parquet": ("a.parquet", LONG, "it is no Parquet file, or damaged"),
+    "cut parquet": ("a.parquet", parquet_of(text=[SECRET] * 99)[:-20], "it is no Parquet file, or damaged"),
+    "cut parquet.gz": (
+        "a.parquet.gz",
+        gzip.compress(parquet_of(text=[SECRET] * 99))[:-20],
+        DAMAGED.format("gzip"),
+    ),
     "parquet column twice": ("a.parquet", twice(), "there are 2 columns 'text'; allowed: one"),
     "parquet column": ("a.parquet", parquet_of(txt=[SECRET]), r"no column 'text'; did you mean 'txt'\?"),
     "parquet numbers": ("a.parquet", parquet_of(text=[1, 2]), r"row 1: its text is int, not a string"),
     "parquet bytes": ("a.parquet", parquet_of(text=[SECRET.encode()]), r"row 1: its text is bytes, not a string"),
     "csv column": ("a.csv", f"txt\n{SECRET}\n".encode(), r"no column 'text'; did you mean 'txt'\?"),
     "ragged csv": ("a.csv", f"n,text\n1,{SECRET}\n2,{SECRET},{SECRET}\n".encode(), "row 2: 3 cells, the header has 2"),
-    "open quote": ("a.csv", f'text\n"{SECRET}\n'.encode(), "a quote is out of place near line 2"),
+    "open quote": (
+        "a.csv",
+        f'text\n"{SECRET}\n'.encode(),
+        "a quote is out of place near line 2, or the file",
+    ),
     "tsv as csv": ("a.tsv", f"n,text\n1,{SECRET}\n".encode(), "its header is one column that holds ','; name"),
     "column twice": ("a.csv", f"text,text\n{SECRET},a\n".encode(), "there are 2 columns 'text'; allowed: one"),
-    "key twice": ("a.jsonl", f'{{"text": "a", "text": "{SECRET}"}}'.encode(), ":1: a key is there twice"),
+    "key twice": ("a.jsonl", f'{{"text": "a", "text": "{SECRET}"}}'.encode(), "row 1: a key is there twice"),
     "UTF-16": ("a.txt", SECRET.encode("utf-16-le"), "not UTF-8, most likely utf-16-le"),
     "empty csv": ("a.csv", b"", "there is no column 'text'"),
 }

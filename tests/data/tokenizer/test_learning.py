@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -15,8 +16,7 @@ from transformers import AutoTokenizer
 
 import tiny
 from plankwise.core.errors import DataError
-from plankwise.data.tokenizer import learning as vocabulary
-from plankwise.data.tokenizer.learning import SPECIAL, Vocabulary, train_tokenizer
+from plankwise.data.tokenizer.learning import SPECIAL, Vocabulary, sample, train_tokenizer
 from plankwise.training.pretraining.config import SPECIAL_IDS
 
 LINES = [row["text"] for row in tiny.rows(300)]
@@ -107,13 +107,13 @@ def test_every_process_makes_the_same_wordpiece_and_bpe() -> None:
     assert len(printed[0].splitlines()) == 2
 
 
-def test_of_many_texts_an_even_sample_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = list(vocabulary._sample(TEXTS))
-    assert whole == LINES
-    monkeypatch.setattr(vocabulary, "MOST_BYTES", TEXTS.data.nbytes // 3)
-    assert list(vocabulary._sample(TEXTS)) in (LINES[::3], LINES[::4])
+def test_of_many_texts_an_even_sample_is_read() -> None:
+    assert list(sample(TEXTS)) == LINES
+    assert list(sample(TEXTS, math.ceil(TEXTS.data.nbytes / 3))) == LINES[::3]
     few = TEXTS.select(range(0, len(TEXTS), 4))
-    assert list(vocabulary._sample(few)) == LINES[::4], "a selection that is small enough is read whole"
+    assert list(sample(few, math.ceil(TEXTS.data.nbytes / 3))) == LINES[::4], (
+        "a selection that is small enough is read whole"
+    )
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "unigram"])

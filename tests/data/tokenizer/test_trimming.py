@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ LEXICON = words(300, 1)
 
 
 def texts(count: int, seed: int, strange: float = 0.0, lexicon: list[str] = LEXICON) -> list[str]:
-    """Write texts of the lexicon's words, some of them cut and joined anew, and of characters from all over Unicode."""
+    """Write texts of the lexicon's words, some cut and joined again, and of characters from all over Unicode."""
     draw = random.Random(seed)
     made = []
     for _ in range(count):
@@ -63,7 +64,7 @@ def texts(count: int, seed: int, strange: float = 0.0, lexicon: list[str] = LEXI
 LEARNED = texts(1500, 2)
 
 
-def trained(kind: str, size: int = 900) -> PreTrainedTokenizerBase:
+def trained(kind: Any, size: int = 900) -> PreTrainedTokenizerBase:
     data = Dataset.from_dict({"text": LEARNED})
     return train_tokenizer(data, Vocabulary(kind=kind, size=size, lowercase=False), 64)
 
@@ -145,7 +146,7 @@ def unigram_pieces(size: int = 700) -> list[tuple[str, float]]:
 
 
 def unigram(byte_fallback: bool) -> PreTrainedTokenizerBase:
-    """XLM-R's way, with or without bytes; the mask stands behind the model's own pieces, as in mDeBERTa."""
+    """XLM-R's way, with or without bytes; the mask comes after the model's own pieces, as in mDeBERTa."""
     extra = [(f"<0x{at:02X}>", -20.0) for at in range(256)] if byte_fallback else []
     pieces = [*((each, 0.0) for each in ROBERTA_FIRST), *extra, *unigram_pieces()]
     core = Tokenizer(models.Unigram(pieces, unk_id=3, byte_fallback=byte_fallback))
@@ -182,7 +183,8 @@ def made(kind: str) -> PreTrainedTokenizerBase:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, some: list[str]) -> list[list[int]]:
-    return tokenizer(some)["input_ids"]
+    ids: list[list[int]] = tokenizer(some)["input_ids"]
+    return ids
 
 
 @pytest.mark.parametrize("minimum_count", [1, 5])
@@ -310,18 +312,18 @@ class TestChoice:
         counts = count_tokens(LEARNED, tokenizer)
         least, everything = len(choose_tokens(tokenizer, 0 * counts)), len(choose_tokens(tokenizer, counts))
         most = (least + everything) // 2
-        kept = choose_tokens(tokenizer, counts, most=most)
+        kept = choose_tokens(tokenizer, counts, max_size=most)
         assert most - 8 <= len(kept) <= most
         rare = max(counts[each] for each in range(len(counts)) if each not in set(kept))
         free = set(kept) - always_kept(tokenizer)
         if kind != "byte-level":  # there rare tokens stay for those that they are parts of
             assert all(counts[each] >= rare for each in free)
-        assert choose_tokens(tokenizer, counts, most=10**6) == choose_tokens(tokenizer, counts)
+        assert choose_tokens(tokenizer, counts, max_size=10**6) == choose_tokens(tokenizer, counts)
 
     def test_too_few_are_refused(self) -> None:
         tokenizer = made("byte-level")
         with pytest.raises(MethodError, match=r"most 20 is too few: \d+ tokens always stay; allowed: from \d+ on"):
-            choose_tokens(tokenizer, count_tokens([], tokenizer), most=20)
+            choose_tokens(tokenizer, count_tokens([], tokenizer), max_size=20)
 
     def test_counts_are_those_of_whole_texts(self) -> None:
         tokenizer = made("wordpiece")

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from plankwise.core.records import TextsRead
@@ -23,7 +22,7 @@ from plankwise.data.batching.inputs import (
     padding_of,
 )
 from plankwise.data.task import TRAIN, Task
-from plankwise.data.truncation import Pooling, Truncation, check_truncation
+from plankwise.data.truncation import Truncation, check_truncation
 
 Example = dict[str, Any]
 NOT_IN_A_WINDOW = frozenset({"labels", "window_of", "example"})
@@ -31,34 +30,39 @@ TEXTS_AT_ONCE = 1000
 
 
 def check_fits(truncation: Truncation, task: Task, tokenizer: PreTrainedTokenizerBase | None) -> None:
-    """Refuse a reading that the tokenizer, or one yet to be trained, or a task with labels does not allow.
+    """Refuse settings that do not fit the tokenizer or the task's texts; blocks of a corpus are never truncated.
+
+    Args:
+        truncation: settings.
+        task: whose texts are to be read.
+        tokenizer: None where one will be trained, which adds as many special tokens as BERT's.
 
     Raises:
         RecipeError: naming the key and what is allowed.
     """
-    if task.kind == "masked_lm":
+    if not task.has_labels:
         return
     pairs = "text_pair" in task.splits[TRAIN].column_names
-    own = 3 if pairs else 2  # special tokens of the tokenizers that are trained here
-    check_truncation(truncation, own if tokenizer is None else tokenizer.num_special_tokens_to_add(pair=pairs), pairs)
+    new = 3 if pairs else 2  # special tokens of the tokenizers that are trained here
+    check_truncation(truncation, new if tokenizer is None else tokenizer.num_special_tokens_to_add(pair=pairs), pairs)
 
 
 def encode(split: Dataset, tokenizer: PreTrainedTokenizerBase, truncation: Truncation) -> list[Example]:
-    """Do what `encode_and_count` does without counting."""
+    """Return the examples of `encode_and_count` alone."""
     return encode_and_count(split, tokenizer, truncation)[0]
 
 
 def encode_and_count(
     split: Dataset, tokenizer: PreTrainedTokenizerBase, truncation: Truncation
 ) -> tuple[list[Example], TextsRead]:
-    """Tokenize one split and keep of each text what `truncation` says; padding waits until a batch is known.
+    """Tokenize and truncate one split; padding waits until a batch is known.
 
     Returns:
         One dict per row with the tokenizer's inputs as lists of ints and `labels`. With windows these inputs are in a
-        list `windows` of such dicts, one for each window. And how much of the texts that is.
+        list `windows` of such dicts, one for each window. And how much of the texts the model sees.
 
     Raises:
-        RecipeError: if the reading does not fit the tokenizer or the task.
+        RecipeError: if the truncation does not fit the tokenizer or the task.
     """
     pairs = "text_pair" in split.column_names
     bare, names = bare_tokenizer(tokenizer), made_by(tokenizer)
@@ -79,17 +83,16 @@ def encode_and_count(
 def _inputs(encoded: Encoded, names: Sequence[str]) -> list[list[Example]]:
     """List the inputs of each text."""
     ends = encoded.lengths.cumsum().tolist()
-    stretches = list(zip([0, *ends], ends, strict=False))
     inputs = [
         {name: [1] * (end - start) if name == MASK else encoded.tokens[name][start:end].tolist() for name in names}
-        for start, end in stretches
+        for start, end in zip([0, *ends], ends, strict=False)
     ]
     ends = encoded.inputs_of.cumsum().tolist()
     return [inputs[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def flatten(examples: Sequence[Example]) -> tuple[list[Example], list[int]]:
-    """List what the model sees of all examples, and the number of the example behind each input."""
+    """Return the inputs of all examples, windows one by one, and the index of the example of each input."""
     inputs: list[Example] = []
     window_of: list[int] = []
     for number, example in enumerate(examples):
@@ -97,19 +100,6 @@ def flatten(examples: Sequence[Example]) -> tuple[list[Example], list[int]]:
         inputs += [{name: value for name, value in each.items() if name not in NOT_IN_A_WINDOW} for each in windows]
         window_of += [number] * len(windows)
     return inputs, window_of
-
-
-def pool(logits: Tensor, window_of: Tensor, pooling: Pooling) -> Tensor:
-    """Pool the logits of windows, [windows, labels], into those of texts, [texts, labels].
-
-    Args:
-        logits: a text's windows stand together, texts are in order and none is without a window.
-        window_of: number of each window's text, [windows].
-        pooling: mean or maximum; one window alone gives its own logits, bit by bit, either way.
-    """
-    # Not index_add: on GPUs that adds in any order, and a resumed training would end at other weights.
-    parts = torch.split(logits, torch.bincount(window_of).tolist())
-    return torch.stack([part.mean(dim=0) if pooling == "mean" else part.amax(dim=0) for part in parts])
 
 
 def lengths_of(examples: Sequence[Example]) -> list[int]:
@@ -124,11 +114,10 @@ class Collator:
         self._padding = padding_of(tokenizer, made_by(tokenizer))
 
     def __call__(self, examples: Sequence[Example]) -> Batch:
-        """Make tensors [batch, longest] of the examples; labels become int64 indices or float32 flags.
+        """Return tensors [batch, longest] of the examples, with `labels` as int64 indices or float32 flags.
 
-        A number that an example has in its split, `example`, comes along, [batch].
-
-        Where examples have windows, the batch holds all of these, [windows, longest], and `window_of`, [windows].
+        The index of an example in its split, `example`, is passed through, [batch]. Where examples have windows, the
+        batch holds all windows, [windows, longest], and `window_of`, the row of each window's text, [windows].
         """
         inputs, window_of = flatten(examples)
         batch = padded_tensors(inputs, {name: fill for name, fill in self._padding.items() if name in inputs[0]})
@@ -139,15 +128,3 @@ class Collator:
         if "labels" in examples[0]:
             batch["labels"] = torch.tensor([each["labels"] for each in examples])
         return batch
-
-
-def token_budget_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Group indices, sorted by length, into batches of at most `budget` padded tokens (at least one text each)."""
-    order = sorted(range(len(lengths)), key=lambda index: (lengths[index], index))
-    batches: list[list[int]] = []
-    for index in order:
-        if batches and (len(batches[-1]) + 1) * lengths[index] <= budget:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
-    return batches

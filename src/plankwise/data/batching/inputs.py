@@ -1,8 +1,8 @@
-"""Texts to what a model takes: token ids, the inputs that it has, and padding.
+"""Texts to model inputs: token ids, the inputs that a model takes, and padding.
 
-Training, evaluation and prediction share this one path. Whatever a tokenizer's files say of padding, truncation and
-their sides has no influence: inputs are padded on the right, so that the positions of a text's tokens, and with them
-what the model answers, do not depend on the texts that share its batch.
+Training, scoring and prediction share this one path. What a tokenizer's files say about padding, truncation and their
+sides has no effect: inputs are padded on the right, so that the positions of a text's tokens, and with them the model's
+output, do not depend on the texts that share its batch.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ logger = logging.getLogger(__name__)
 Text = str | tuple[str, str]  # or a pair of texts
 Numbers = npt.NDArray[np.int64]
 Batch = dict[str, Tensor]
-Inputs = Mapping[str, npt.NDArray[np.int64]]  # of a runtime: padded token ids and the like, each [inputs, longest]
+Inputs = Mapping[str, npt.NDArray[np.int64]]  # of a runtime: padded, each [inputs, longest]
 Value = TypeVar("Value")
-TEXTS_AT_ONCE = 64  # long texts are cut soon after they are tokenized, so that they do not pile up
+TEXTS_AT_ONCE = 64  # few, so that the encodings of long texts are cut before they pile up in memory
 MASK = "attention_mask"
 _BARE: WeakKeyDictionary[PreTrainedTokenizerBase, Tokenizer] = WeakKeyDictionary()
 PARTS = {"input_ids": "ids", "token_type_ids": "type_ids"}  # how the tokenizer names what the model takes
@@ -48,7 +48,7 @@ class Encoded:
         lengths: tokens of each input, [inputs].
         tokens: by the name of the model's input those of all inputs, one after the other, [tokens].
         inputs_of: how many inputs each text has, [texts]; one that is too long and not to be cut has none.
-        over_long: tokens of the texts that are longer than the model reads, by their numbers; windows read them whole.
+        over_long: tokens of each text that is too long, by its index; none with windows, which cover whole texts.
         read: how much of the texts that have an input is read.
     """
 
@@ -60,12 +60,12 @@ class Encoded:
 
 
 def bare_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
-    """Copy the fast tokenizer beneath, without the truncation and padding of its file or its last use.
+    """Return a copy of the underlying fast tokenizer, without the truncation and padding of its file or its last use.
 
-    The copy is shared by all who ask for it, so that none of them may change it: one of 250,000 tokens takes seconds.
+    The copy is cached and shared, because copying 250,000 tokens takes seconds: callers must not change it.
 
     Raises:
-        ModelError: if there is none beneath.
+        ModelError: if the tokenizer is not a fast one.
     """
     if not tokenizer.is_fast:
         raise ModelError(f"{type(tokenizer).__name__} is not a fast tokenizer; allowed: one with a tokenizer.json")
@@ -79,19 +79,19 @@ def bare_tokenizer(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
 
 
 def made_by(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """Name the inputs that are made with this tokenizer: ids and mask always, token types where it has them."""
+    """Return the names of the inputs that this tokenizer makes: ids and mask always, token types where it has them."""
     named = [name for name in tokenizer.model_input_names if name in (*PARTS, MASK)]
     return tuple(dict.fromkeys([*named, "input_ids", MASK]))
 
 
 def inputs_of(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """Name the inputs that are made with the tokenizer and that the model takes."""
+    """Return the names of the inputs that the tokenizer makes and the model takes."""
     return tuple(model_inputs(model, dict.fromkeys(made_by(tokenizer))))
 
 
 def model_inputs(model: nn.Module, batch: Mapping[str, Value]) -> dict[str, Value]:
-    """Choose of a batch what the model takes; labels and the like stay out."""
-    taken = _taken(type(model).forward)  # not the model's own: while it trains, that is wrapped
+    """Return the part of a batch that the model takes, without labels and indices."""
+    taken = _taken(type(model).forward)  # of the class: on the instance, Accelerate wraps it during training
     return {name: value for name, value in batch.items() if name in taken}
 
 
@@ -131,7 +131,7 @@ def pad_right(
 
 
 def padded_tensors(inputs: Sequence[Mapping[str, Sequence[int]]], padding: Mapping[str, int]) -> Batch:
-    """Pad inputs that are lists of ints, or arrays, on the right, as tensors [inputs, longest]."""
+    """Pad inputs that are lists of ints, or arrays, with `pad_right`, as tensors [inputs, longest]."""
     lengths = np.array([len(each["input_ids"]) for each in inputs])
     tokens = {name: np.concatenate([np.asarray(each[name]) for each in inputs]) for name in padding if name != MASK}
     return {name: torch.from_numpy(value) for name, value in pad_right(lengths, tokens, padding).items()}
@@ -140,14 +140,14 @@ def padded_tensors(inputs: Sequence[Mapping[str, Sequence[int]]], padding: Mappi
 def encode_texts(
     texts: Sequence[Text], tokenizer: Tokenizer, names: Sequence[str], truncation: Truncation, truncate: bool = True
 ) -> Encoded:
-    """Tokenize texts and keep of each what `truncation` says.
+    """Tokenize and truncate texts.
 
     Args:
         texts: single ones or pairs.
-        tokenizer: that neither cuts nor pads.
+        tokenizer: without truncation and padding, by `bare_tokenizer`.
         names: of the model's inputs.
-        truncation: settings that passed `check_reading`.
-        truncate: cut texts that are too long; otherwise they get no input.
+        truncation: settings that passed `check_truncation`.
+        truncate: whether texts that are too long are cut; otherwise they get no input.
     """
     parts = {name: PARTS[name] for name in names if name != MASK}
     stored: dict[str, list[npt.NDArray[np.int32]]] = {name: [np.empty(0, np.int32)] for name in parts}
@@ -181,7 +181,7 @@ def encode_texts(
 def _cut(
     encoding: Encoding, truncation: Truncation, parts: Mapping[str, str], seen: dict[str, list[Sequence[int]]]
 ) -> tuple[int, TextsRead]:
-    """Add the inputs of a text that is longer than one of them, and count them and what they hold of it."""
+    """Append the inputs of a text that is too long for one; return their number and how much they hold of the text."""
     special = encoding.special_tokens_mask
     chosen = positions_read(special, truncation)
     for name, part in parts.items():
@@ -197,6 +197,6 @@ def _cut(
 
 
 def log_texts_read(what: str, read: TextsRead) -> None:
-    """Log in one line how many texts of `what` are cut or thinned, if any are."""
+    """Log in one line how many texts of `what` are truncated or thinned, if any are."""
     if read.truncated or read.thinned:
         logger.info("%s: %s", what, read)

@@ -1,38 +1,45 @@
-"""Encoded texts to batches of like length, and logits of inputs to those of texts: in numpy, a few calls for many."""
+"""Batches of inputs of similar length, within a budget of padded tokens: one way for scoring, timing and prediction."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from plankwise.core.errors import ModelError
 from plankwise.data.batching.inputs import MASK, PARTS, Encoded, Inputs, Numbers, pad_right
-from plankwise.data.truncation import Pooling
 
-Floats = npt.NDArray[np.float64]
-TOKENS_PER_BATCH = 512  # padded ones; 256 to 512 are best for int8 on two streams
+TOKENS_PER_BATCH = 512  # padded tokens of a batch of prediction; 256 to 512 are best for int8 on two streams
 
 
 def check_inputs(names: Sequence[str]) -> None:
-    """Refuse a model that takes something else than a tokenizer gives.
+    """Refuse a model that takes an input which tokenizers do not make.
 
     Raises:
-        ModelError: naming it.
+        ModelError: naming the input.
     """
     for name in names:
         if name not in (*PARTS, MASK):
             raise ModelError(f"the model takes an input '{name}'; allowed: {', '.join((*PARTS, MASK))}")
 
 
-def cut_batches(lengths: Numbers, budget: int | None) -> list[Numbers]:
-    """Group the numbers of inputs, longest first, into batches of at most `budget` padded tokens, at least one input.
+def token_budget_batches(lengths: Numbers | Sequence[int], budget: int | None) -> list[Numbers]:
+    """Group the indices of inputs, longest first, into batches of at most `budget` padded tokens.
 
-    Without a budget each input is a batch by itself, in order. Long ones come first so that streams end together.
+    A batch holds one input at least, whatever its length. Equal lengths stay in order, so that the same inputs always
+    share the same batches.
+
+    Args:
+        lengths: tokens of each input, [inputs].
+        budget: rows of a batch times its longest row. Without one, each input is a batch by itself, in order.
+
+    Returns:
+        Indices of the inputs of each batch. The longest come first: out of memory shows at once, and streams that run
+        batches side by side end together.
     """
+    lengths = np.asarray(lengths, dtype=np.int64)
     if budget is None:
-        return [np.array([number]) for number in range(len(lengths))]
+        return [np.array([index]) for index in range(len(lengths))]
     order = np.argsort(-lengths, kind="stable")
     batches, start = [], 0
     while start < len(order):
@@ -48,7 +55,7 @@ def padded_batch(encoded: Encoded, starts: Numbers, chosen: Numbers, padding: Ma
     Args:
         encoded: all inputs.
         starts: where each begins among the tokens, [inputs].
-        chosen: numbers of inputs.
+        chosen: indices of inputs.
         padding: the value that fills up each of the model's inputs, by its name.
     """
     lengths = encoded.lengths[chosen]
@@ -57,21 +64,6 @@ def padded_batch(encoded: Encoded, starts: Numbers, chosen: Numbers, padding: Ma
 
 
 def starts_of(lengths: Numbers) -> Numbers:
-    """Say where each of some stretches begins that lie one behind the other."""
+    """Return where each of some adjacent stretches begins, given their lengths."""
     starts: Numbers = np.cumsum(lengths) - lengths
     return starts
-
-
-def pooled(logits: Floats, inputs_of: Numbers, pooling: Pooling | None) -> Floats:
-    """Pool the logits of inputs, [inputs, labels], into those of the texts that have any, [texts, labels].
-
-    Without pooling, each text has one input, or none.
-    """
-    counts = inputs_of[inputs_of > 0]
-    if pooling is None or not len(counts):
-        return logits
-    if pooling == "max":
-        largest: Floats = np.maximum.reduceat(logits, starts_of(counts), axis=0)
-        return largest
-    means: Floats = np.add.reduceat(logits, starts_of(counts), axis=0) / counts[:, None]
-    return means

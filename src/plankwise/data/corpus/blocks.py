@@ -1,4 +1,4 @@
-"""Texts to full blocks of token ids: tokenized once, in parallel, into an Arrow file that is memory-mapped."""
+"""Texts to full blocks of token ids: tokenized once, in parallel, into a memory-mapped Arrow file."""
 
 from __future__ import annotations
 
@@ -24,22 +24,33 @@ from plankwise.data.corpus.streams import texts_of
 from plankwise.data.tokenizer.learning import CONTINUES, SPACE
 
 logger = logging.getLogger(__name__)
-CHARACTERS_PER_CALL = 500_000  # a token takes hundreds of bytes until its number is all that is left of it
+CHARACTERS_PER_CALL = 500_000  # the tokenizer needs hundreds of bytes per token until only the ids are kept
 BLOCKS_PER_WRITE = 4096
 PARALLELISM = "TOKENIZERS_PARALLELISM"
-SPACE_BYTES = ("Ġ", "Ċ", "č", "ĉ")  # how byte-level tokenizers write the space, ends of lines and the tab
+SPACE_BYTES = ("Ġ", "Ċ", "č", "ĉ")  # byte-level tokenizers' space, line feed, carriage return and tab
 Ids = NDArray[np.integer[Any]]
 
 
-def blocks_of(texts: Dataset, content: str, tokenizer: PreTrainedTokenizerBase, block: int, cache: Path) -> Dataset:
-    """Join texts, each closed by the separator, and cut the stream into blocks of `block` tokens, the first [CLS].
+def blocks_of(
+    texts: Dataset,
+    content: str,
+    tokenizer: PreTrainedTokenizerBase,
+    block: int,
+    cache: Path,
+    *,
+    characters_per_call: int = CHARACTERS_PER_CALL,
+    blocks_per_write: int = BLOCKS_PER_WRITE,
+) -> Dataset:
+    """Join texts, each followed by the separator, and cut the stream into blocks of `block` tokens, the first [CLS].
 
     Args:
         texts: rows with a `text`.
-        content: the hash of these texts.
+        content: hash of these texts.
         tokenizer: a fast one.
         block: tokens of a block.
-        cache: folder that keeps the result, under a name made of texts, tokenizer and block.
+        cache: folder that keeps the result, under the hash of texts, tokenizer and block.
+        characters_per_call: texts are tokenized in groups of about this many characters.
+        blocks_per_write: size of the batches in the Arrow file; like the one before, it does not change the blocks.
 
     Returns:
         Rows of `input_ids`, memory-mapped, as numpy arrays.
@@ -49,28 +60,33 @@ def blocks_of(texts: Dataset, content: str, tokenizer: PreTrainedTokenizerBase, 
     """
     key = hashlib.sha256(f"{content}/{serialized(tokenizer)}/{block}".encode()).hexdigest()[:32]
     folder = cache / key
-    built_once(folder, lambda target: _build(texts, tokenizer, block, target / "blocks.arrow"))
+
+    def build(target: Path) -> None:
+        packed = _packed(texts, tokenizer, block, characters_per_call, blocks_per_write)
+        _write(packed, ids_of(tokenizer), block, target / "blocks.arrow")
+
+    built_once(folder, build)
     return Dataset.from_file(str(folder / "blocks.arrow")).with_format("numpy")
 
 
 def continuations(tokenizer: PreTrainedTokenizerBase) -> NDArray[np.bool_]:
-    """Tell for each token whether it goes on with the word before it, [vocabulary]."""
+    """Return for each token whether it continues the word before it, [vocabulary]."""
     special = set(tokenizer.all_special_ids)
     flags = np.zeros(ids_of(tokenizer), dtype=bool)
-    goes_on = _continues(tokenizer.backend_tokenizer)
+    continues = _continues(tokenizer.backend_tokenizer)
     for token, index in tokenizer.get_vocab().items():
-        flags[index] = index not in special and goes_on(token)
+        flags[index] = index not in special and continues(token)
     return flags
 
 
 def ids_of(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Count the token ids: one more than the highest. Not every vocabulary is without holes."""
+    """Return the number of token ids, one more than the highest; `len` may be less, as ids may have gaps."""
     highest: int = max(tokenizer.get_vocab().values())
     return highest + 1
 
 
 def _continues(tokenizer: Tokenizer) -> Callable[[str], bool]:
-    """Tell how this kind of tokenizer writes a token that goes on with a word."""
+    """Return the test for tokens that continue a word, for this type of tokenizer."""
     kind = type(tokenizer.model).__name__
     if kind == "WordPiece":
         prefix = tokenizer.model.continuing_subword_prefix or CONTINUES
@@ -79,25 +95,25 @@ def _continues(tokenizer: Tokenizer) -> Callable[[str], bool]:
         return lambda token: False
     if "ByteLevel" in f"{tokenizer.pre_tokenizer}{tokenizer.decoder}":
         return lambda token: token[:1] not in SPACE_BYTES
-    return lambda token: not (token.startswith(SPACE) or _stands_alone(token[:1]))
+    return lambda token: not (token.startswith(SPACE) or _is_unspaced(token[:1]))
 
 
-def _stands_alone(char: str) -> bool:
-    """Tell characters of scripts that put no spaces between words: Han and Kana."""
+def _is_unspaced(char: str) -> bool:
+    """Return whether a character belongs to a script without spaces between words: Han and Kana."""
     return "\u2e80" <= char <= "\u9fff" or "\uf900" <= char <= "\ufaff" or char >= "\U00020000"
 
 
 def serialized(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Write out everything that decides how a text is tokenized."""
+    """Return everything that determines how a text is tokenized, as one string."""
     return f"{bare_tokenizer(tokenizer).to_str()}/{tokenizer.cls_token_id}/{tokenizer.sep_token_id}"
 
 
-def _build(texts: Dataset, tokenizer: PreTrainedTokenizerBase, block: int, path: Path) -> None:
-    kind = pa.uint16() if ids_of(tokenizer) <= 2**16 else pa.int32()
+def _write(packed: Iterable[tuple[Ids, int]], vocabulary: int, block: int, path: Path) -> None:
+    kind = pa.uint16() if vocabulary <= 2**16 else pa.int32()
     schema = pa.schema([("input_ids", pa.list_(kind, block))])
     tokens = rows = 0
     with pa.ipc.new_stream(str(path), schema) as stream:
-        for part, count in _packed(texts, tokenizer, block):
+        for part, count in packed:
             tokens += count
             rows += len(part)
             ids = pa.array(part.ravel().astype(kind.to_pandas_dtype()), kind)
@@ -108,10 +124,12 @@ def _build(texts: Dataset, tokenizer: PreTrainedTokenizerBase, block: int, path:
     logger.info("tokenized %s tokens into %s blocks of %d", f"{tokens:,}", f"{rows:,}", block)
 
 
-def _packed(texts: Dataset, tokenizer: PreTrainedTokenizerBase, block: int) -> Iterator[tuple[Ids, int]]:
+def _packed(
+    texts: Dataset, tokenizer: PreTrainedTokenizerBase, block: int, characters_per_call: int, blocks_per_write: int
+) -> Iterator[tuple[Ids, int]]:
     """Yield full blocks, [blocks, block], and how many tokens were read for them; the rest at the end is dropped."""
     rest: Ids = np.zeros(0, dtype=np.int32)
-    for read in _streams(texts, tokenizer, BLOCKS_PER_WRITE * (block - 1)):
+    for read in _streams(texts, tokenizer, characters_per_call, blocks_per_write * (block - 1)):
         stream = np.concatenate([rest, read])
         count = len(stream) // (block - 1)
         body = stream[: count * (block - 1)].reshape(count, block - 1)
@@ -119,11 +137,13 @@ def _packed(texts: Dataset, tokenizer: PreTrainedTokenizerBase, block: int) -> I
         yield np.hstack([np.full((count, 1), tokenizer.cls_token_id, dtype=np.int32), body]), len(read)
 
 
-def _streams(texts: Dataset, tokenizer: PreTrainedTokenizerBase, enough: int) -> Iterator[Ids]:
-    """Yield token ids, each text closed by the separator, in pieces of about `enough` tokens."""
+def _streams(
+    texts: Dataset, tokenizer: PreTrainedTokenizerBase, characters_per_call: int, enough: int
+) -> Iterator[Ids]:
+    """Yield token ids, each text followed by the separator, in pieces of about `enough` tokens."""
     waiting: list[Ids] = []
     tokens = 0
-    for some in tokenized(texts_of(texts), tokenizer):
+    for some in tokenized(texts_of(texts), tokenizer, characters_per_call):
         for ids in some:
             waiting.append(np.array([*ids, tokenizer.sep_token_id], dtype=np.int32))
             tokens += len(waiting[-1])
@@ -134,22 +154,24 @@ def _streams(texts: Dataset, tokenizer: PreTrainedTokenizerBase, enough: int) ->
         yield np.concatenate(waiting)
 
 
-def tokenized(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[list[list[int]]]:
+def tokenized(
+    texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, characters_per_call: int = CHARACTERS_PER_CALL
+) -> Iterator[list[list[int]]]:
     """Tokenize whole texts on all cores, without special tokens; yield the ids of many texts at a time."""
     bare = bare_tokenizer(tokenizer)
     with _all_cores():
-        for some in _batches(texts):
+        for some in _batches(texts, characters_per_call):
             yield [encoding.ids for encoding in bare.encode_batch_fast(some, add_special_tokens=False)]
 
 
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Group texts by their characters, of which one may have any number."""
+def _batches(texts: Iterable[str], characters_per_call: int) -> Iterator[list[str]]:
+    """Group texts by characters and not by number: a single one may be very long."""
     waiting: list[str] = []
     characters = 0
     for text in texts:
         waiting.append(text)
         characters += len(text)
-        if characters >= CHARACTERS_PER_CALL:
+        if characters >= characters_per_call:
             yield waiting
             waiting, characters = [], 0
     if waiting:
@@ -158,7 +180,7 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
 
 @contextmanager
 def _all_cores() -> Iterator[None]:
-    """Let the tokenizer use every core for a while; elsewhere it stays off, for the sake of processes that fork."""
+    """Let the tokenizer use every core inside; elsewhere that is off, because it warns, and may hang, after a fork."""
     before = os.environ.get(PARALLELISM)
     os.environ[PARALLELISM] = "true"
     try:

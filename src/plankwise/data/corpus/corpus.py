@@ -1,11 +1,12 @@
-"""Running text as a task: files of any number and size, read as a stream, kept on disk, never whole in memory.
+"""Running text as a task: any number of files of any size, read as a stream and never whole in memory.
 
-The text is written once into an Arrow file that is memory-mapped from then on. It lies in a cache under the hash of
-what was read and how; a second run, or a second process, finds it there.
+The text is written once into an Arrow file, which is memory-mapped. The file is cached under the hash of its sources
+and settings, so that a second run, or a second process, finds it.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -31,7 +32,7 @@ from plankwise.data.task import DEVELOPMENT, TRAIN, Access, Task
 from plankwise.data.text_files import COMPRESSED, EncodingName, TextFormat, kind_of
 
 logger = logging.getLogger(__name__)
-FORMAT = 2  # of what lies in the cache; a change makes older entries unknown
+FORMAT = 2  # of cache entries; part of their keys
 ROWS_PER_WRITE = 1000
 CHARACTERS_PER_WRITE = 4_000_000
 FEATURES = datasets.Features({"id": datasets.Value("string"), "text": datasets.Value("large_string")})
@@ -42,17 +43,17 @@ class Corpus:
     """Running text to train a language model on.
 
     Attributes:
-        files: files, folders or globs of .txt, .jsonl, .parquet, .csv and .tsv, each plain or as .gz, .xz or .zst. In
-            .txt a blank line ends a document; elsewhere each row is one.
+        files: files, folders or globs of .txt, .jsonl, .parquet, .csv and .tsv, plain or as .gz, .xz or .zst. In .txt
+            a blank line ends a document; elsewhere each row is one.
         dataset: a `datasets` id or local dataset folder instead of files.
         configuration: of that dataset.
         split: of that dataset.
-        text: key or column that holds the text.
+        text: key or column of the text.
         encoding: of text files, such as cp1252 or utf-16; UTF-8 by default.
-        title: what reports call the corpus.
-        deduplicate: keep the first of lines that are equal, in the whole corpus, and drop the others.
-        held_out: share of the documents to measure perplexity on; chosen by their content, so that equal documents
-            fall on the same side.
+        title: name of the corpus in reports.
+        deduplicate: drop every line that is equal to an earlier line of the corpus.
+        held_out: share of the documents to measure perplexity on; chosen by content, so that equal documents fall on
+            the same side.
         access: `credentialed` keeps all text out of records, reports, logs and messages.
         split_seed: seed of what is held out.
     """
@@ -72,7 +73,7 @@ class Corpus:
     split_seed: Seed = 0
 
     @pydantic.model_validator(mode="after")
-    def _one_of_both(self) -> Corpus:
+    def _files_or_dataset(self) -> Corpus:
         if (self.files is None) == (self.dataset is None):
             raise ValueError("give either files or dataset")
         if self.encoding is not None and self.dataset is not None:
@@ -80,14 +81,17 @@ class Corpus:
         return self
 
     def load(self) -> Task:
-        """Read the text into the cache, unless it is there, and open it from there.
+        """Open the corpus from the cache, after writing it there if it is missing.
 
         Raises:
             DataError: if nothing is found, a file cannot be read, or a split would be empty.
         """
         key, read = self._source()
         folder = cache_folder() / "corpora" / key
-        built_once(folder, lambda target: self._build(read, target))
+        build = functools.partial(
+            write_corpus, read, deduplicate=self.deduplicate, held_out=self.held_out, split_seed=self.split_seed
+        )
+        built_once(folder, build)
         counts = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
         logger.info("corpus: %s", ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in counts.items()))
         splits = DatasetDict({part: Dataset.from_file(str(folder / f"{part}.arrow")) for part in (TRAIN, DEVELOPMENT)})
@@ -96,12 +100,12 @@ class Corpus:
         return Task(title, splits, (), "masked_lm", ("masked_accuracy",), self.access, hashes)
 
     def _source(self) -> tuple[str, Callable[[], Iterable[Document]]]:
-        """Give the key of the content and a function that begins to read it from the start."""
+        """Return the key of the content, and a function that begins to read it from the start."""
         how = [FORMAT, self.text, self.deduplicate, self.held_out, self.split_seed]
         if self.files is not None:
             files = find_files(self.files)
             if self.encoding is not None:
-                how.append(self.encoding)  # without one, what lies in caches from before is found
+                how.append(self.encoding)  # only if given: older entries have no encoding in their keys
             for fault in filter(None, (TextFormat(self.encoding).fault(path) for path in files)):
                 raise DataError(fault)
             return _key(how, [identity_of(path) for path in files]), lambda: documents_of(
@@ -110,37 +114,62 @@ class Corpus:
         data = _load_dataset(self)
         return _key(how, [data._fingerprint]), lambda: _rows(data, self.text)
 
-    def _build(self, read: Callable[[], Iterable[Document]], folder: Path) -> None:
-        logger.info("reading the corpus into %s", folder.parent)
-        repeated = _find_repeated(read(), folder) if self.deduplicate else None
-        counts = {"documents": 0, "lines": 0, "repeated_lines_dropped": 0, "characters": 0}
-        with _Writer(folder / f"{TRAIN}.arrow") as train, _Writer(folder / f"{DEVELOPMENT}.arrow") as held_out:
-            line = 0
-            for document in read():
-                known = None if repeated is None else repeated[line : line + len(document)]
-                kept = document if known is None else list(compress(document, ~known))
-                line += len(document)
-                counts["repeated_lines_dropped"] += len(document) - len(kept)
-                if kept:
-                    text = "\n".join(kept)
-                    counts["documents"] += 1
-                    counts["lines"] += len(kept)
-                    counts["characters"] += len(text)
-                    out = _share_of(text, self.split_seed) < self.held_out
-                    (held_out if out else train).add(str(counts["documents"]), text)
-        if repeated is not None and line != len(repeated):
-            raise DataError("the corpus changed while it was read")
-        for part, rows in ((TRAIN, train.rows), (DEVELOPMENT, held_out.rows)):
-            if not rows:
-                raise DataError(f"the corpus has {counts['documents']} documents; its {part} part would be empty")
-        write_json(folder / "counts.json", counts)
+
+def write_corpus(
+    read: Callable[[], Iterable[Document]],
+    folder: Path,
+    *,
+    deduplicate: bool,
+    held_out: float,
+    split_seed: int,
+    rows_per_write: int = ROWS_PER_WRITE,
+) -> None:
+    """Write `train.arrow`, `development.arrow` and `counts.json`.
+
+    Args:
+        read: begins to read the documents from the start; called twice to deduplicate.
+        folder: to write to.
+        deduplicate: whether a line is dropped if an equal one came before it.
+        held_out: share of the documents for development.
+        split_seed: seed of what is held out.
+        rows_per_write: documents of a batch of the Arrow files, at most.
+
+    Raises:
+        DataError: if a part would be empty, or the documents change between the two passes.
+    """
+    logger.info("reading the corpus into %s", folder.parent)
+    repeated = _find_repeated(read(), folder) if deduplicate else None
+    counts = {"documents": 0, "lines": 0, "repeated_lines_dropped": 0, "characters": 0}
+    paths = [folder / f"{part}.arrow" for part in (TRAIN, DEVELOPMENT)]
+    with _Writer(paths[0], rows_per_write) as train, _Writer(paths[1], rows_per_write) as development:
+        line = 0
+        for document in read():
+            known = None if repeated is None else repeated[line : line + len(document)]
+            kept = document if known is None else list(compress(document, ~known))
+            line += len(document)
+            counts["repeated_lines_dropped"] += len(document) - len(kept)
+            if kept:
+                text = "\n".join(kept)
+                counts["documents"] += 1
+                counts["lines"] += len(kept)
+                counts["characters"] += len(text)
+                # By content and not by chance, so that equal documents fall into the same part.
+                out = hash_line(f"{split_seed}/{text}") / 2.0**64 < held_out
+                (development if out else train).add(str(counts["documents"]), text)
+    if repeated is not None and line != len(repeated):
+        raise DataError("the corpus changed while it was read")
+    for part, rows in ((TRAIN, train.rows), (DEVELOPMENT, development.rows)):
+        if not rows:
+            raise DataError(f"the corpus has {counts['documents']} documents; its {part} part would be empty")
+    write_json(folder / "counts.json", counts)
 
 
 class _Writer:
-    """Writes texts to an Arrow stream, many at a time."""
+    """An Arrow stream that texts are written to, many at a time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, rows_per_write: int) -> None:
         self.rows = 0
+        self._rows_per_write = rows_per_write
         self._schema = FEATURES.arrow_schema
         self._stream = pa.ipc.new_stream(str(path), self._schema)
         self._waiting: list[tuple[str, str]] = []
@@ -158,7 +187,7 @@ class _Writer:
         self.rows += 1
         self._characters += len(text)
         self._waiting.append((number, text))
-        if len(self._waiting) >= ROWS_PER_WRITE or self._characters >= CHARACTERS_PER_WRITE:
+        if len(self._waiting) >= self._rows_per_write or self._characters >= CHARACTERS_PER_WRITE:
             self._flush()
 
     def _flush(self) -> None:
@@ -175,13 +204,12 @@ def _find_repeated(documents: Iterable[Document], folder: Path) -> np.ndarray:
         return hashes.repeated()
 
 
-def _share_of(text: str, seed: int) -> float:
-    """Map a text to a number in [0, 1), always the same."""
-    return hash_line(f"{seed}/{text}") / 2.0**64
-
-
 def identity_of(path: Path) -> str:
-    """Tell a file by what is in it and how it is packed."""
+    """Return what identifies a file: its kind, its compression and the hash of its bytes.
+
+    Raises:
+        DataError: if the file cannot be read.
+    """
     packed = path.suffix.lower() if path.suffix.lower() in COMPRESSED else ""
     try:
         return f"{kind_of(path)}{packed} {sha256(path)}"
@@ -196,8 +224,8 @@ def _key(how: list[object], what: list[str]) -> str:
 def _load_dataset(corpus: Corpus) -> Dataset:
     try:
         data = datasets.load_dataset(str(corpus.dataset), corpus.configuration, split=corpus.split)
-    except Exception as error:  # the library raises many kinds, most of them its own
-        said = "" if corpus.access == "credentialed" else str(error).partition("\n")[0]  # it may quote a row
+    except Exception as error:  # the library raises many types, most of them its own
+        said = "" if corpus.access == "credentialed" else str(error).partition("\n")[0]  # may quote a row
         raise DataError(f"cannot load the dataset {corpus.dataset}: {said or type(error).__name__}") from None
     if corpus.text not in data.column_names:
         raise DataError(f"{corpus.dataset}: no column '{corpus.text}'; {suggest(corpus.text, data.column_names)}")

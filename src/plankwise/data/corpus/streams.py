@@ -1,4 +1,4 @@
-"""Text files of many kinds as one stream of documents."""
+"""Files of text and tables as one stream of documents."""
 
 from __future__ import annotations
 
@@ -6,33 +6,31 @@ import io
 from collections.abc import Iterator, Sequence
 from glob import glob
 from pathlib import Path
-from typing import IO, Any
 
 from datasets import Dataset
 
-from plankwise.core.errors import DataError, suggest
-from plankwise.data.table_io import SEPARATORS, Malformed, check_columns, parse_object, separated_rows
+from plankwise.core.errors import DataError
+from plankwise.data.table_io import Malformed, read_rows
 from plankwise.data.text_files import (
     COMPRESSED,
-    FAULTS,
+    TextFormat,
     checked_lines,
     kind_of,
     open_packed,
-    open_parquet,
     open_text,
-    reason_of,
+    readable,
     refuse_kind,
 )
 
 Document = list[str]  # its lines, stripped, none of them empty
-MOST_LINES = 256  # a longer document is cut, so that a file without blank lines is no single one
-MOST_CHARACTERS = 100_000  # a longer line is cut too, so that a file without line ends is no single one
+MAX_LINES = 256  # of a document; a longer one is cut, so that a file without blank lines does not become a single one
+MAX_CHARACTERS = 100_000  # of a line; a longer one is cut, so that a file without line ends does not become one line
 ROWS_PER_READ = 32
 KINDS = (".txt", ".jsonl", ".parquet", ".csv", ".tsv")
 
 
 def find_files(patterns: Sequence[str]) -> list[Path]:
-    """List the files that paths, folders and globs name, sorted, each once; in folders, hidden ones are passed over.
+    """Return the files that paths, folders and globs name, sorted, each once; hidden files in folders are skipped.
 
     Raises:
         DataError: if a pattern matches nothing, or a file is of no known kind.
@@ -64,95 +62,62 @@ def _matches(pattern: str) -> list[Path]:
     return sorted(each for each in found if each.is_file())
 
 
-def documents_of(files: Sequence[Path], text: str, encoding: str | None = None) -> Iterator[Document]:
-    """Read files one after the other, as a stream.
+def documents_of(
+    files: Sequence[Path], text: str, encoding: str | None = None, max_characters: int = MAX_CHARACTERS
+) -> Iterator[Document]:
+    """Yield the documents of some files, one after the other.
 
     Args:
         files: by `find_files`.
-        text: key or column of the text, for kinds that have one.
+        text: key or column of the text; unused for .txt.
         encoding: of text files; UTF-8 by default.
+        max_characters: a longer line is cut.
 
     Raises:
-        DataError: if one cannot be read; rows are named by number, never quoted.
+        DataError: if a file cannot be read; rows are named by number, never quoted.
     """
     for path in files:
-        try:
-            with open_packed(path) as file:
-                yield from _READERS[kind_of(path)](file, path, text, encoding)
-        except FAULTS as error:
-            raise DataError(f"cannot read {path}: {reason_of(error, path, encoding)}") from None
+        if kind_of(path) == ".txt":
+            yield from _plain(path, encoding, max_characters)
+            continue
+        rows = read_rows(path, [text], TextFormat(encoding), keys="every", multiline=True)
+        for number, row in enumerate(rows, 1):
+            if isinstance(row, Malformed):
+                raise DataError(f"{path}, row {number}: {row}")
+            if row[0] is not None and not isinstance(row[0], str):
+                raise DataError(f"{path}, row {number}: its text is {type(row[0]).__name__}, not a string")
+            yield from cut_row(row[0], max_characters)
 
 
-def _plain(file: IO[bytes], path: Path, text: str, encoding: str | None) -> Iterator[Document]:
+def _plain(path: Path, encoding: str | None, max_characters: int) -> Iterator[Document]:
+    """Yield the documents of a text file, which blank lines separate."""
     lines: Document = []
-    with open_text(file, encoding) as read:
-        for raw in checked_lines(iter(lambda: read.readline(MOST_CHARACTERS), ""), path, encoding):
+    with readable(path, encoding), open_packed(path) as file, open_text(file, encoding) as read:
+        for raw in checked_lines(iter(lambda: read.readline(max_characters), ""), path, encoding):
             line = raw.strip()
             if line:
                 lines.append(line)
-            if lines and (not line or len(lines) == MOST_LINES):
+            if lines and (not line or len(lines) == MAX_LINES):
                 yield lines
                 lines = []
     if lines:
         yield lines
 
 
-def _json_lines(file: IO[bytes], path: Path, text: str, encoding: str | None) -> Iterator[Document]:
-    with open_text(file, encoding, newline="\n") as read:
-        for number, raw in enumerate(checked_lines(read, path, encoding), 1):
-            if not raw.strip():
-                continue
-            row = parse_object(raw)
-            if isinstance(row, Malformed):
-                raise DataError(f"{path}:{number}: {row}")
-            if text not in row:
-                raise DataError(f"{path}:{number}: there is no key '{text}'; {suggest(text, row)}")
-            yield from _rows(row[text], path, number)
-
-
-def _parquet(file: IO[bytes], path: Path, text: str, encoding: str | None) -> Iterator[Document]:
-    with open_parquet(file, path) as table:
-        check_columns(path, [text], table.schema_arrow.names)
-        number = 0
-        for batch in table.iter_batches(batch_size=1000, columns=[text]):
-            for value in batch.column(0).to_pylist():
-                number += 1
-                yield from _rows(value, path, number)
-
-
-def _table(file: IO[bytes], path: Path, text: str, encoding: str | None) -> Iterator[Document]:
-    with open_text(file, encoding, newline="") as read:
-        lines = checked_lines(read, path, encoding)
-        rows = separated_rows(lines, path, [text], SEPARATORS[kind_of(path)], swallowing=True)
-        for number, row in enumerate(rows, 1):
-            if isinstance(row, Malformed):
-                raise DataError(f"{path}, row {number}: {row}")
-            yield from _rows(row[0], path, number)
-
-
-def _rows(value: Any, path: Path, number: int) -> Iterator[Document]:
-    if value is not None and not isinstance(value, str):
-        raise DataError(f"{path}, row {number}: its text is {type(value).__name__}, not a string")
-    yield from cut_row(value)
-
-
-def cut_row(value: str | None) -> Iterator[Document]:
-    """Cut the text of one row into lines and documents; a row without text gives none.
+def cut_row(value: str | None, max_characters: int = MAX_CHARACTERS) -> Iterator[Document]:
+    """Cut the text of one row into documents of lines; a row without text gives none.
 
     A lone half of a surrogate pair, which JSON can hold and UTF-8 cannot, becomes the replacement character.
     """
     sound = (value or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     read = io.StringIO(sound, newline=None)
-    pieces = (raw.strip() for raw in iter(lambda: read.readline(MOST_CHARACTERS), ""))
+    pieces = (raw.strip() for raw in iter(lambda: read.readline(max_characters), ""))
     lines = [line for line in pieces if line]
-    for start in range(0, len(lines), MOST_LINES):
-        yield lines[start : start + MOST_LINES]
+    for start in range(0, len(lines), MAX_LINES):
+        yield lines[start : start + MAX_LINES]
 
 
 def texts_of(data: Dataset, column: str = "text") -> Iterator[str]:
-    """Read a column as a stream, a few rows at a time: a thousand long texts would be much memory."""
+    """Yield a column, a few rows at a time: a thousand long texts would need much memory."""
     for batch in data.select_columns([column]).with_format("arrow").iter(ROWS_PER_READ):
         yield from (text for text in batch.column(column).to_pylist() if text is not None)
-
-
-_READERS = {".txt": _plain, ".jsonl": _json_lines, ".parquet": _parquet, ".csv": _table, ".tsv": _table}

@@ -64,7 +64,7 @@ class Steps(list[Step]):
     """The steps so far; one that leaves nothing is an error."""
 
     def add(self, name: str, rows: int, admissions: int, patients: int) -> None:
-        """Note down a step.
+        """Append a step.
 
         Raises:
             DataError: if it leaves nothing.
@@ -77,9 +77,9 @@ class Steps(list[Step]):
 
 
 def admission_notes(connection: DuckDBPyConnection, folder: Path, steps: Steps, progress: bool) -> None:
-    """Select discharge summaries of all but newborns; their sections and leaks are looked at afterwards.
+    """Select discharge summaries of all but newborns; their sections and leaks are checked later.
 
-    The addenda of an admission join its report by date. Of identical texts the last one stays. A report is always
+    The addenda of an admission join its report by date. Of identical texts the last one is kept. A report is always
     written after the stay, so that the date of death can only hold back addenda.
 
     Raises:
@@ -180,7 +180,7 @@ def first_48h(connection: DuckDBPyConnection, folder: Path, steps: Steps, progre
 
 
 def _stays(predicates: Mapping[str, str]) -> str:
-    """Give a query for ICU stays with their label and how many of the steps each passes."""
+    """Return a query for ICU stays with their labels and the number of steps that each passes."""
     return f"""WITH joined AS (
         SELECT s.hadm_id, s.subject_id, s.intime, s.outtime, p.dob, a.death, {", ".join(NOT_ALIVE.values())},
             p.subject_id IS NOT NULL AND a.hadm_id IS NOT NULL AS known,
@@ -200,7 +200,7 @@ def _load_all(connection: DuckDBPyConnection, tables: Mapping[str, tuple[Source,
             twice = f"SELECT {key} FROM {name} WHERE {key} IS NOT NULL GROUP BY {key} HAVING count(*) > 1 ORDER BY 1"
             row = connection.execute(twice).fetchone()
             if row is not None:
-                raise DataError(f"{source.path}: several rows have {key.upper()} {row[0]}; each may stand once")
+                raise DataError(f"{source.path}: several rows have {key.upper()} {row[0]}; allowed: one")
 
 
 def _refuse_flags(connection: DuckDBPyConnection, admissions: Source) -> None:
@@ -235,7 +235,7 @@ def _load_notes(
 
 
 def _passed(predicates: Mapping[str, str]) -> str:
-    """Give SQL for the number of predicates that hold before the first one that does not."""
+    """Return SQL for the number of predicates that hold before the first one that does not."""
     cases = " ".join(f"WHEN ({each}) IS NOT TRUE THEN {number}" for number, each in enumerate(predicates.values()))
     return f"CASE {cases} ELSE {len(predicates)} END AS passed"
 

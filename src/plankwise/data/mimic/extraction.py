@@ -33,7 +33,7 @@ ADMISSION_NOTES, FIRST_48H = "admission-notes", "first-48h"
 DEFAULT_FILTER = "2"
 COHORTS = {ADMISSION_NOTES: admission_notes, FIRST_48H: first_48h}
 SHARES = {"train": 0.7, "dev": 0.1, "test": 0.2}
-LEAST_MEMORY_MB = 256
+MIN_MEMORY_MB = 256
 HELD_CHARACTERS = 32 << 20  # of notes held at a time
 log = logging.getLogger(__name__)
 
@@ -83,10 +83,10 @@ def extract(
         folder: holds MIMIC-III's tables as .csv or .csv.gz.
         out: a folder that is new or empty.
         definition: `admission-notes` or `first-48h`.
-        seed: of the hash that deals patients out to the splits.
-        memory_mb: what DuckDB may use; the rest spills into the output's temporary folder.
+        seed: of the hash that assigns patients to splits.
+        memory_mb: memory for DuckDB; the rest spills into the output's temporary folder.
         progress: show bars where standard error is a terminal.
-        leak_filter: what finds told outcomes, `2` or `published`.
+        leak_filter: version of the filter that finds outcomes told in a note, `2` or `published`.
 
     Returns:
         What `counts.json` holds.
@@ -99,8 +99,8 @@ def extract(
         raise DataError(f"there is no definition '{definition}'; {suggest(definition, COHORTS)}")
     if leak_filter not in FILTERS:
         raise DataError(f"there is no filter '{leak_filter}'; {suggest(leak_filter, FILTERS)}")
-    if memory_mb < LEAST_MEMORY_MB:
-        raise DataError(f"--memory {memory_mb} is too little; give at least {LEAST_MEMORY_MB} (MB)")
+    if memory_mb < MIN_MEMORY_MB:
+        raise DataError(f"--memory {memory_mb} is too little; give at least {MIN_MEMORY_MB} (MB)")
     out = free_folder(out)
     with atomic_folder(out, private=True) as made:
         work = made / ".work"
@@ -121,7 +121,7 @@ def extract(
 
 
 def free_folder(path: Path) -> Path:
-    """Give the absolute path of a folder that is new or empty and can be made.
+    """Return the absolute path of a folder that is new or empty and can be created.
 
     Raises:
         OutputError: otherwise.
@@ -137,7 +137,7 @@ def free_folder(path: Path) -> Path:
 
 
 def split_of(subject_id: str, seed: int) -> str:
-    """Deal a patient out to a split, by a seeded hash."""
+    """Return the split of a patient, by a seeded hash."""
     digest = hashlib.sha256(f"{seed}/{subject_id}".encode()).hexdigest()
     place = int(digest[:8], 16) / 16**8
     if place < SHARES["train"]:
@@ -156,9 +156,9 @@ def _reader(definition: str, version: str) -> Reader:
 def _write(
     connection: DuckDBPyConnection, made: Path, reader: Reader, steps: Steps, seed: int, progress: bool
 ) -> dict[str, Tally]:
-    """Write the splits, one admission at a time, and note down the steps that look at text."""
+    """Write the splits, one admission at a time, and append the steps that check text."""
     splits = {name: Tally() for name in SHARES}
-    looked_at = {name: Tally() for name in reader.steps}
+    passing = {name: Tally() for name in reader.steps}
     log.info("writing admissions")
     with ExitStack() as stack:
         files = {name: stack.enter_context((made / f"{name}.jsonl").open("w", encoding="utf-8")) for name in SHARES}
@@ -166,14 +166,14 @@ def _write(
         for number, (admission, subject, label, texts) in enumerate(_admissions(connection), 1):
             passed, notes, text = reader.read(texts)
             example = Example(admission, subject, text, label)
-            for tally in list(looked_at.values())[:passed]:
+            for tally in list(passing.values())[:passed]:
                 tally.add(example, notes)
-            if passed >= len(looked_at):
+            if passed >= len(passing):
                 name = split_of(subject, seed)
                 splits[name].add(example, notes)
                 files[name].write(json.dumps(asdict(example), ensure_ascii=False) + "\n")
             show(number)
-    for name, tally in looked_at.items():
+    for name, tally in passing.items():
         steps.add(name, tally.notes, tally.admissions, len(tally.subjects))
     return splits
 

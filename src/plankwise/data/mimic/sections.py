@@ -35,7 +35,7 @@ def sections_of(text: str) -> dict[str, str]:
 
     A section begins after the first place that has its name and a colon, in any case. It runs to the first blank line
     that is followed by a heading: text on one line up to a colon that holds none of `( ) | . \` or a digit; the next
-    section's text may stand on the same line. Without such an end there is no section: what follows may be the course
+    section's text may be on the same line. Without such an end there is no section: what follows may be the course
     of the stay. White space within a body becomes single spaces; empty bodies are left out.
 
     Example:
@@ -54,7 +54,7 @@ def sections_of(text: str) -> dict[str, str]:
 
 
 def is_usable(sections: Mapping[str, str]) -> bool:
-    """Say whether one of the sections is there that an admission note cannot do without."""
+    """Return whether there is one of the sections that an admission note needs."""
     return any(name in sections for name in REQUIRED)
 
 
@@ -65,7 +65,7 @@ def without_leaks(
 
     Args:
         sections: names and bodies.
-        leak_filter: one of `mimic_leaks.FILTERS`.
+        leak_filter: one of `leaks.FILTERS`.
         counts: takes up which rules led to the drop or the cuts, each once for these sections.
 
     Example:

@@ -18,9 +18,9 @@ HOURS_TO_DEATH = {  # from arrival; two hours later intensive care begins
     "date of death alone": 32,
 }
 DYING = {*HOURS_TO_DEATH, "organ donor", "second account", "addendum after death"}
-Row = dict[str, Any]
+TableRow = dict[str, Any]
 TURNED = "ends before it begins"
-Made = tuple[str, Row]  # a table's name and a row of it
+Made = tuple[str, TableRow]  # a table's name and a row of it
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def rows_of(patient: list[Admission]) -> Iterator[Made]:
         yield from (("NOTEEVENTS", row) for row in _note_rows(admission))
 
 
-def _patient_row(patient: list[Admission]) -> Row:
+def _patient_row(patient: list[Admission]) -> TableRow:
     last = patient[-1]
     born = last.arrival.replace(day=1) - timedelta(days=365 * last.draw.randrange(25, 85))
     for admission in patient:
@@ -98,7 +98,7 @@ def _patient_row(patient: list[Admission]) -> Row:
     }
 
 
-def _admission_row(admission: Admission) -> Row:
+def _admission_row(admission: Admission) -> TableRow:
     return {
         "SUBJECT_ID": admission.subject,
         "HADM_ID": admission.id,
@@ -115,7 +115,7 @@ def _admission_row(admission: Admission) -> Row:
     }
 
 
-def _stay_rows(admission: Admission) -> Iterator[Row]:
+def _stay_rows(admission: Admission) -> Iterator[TableRow]:
     trap = admission.trap
     hours = {"stay of 47 h": 47.99, "stay of 48 h": 48}.get(trap, 60)
     stays = {"no ICU stay": 0, "two stays": 2, "two stays, one moved": 2}.get(trap, 1)
@@ -137,7 +137,7 @@ def _stay_rows(admission: Admission) -> Iterator[Row]:
         }
 
 
-def _note_rows(admission: Admission) -> Iterator[Row]:
+def _note_rows(admission: Admission) -> Iterator[TableRow]:
     yield from _summary_rows(admission)
     draw, trap = admission.draw, admission.trap
     hours = {
@@ -156,7 +156,7 @@ def _note_rows(admission: Admission) -> Iterator[Row]:
         yield row
 
 
-def _summary_rows(admission: Admission) -> Iterator[Row]:
+def _summary_rows(admission: Admission) -> Iterator[TableRow]:
     """Write the discharge summary and what its trap adds to it."""
     draw, trap, end = admission.draw, admission.trap, admission.end
     text = summary(draw, admission.illness, trap, admission.turn, admission.marker)
@@ -180,7 +180,7 @@ def _summary_rows(admission: Admission) -> Iterator[Row]:
     yield report
 
 
-def _note(admission: Admission, time: datetime, category: str, description: str, text: str) -> Row:
+def _note(admission: Admission, time: datetime, category: str, description: str, text: str) -> TableRow:
     return {
         "SUBJECT_ID": admission.subject,
         "HADM_ID": admission.id,

@@ -1,8 +1,8 @@
 """The embedded task: which installed library does this sentence document?
 
-Real English text that is on every machine which installed plankwise: the docstrings of well-known packages, read with
-`ast` and never imported. Sentences that name a library are left out, and of any two near-identical sentences only one
-is kept, so that no split holds what another one holds.
+Real English text that every installation of plankwise has: docstrings of packages that it needs anyway, read with `ast`
+and never imported. Sentences that name a library are left out, and of near-identical sentences only one is kept, so
+that no split holds a sentence of another one.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ import pydantic
 from plankwise.core.errors import DataError
 from plankwise.core.numbers import Bounds, Count, Seed, Share, UpToAll
 from plankwise.core.recipe import settings
-from plankwise.data.task import TEST, TRAIN, Row, Task, build_task
+from plankwise.data.task import TEST, TRAIN, LabelledText, Task, build_task
 
-LIBRARIES = ("networkx", "numpy", "pandas", "scipy", "sklearn", "sympy", "torch", "transformers")
-_GIVEAWAYS = re.compile(r"scikit|torch|transformers|hugging|\b(np|pd|nx)\b", re.I)  # beside the names themselves
+LIBRARIES = ("pandas", "scipy", "sklearn", "torch", "transformers")  # dependencies of plankwise with much documentation
+_GIVEAWAYS = re.compile(r"scikit|torch|transformers|hugging|\b(np|pd)\b", re.I)  # besides the libraries' names
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`])")
 _WORD = re.compile(r"[a-z]+")
 
 
 @settings
 class Docstrings:
-    """Sentences out of installed packages' docstrings, labelled with the package.
+    """Sentences from docstrings of installed packages, labelled with the package.
 
     Attributes:
-        libraries: packages to read; each needs to be installed.
-        per_library: sentences to keep of each, at most.
-        words: least and largest number of words in a sentence.
+        libraries: packages to read; each must be installed.
+        per_library: sentences of each, at most.
+        words: minimum and maximum number of words of a sentence.
         similarity: of two sentences whose sets of words have a Jaccard similarity of this or more, one is dropped.
-        development_share: share of the training sentences cut off for selection.
-        test_share: share of all sentences cut off for the report.
+        development_share: share of the training sentences that is cut off to select checkpoints on.
+        test_share: share of all sentences that is cut off to report on.
         split_seed: seed of these cuts.
     """
 
@@ -57,7 +57,7 @@ class Docstrings:
 
     def load(self) -> Task:
         """Read, deduplicate, sample and split the sentences; the same installed versions give the same task."""
-        enough = self.per_library * 4 // 3  # some will turn out to be near-copies
+        enough = 2 * self.per_library  # many are near-copies and will be dropped
         candidates = [
             (library, text)
             for library in self.libraries
@@ -65,7 +65,7 @@ class Docstrings:
         ]
         keep = distinct([text for _, text in candidates], self.similarity)
         counts: Counter[str] = Counter()
-        rows: list[Row] = []
+        rows: list[LabelledText] = []
         for index in keep:
             library, text = candidates[index]
             if counts[library] < self.per_library:
@@ -85,15 +85,19 @@ class Docstrings:
                 if self.words[0] <= count <= self.words[1] and not named:
                     yield sentence
 
-    def _is_test(self, row: Row) -> bool:
+    def _is_test(self, row: LabelledText) -> bool:
         return int(_digest(f"{self.split_seed}/{row['id']}")[:8], 16) / 16**8 < self.test_share
 
 
 def distinct(texts: list[str], similarity: float) -> list[int]:
-    """Keep the indices of texts that are no near-copy of an earlier kept one, in order.
+    """Return the indices of texts that are no near-copy of an earlier one that is kept, in order.
 
-    An exact set-similarity join by prefix filtering (Bayardo et al. 2007): two sets with Jaccard similarity t or more
+    An exact set-similarity join by prefix filtering (Bayardo et al. 2007): two sets x with Jaccard similarity t or more
     share a word among the first |x| − ⌈t·|x|⌉ + 1 words of each, when words are sorted from rare to frequent.
+
+    Args:
+        texts: compared as sets of lower-case words.
+        similarity: of two texts, from which on they count as copies.
     """
     bags = [set(_WORD.findall(text.lower())) for text in texts]
     frequency = Counter(word for bag in bags for word in bag)
@@ -125,7 +129,7 @@ def _digest(text: str) -> str:
 
 
 def _docstrings_of(library: str) -> Iterator[str]:
-    """Give all docstrings of one package, files in an order that is a sample from the start."""
+    """Yield the docstrings of a package, files in the order of their hashes: any prefix is a sample of the whole."""
     try:
         spec = importlib.util.find_spec(library)
     except ModuleNotFoundError:
@@ -134,7 +138,7 @@ def _docstrings_of(library: str) -> Iterator[str]:
         raise DataError(f"the docstrings task needs the package '{library}' installed, and it is not")
     for root in map(Path, spec.submodule_search_locations):
         paths = [path.relative_to(root) for path in root.rglob("*.py")]
-        for path in sorted(paths, key=lambda path: _digest(path.as_posix())):  # a sample of all, not the first letters
+        for path in sorted(paths, key=lambda path: _digest(path.as_posix())):
             if "tests" not in path.parts:
                 yield from _docstrings(root / path)
 
@@ -142,7 +146,7 @@ def _docstrings_of(library: str) -> Iterator[str]:
 def _docstrings(path: Path) -> Iterator[str]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # old escapes in other people's files are not ours to report
+            warnings.simplefilter("ignore")  # about invalid escapes in the packages' files
             tree = ast.parse(path.read_text(encoding="utf-8"))
     except (SyntaxError, UnicodeDecodeError, OSError):
         return
@@ -154,7 +158,7 @@ def _docstrings(path: Path) -> Iterator[str]:
 
 
 def _sentences(docstring: str) -> Iterator[str]:
-    """Split a docstring's prose paragraphs into sentences; tables, examples and headings are left out."""
+    """Yield the sentences of a docstring's prose; paragraphs with tables, examples, headings or fields are left out."""
     for paragraph in re.split(r"\n\s*\n", docstring):
         if re.search(r"^\s*(>>>|\.\.|[-=~*^]{3,}|:\w+)", paragraph, re.M):
             continue

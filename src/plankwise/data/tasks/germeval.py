@@ -1,7 +1,8 @@
 """GermEval 2018 and 2019 task 2: offensive language in German tweets, read from the organisers' own files.
 
 UTF-8, tab-separated, no header, no quoting: tweet, OFFENSE|OTHER, and PROFANITY|INSULT|ABUSE|OTHER (Wiegand et al.
-2018; Struß et al. 2019). Some public loaders lose rows; the counts of each file are checked here.
+2018; Struß et al. 2019). The reader of tables would take a quotation mark in a tweet for the start of a cell. Some
+public loaders lose rows; the counts of each file are checked here.
 """
 
 from __future__ import annotations
@@ -15,19 +16,21 @@ from plankwise.core.errors import DataError
 from plankwise.core.numbers import Seed, Share
 from plankwise.core.paths import check_file
 from plankwise.core.recipe import settings
-from plankwise.data.task import TEST, TRAIN, Row, Task, build_task
+from plankwise.data.task import TEST, TRAIN, LabelledText, Task, build_task
 
 Granularity = Literal["binary", "fine"]
-METRICS = ("macro_f1", "official_f", "accuracy")
+METRICS = ("macro_f1", "germeval_f1", "accuracy")
 COARSE = ("OFFENSE", "OTHER")
 FINE = ("PROFANITY", "INSULT", "ABUSE", "OTHER")
-# File name to rows in all and rows labelled OTHER, where the latter is published.
+# File name, all rows, and rows labelled OTHER (None: not published).
 FILES_2018 = {TRAIN: ("germeval2018.training.txt", 5009, 3321), TEST: ("germeval2018.test.txt", 3532, 2330)}
 FILES_2019 = {
     TRAIN: ("germeval2019.training_subtask1_2_korrigiert.txt", 3995, 2708),
     TEST: ("germeval2019GoldLabelsSubtask1_2.txt", 3031, None),
 }
-_HANDLE = re.compile(r"(?P<address>(?:\w+://|www\.|\w[\w.-]*\.\w\w+/)\S*)|(?<!\w)(?:@\w+)+")  # not in mail addresses
+_HANDLE = re.compile(
+    r"(?P<address>(?:\w+://|www\.|\w[\w.-]*\.\w\w+/)\S*)|(?<!\w)(?:@\w+)+"
+)  # mail addresses and URLs hold @ too
 
 
 @settings
@@ -37,11 +40,11 @@ class GermEval2018:
     Attributes:
         path: folder that holds the two files.
         granularity: `binary` (subtask 1) or `fine` (subtask 2, four classes).
-        user_token: what every @handle is written as, at the start of a word; null keeps handles.
-        development_share: share of train that is cut off for selection, stratified.
-        split_seed: seed of that cut; the same for every seed of training.
-        deduplicate: drop rows of train whose text is in development or test too, and rows of development whose text
-            is in test; case and spaces do not count.
+        user_token: replaces every @handle at the start of a word; null keeps handles.
+        development_share: share of train that is cut off to select checkpoints on, stratified.
+        split_seed: seed of that cut; independent of the seed of training.
+        deduplicate: drop rows of train whose text is also in development or test, and rows of development whose text
+            is also in test, ignoring case and white space.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("single_label",)
@@ -93,7 +96,7 @@ def _load(source: GermEval2018 | GermEval2019, files: Mapping[str, tuple[str, in
     )
 
 
-def read_tweets(path: Path, granularity: Granularity, user_token: str | None) -> list[Row]:
+def read_tweets(path: Path, granularity: Granularity, user_token: str | None) -> list[LabelledText]:
     """Read one file; ids are line numbers.
 
     Raises:
@@ -105,7 +108,7 @@ def read_tweets(path: Path, granularity: Granularity, user_token: str | None) ->
         raise DataError(
             f"cannot read {path}: {getattr(error, 'strerror', None) or 'not UTF-8, as published'}"
         ) from None
-    rows: list[Row] = []
+    rows: list[LabelledText] = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -121,7 +124,7 @@ def read_tweets(path: Path, granularity: Granularity, user_token: str | None) ->
 
 
 def clean(tweet: str, user_token: str | None) -> str:
-    """Turn line-break marks into spaces and, if asked, every handle into `user_token`.
+    """Replace line-break marks by spaces and, unless `user_token` is None, every handle by it.
 
     An @ within a word, as in a mail address or a URL, does not begin a handle.
 

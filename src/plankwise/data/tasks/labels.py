@@ -23,7 +23,7 @@ _KINDS = {dict: "an object", bytes: "bytes", list: "a list", tuple: "a list", np
 
 
 def plain(value: Any) -> str:
-    """Write a key of the mapping, or a cell, such that one label looks alike in YAML, CSV, JSON lines and Parquet.
+    """Return a key of `labels`, or a cell, as a string that is the same in YAML, CSV, JSON lines and Parquet.
 
     1, 1.0, "1" and " 1.0 " are all "1"; true, True and "TRUE" are "true"; an empty cell, a null and NaN are "".
     """
@@ -36,15 +36,14 @@ def plain(value: Any) -> str:
 
 
 def is_missing(value: Any) -> bool:
-    """Tell a null or NaN from a value."""
+    """Return whether a value is null or NaN."""
     return bool(pd.api.types.is_scalar(value) and pd.isna(value))
 
 
 def read_label(cell: Any, known: Container[str]) -> str:
-    """Read one label out of a cell.
+    """Return the label in a cell.
 
-    What reads as a missing value, or as a number that is not whole, is a label only where it is `known`, in the form
-    that `plain` gives it.
+    A spelling of a missing value, or a number that is not whole, is a label only if it is `known`, written by `plain`.
 
     Raises:
         ValueError: saying why the cell is not a label; only a missing value or a number is quoted.
@@ -69,7 +68,7 @@ def read_label(cell: Any, known: Container[str]) -> str:
 
 
 def _named(given: Any) -> Any:
-    """Make the mapping's keys and names plain strings; null stays null."""
+    """Turn keys and names of the mapping into plain strings; null stays null."""
     if not isinstance(given, Mapping):
         return given
     made: dict[str, str | None] = {}
@@ -112,7 +111,7 @@ def rename(raw: list[Any], names: Mapping[str, str | None]) -> list[str] | None:
 def check_columns(
     label: str | list[str], names: Mapping[str, str | None] | None, others: Mapping[str, str | None]
 ) -> None:
-    """Refuse a column that is named twice, new names for columns that are not there, and columns without one.
+    """Refuse a column that is named twice, and names in `labels` that do not match the columns.
 
     Args:
         label: its column or columns.
@@ -137,7 +136,7 @@ def check_columns(
 
 
 def parts_of(cell: Any, separator: str) -> list[Any]:
-    """Take apart a cell of several labels: text with separators, or a list."""
+    """Split a cell of several labels: text with separators, or a list."""
     if isinstance(cell, (list, np.ndarray)):
         return [part for part in cell if not isinstance(part, str) or part.strip()]
     if isinstance(cell, (dict, bytes)):
@@ -146,7 +145,7 @@ def parts_of(cell: Any, separator: str) -> list[Any]:
 
 
 def flagged(values: list[Any], names: list[str], where: str, secret: bool) -> list[str]:
-    """Give the names of the columns whose cells say yes.
+    """Return the names of the columns with a true cell.
 
     Raises:
         DataError: for a cell that is neither 0 nor 1.
@@ -179,8 +178,8 @@ def look_alikes(labels: Iterable[str], known: Container[str] = ()) -> list[list[
     return [group for group in groups.values() if len(group) > 1]
 
 
-def shown_counts(counts: Iterable[tuple[str, int]], most: int = 10) -> str:
-    """Write labels with their counts, quoted, the first of them.
+def shown_counts(counts: Iterable[tuple[str, int]], max_labels: int = 10) -> str:
+    """Format the first labels with their counts, for messages.
 
     Example:
         >>> shown_counts([("Hate", 3), ("hate", 12)])
@@ -189,8 +188,8 @@ def shown_counts(counts: Iterable[tuple[str, int]], most: int = 10) -> str:
     every = list(counts)
     alike = len({unicodedata.normalize("NFC", label) for label, _ in every}) < len(every)
     write = ascii if alike else repr  # in some forms of Unicode the same letters are different strings
-    shown = ", ".join(f"{write(label)} ({count})" for label, count in every[:most])
-    return shown + (f" and {len(every) - most} more" if len(every) > most else "")
+    shown = ", ".join(f"{write(label)} ({count})" for label, count in every[:max_labels])
+    return shown + (f" and {len(every) - max_labels} more" if len(every) > max_labels else "")
 
 
 @lru_cache(4096)

@@ -1,4 +1,4 @@
-"""From the cells of a table to the rows of a task: texts that are texts, labels that mean what they say."""
+"""From the cells of a table to labelled texts, with checks of every text and label."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from plankwise.core.errors import DataError
 from plankwise.data.table_io import is_text
-from plankwise.data.task import Access, Row
+from plankwise.data.task import Access, LabelledText
 from plankwise.data.tasks.labels import (
     UnnamedLabelError,
     flagged,
@@ -30,7 +30,7 @@ LOOK_ALIKE = (
 
 
 class Labelled(Protocol):
-    """What settings say about the columns of their tables."""
+    """Settings that name the columns of a table."""
 
     @property
     def text(self) -> str:
@@ -70,14 +70,14 @@ def rows_of(
     *,
     declared: Container[str] = (),
     identifier: str | None = None,
-) -> list[Row]:
-    """Take the named columns out of a table; messages name rows by number and never quote text.
+) -> list[LabelledText]:
+    """Return the labelled texts of a table; messages name rows by number and never quote text.
 
     Args:
         table: columns by name.
         source: names the columns.
         where: for messages.
-        declared: names of classes that the data set itself declares; these are taken as they are.
+        declared: names of classes that the data set itself declares; these are always accepted.
         identifier: column of ids; row numbers by default.
 
     Raises:
@@ -112,7 +112,7 @@ def _texts(table: Mapping[str, list[Any]], column: str, kept: list[int], where: 
 
 
 def _labels(table: Mapping[str, list[Any]], source: Labelled, where: str, declared: Container[str]) -> list[Any]:
-    """Return each row's label, or list of labels, or nothing where the row is to be dropped."""
+    """Return each row's label, or list of labels, or None where the row is to be dropped."""
     columns = source.label if isinstance(source.label, list) else [source.label]
     known = declared if source.labels is None else source.labels
     several = isinstance(source.label, list) or source.label_separator is not None
@@ -130,7 +130,7 @@ def _labels(table: Mapping[str, list[Any]], source: Labelled, where: str, declar
                 written[raw[0]][str(cells[0])] += 1
         found = raw if source.labels is None else _renamed(raw, source, at)
         labels.append(found if several or found is None else found[0])
-    _say_merged(written, where, source.access)
+    _warn_of_merged(written, where, source.access)
     if source.labels is None and not isinstance(source.label, list):
         _refuse_look_alikes(labels, declared, where, source.access)
     return labels
@@ -143,8 +143,8 @@ def _read_label(cell: Any, known: Container[str], column: str, where: str) -> st
         raise DataError(f"{where}: the column '{column}' {error}") from None
 
 
-def _say_merged(written: Mapping[str, Counter[str]], where: str, access: Access) -> None:
-    """Warn of labels that are written in several ways, which are read as one: spaces around them, 1 and 1.0."""
+def _warn_of_merged(written: Mapping[str, Counter[str]], where: str, access: Access) -> None:
+    """Warn of spellings that are read as one label: with spaces around them, or 1 and 1.0."""
     for label, spellings in written.items():
         if len(spellings) > 1:
             open_ = access != "credentialed"

@@ -1,7 +1,8 @@
-"""Any table, or any dataset of the `datasets` library, as a task: one text, or a pair; one label, or several."""
+"""Tables, and datasets of the `datasets` library, as tasks: single texts or pairs, with one label or several."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -15,40 +16,54 @@ from plankwise.core.numbers import Seed, Share
 from plankwise.core.recipe import settings
 from plankwise.data.table_io import check_columns as check_columns_there
 from plankwise.data.table_io import read_table
-from plankwise.data.task import DEVELOPMENT, TEST, TRAIN, Access, Row, Task, build_task
+from plankwise.data.task import DEVELOPMENT, TEST, TRAIN, Access, LabelledText, Task, build_task
 from plankwise.data.tasks.labels import LabelNames, check_columns, is_missing, plain
 from plankwise.data.tasks.rows import rows_of
 from plankwise.data.text_files import EncodingName, TextFormat, unpacked
 
+logger = logging.getLogger(__name__)
 Delimiter = Literal[",", ";", "|", "\t"]
-MetricName = Literal["accuracy", "macro_f1", "micro_f1", "official_f", "auroc", "average_precision"]
+RENAMED = {"official_f": "germeval_f1"}
+
+
+def _current_name(name: Any) -> Any:
+    if not isinstance(name, str) or name not in RENAMED:
+        return name
+    logger.warning("the metric %s is now called %s", name, RENAMED[name])
+    return RENAMED[name]
+
+
+MetricName = Annotated[
+    Literal["accuracy", "macro_f1", "micro_f1", "germeval_f1", "auroc", "average_precision"],
+    pydantic.BeforeValidator(_current_name),
+]
 
 
 @settings
-class Table:
-    """A task in table files: CSV, TSV, JSON lines or Parquet, plain or packed, told apart by their endings.
+class TableFiles:
+    """A task in table files: CSV, TSV, JSON lines or Parquet, compressed or not, recognized by their suffixes.
 
     Attributes:
         train: file to train on.
-        development: file to select on; cut from train if not given.
-        test: file to report on; cut from train if not given.
+        development: file to select checkpoints on; cut off train if not given.
+        test: file to report on; cut off train if not given.
         text: column of the text.
         text_pair: column of a second text, for pair tasks.
         label: column of the label; a list of columns holding 0 and 1 makes a multi-label task.
         label_separator: splits the one label column into several labels and makes a multi-label task.
-        labels: names of the raw labels, `{1: hate, 0: none}`; several may share a name, and null drops the rows that
-            carry the label. With a list of columns it renames these. A raw label without a name is refused.
+        labels: names of the raw labels, such as `{1: hate, 0: none}`; several may share a name, and null drops the
+            rows of a label. With a list of columns it renames these. A raw label without a name is refused.
         delimiter: between the cells of CSV files.
         encoding: of text files, such as cp1252 or utf-16; UTF-8 by default.
-        id: column of an identifier; row numbers otherwise.
-        title: what reports call the task; the name of the train file otherwise.
+        id: column of an identifier; row numbers by default.
+        title: name of the task in reports; that of the train file by default.
         metrics: the first selects checkpoints.
         access: `credentialed` keeps all text out of records, reports, logs and messages.
-        development_share: share cut from train if no development file is given.
-        test_share: share cut from train if no test file is given.
+        development_share: share cut off train if no development file is given.
+        test_share: share cut off train if no test file is given.
         split_seed: seed of these cuts.
-        deduplicate: drop rows of train whose text is in development or test too, and rows of development whose text
-            is in test; case and spaces do not count.
+        deduplicate: drop rows of train whose text is also in development or test, and rows of development whose text
+            is also in test, ignoring case and white space.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("single_label", "multi_label")
@@ -73,7 +88,7 @@ class Table:
     deduplicate: bool = False
 
     @pydantic.model_validator(mode="after")
-    def _agrees(self) -> Table:
+    def _agrees(self) -> TableFiles:
         form = TextFormat(self.encoding, self.delimiter)
         files = [path for path in (self.train, self.development, self.test) if path is not None]
         for fault in filter(None, map(form.fault, files)):
@@ -95,14 +110,14 @@ class Table:
 
 @settings
 class HubDataset:
-    """A task from the `datasets` library: a Hub id or a local dataset folder. Other attributes as for a table.
+    """A task of the `datasets` library: a Hub id or a local dataset folder. Other attributes as for `TableFiles`.
 
     Attributes:
         id: Hub id or folder.
         configuration: the dataset's configuration, such as `sst2` of `glue`.
         train: name of the split to train on.
-        development: name of the split to select on; cut from train if not given.
-        test: name of the split to report on; cut from train if not given.
+        development: name of the split to select checkpoints on; cut off train if not given.
+        test: name of the split to report on; cut off train if not given.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("single_label", "multi_label")
@@ -136,7 +151,7 @@ class HubDataset:
         splits = {part: self._rows(split) for part, split in given.items() if split is not None}
         return _build(self, splits, self.title or self.id)
 
-    def _rows(self, split: str) -> list[Row]:
+    def _rows(self, split: str) -> list[LabelledText]:
         where = f"{self.id}[{split}]"
         try:
             with datasets_offline():
@@ -162,7 +177,7 @@ def _class_name(feature: Any, value: Any) -> str | None:
     return None if is_missing(value) or value < 0 else feature.int2str(int(value))
 
 
-def _build(source: Table | HubDataset, splits: Mapping[str, list[Row]], title: str) -> Task:
+def _build(source: TableFiles | HubDataset, splits: Mapping[str, list[LabelledText]], title: str) -> Task:
     several = source.label_separator is not None or isinstance(source.label, list)
     return build_task(
         title,
@@ -177,7 +192,7 @@ def _build(source: Table | HubDataset, splits: Mapping[str, list[Row]], title: s
     )
 
 
-def _columns_of(source: Table | HubDataset) -> list[str]:
+def _columns_of(source: TableFiles | HubDataset) -> list[str]:
     labels = source.label if isinstance(source.label, list) else [source.label]
-    identifier = source.id if isinstance(source, Table) else None
+    identifier = source.id if isinstance(source, TableFiles) else None
     return [source.text, *labels, *filter(None, (source.text_pair, identifier))]

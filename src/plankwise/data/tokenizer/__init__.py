@@ -1,1 +1,1 @@
-"""Tokenizers of our own: trained on given texts, or trimmed to them."""
+"""Tokenizers: trained on given texts, trimmed to them, or checked against them."""

@@ -1,4 +1,4 @@
-"""New tokenizers: WordPiece as BERT's, byte-level BPE as RoBERTa's, Unigram as XLM-R's, trained on given texts."""
+"""Training tokenizers on given texts: WordPiece like BERT's, byte-level BPE like RoBERTa's, Unigram like XLM-R's."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from plankwise.core.numbers import Bounds
 from plankwise.core.recipe import settings
 from plankwise.data.corpus.streams import texts_of
 
-MOST_CHARACTERS = 1000  # in the alphabet of WordPiece and Unigram; rarer ones become unknown
-MOST_BYTES = 100_000_000  # of text that a tokenizer learns from; evenly spread over the corpus
+MAX_CHARACTERS = 1000  # in the alphabet of WordPiece and Unigram; rarer ones become unknown
+MAX_BYTES = 100_000_000  # of text that a tokenizer is trained on, evenly spread over the corpus
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-CONTINUES = "##"
-SPACE = "▁"
+CONTINUES = "##"  # marks a WordPiece token that continues a word
+SPACE = "▁"  # marks the start of a word in SentencePiece
 
 
 @settings
@@ -30,7 +30,7 @@ class Vocabulary:
 
     Attributes:
         kind: of the model: `wordpiece`, byte-level `bpe`, or `unigram`.
-        size: of the vocabulary, at most.
+        size: maximum size of the vocabulary.
         lowercase: whether case is folded.
     """
 
@@ -48,15 +48,18 @@ class Vocabulary:
 def train_tokenizer(texts: Dataset, vocabulary: Vocabulary, positions: int) -> PreTrainedTokenizerBase:
     """Train a tokenizer on the column `text`.
 
-    The same texts give the same WordPiece or BPE tokenizer. The scores of Unigram's pieces, and with them its ids, come
-    out a little different each time; whoever needs it twice keeps the first.
+    The same texts give the same WordPiece or BPE tokenizer. The scores of Unigram's pieces, and with them its ids,
+    differ slightly each time: save the tokenizer to use it again.
 
     Args:
         texts: rows with a `text`; of a large corpus only an even sample is read.
-        vocabulary: what to train.
-        positions: longest input in tokens, for the tokenizer's own limit.
+        vocabulary: settings.
+        positions: maximum input length in tokens, which the tokenizer stores.
+
+    Raises:
+        DataError: if the texts have no characters but white space.
     """
-    tokenizer = _LEARN[vocabulary.kind](texts, vocabulary)
+    tokenizer = _TRAINERS[vocabulary.kind](texts, vocabulary)
     ids = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ids
@@ -65,17 +68,18 @@ def train_tokenizer(texts: Dataset, vocabulary: Vocabulary, positions: int) -> P
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=positions, **names)
 
 
-def _sample(texts: Dataset) -> Iterator[str]:
-    share = len(texts) / max(1, texts.data.num_rows)  # a selection knows the size of the whole only
-    every = max(1, math.ceil(share * texts.data.nbytes / MOST_BYTES))
+def sample(texts: Dataset, max_bytes: int = MAX_BYTES) -> Iterator[str]:
+    """Yield every n-th text, such that all have about `max_bytes` or less."""
+    share = len(texts) / max(1, texts.data.num_rows)  # nbytes of a selection is that of the whole data set
+    every = max(1, math.ceil(share * texts.data.nbytes / max_bytes))
     return texts_of(texts.select(range(0, len(texts), every)))
 
 
 def _wordpiece(texts: Dataset, vocabulary: Vocabulary) -> Tokenizer:
-    """Train WordPiece as BERT's.
+    """Train WordPiece like BERT's, deterministically.
 
-    The library's trainer numbers characters in the order of a hash map and breaks ties by these numbers, so that two
-    trainings differ. Naming the characters beforehand, in a fixed order, takes that away.
+    The trainer of `tokenizers` numbers characters in the order of a hash map and breaks ties by these numbers, so that
+    two trainings differ. Passing the characters as special tokens fixes their numbers.
     """
     normalizer = normalizers.BertNormalizer(lowercase=vocabulary.lowercase, strip_accents=False)
     kept = _alphabet(texts, normalizer, vocabulary)
@@ -89,7 +93,7 @@ def _wordpiece(texts: Dataset, vocabulary: Vocabulary) -> Tokenizer:
         limit_alphabet=len(kept),
         show_progress=False,
     )
-    learner.train_from_iterator(_sample(texts), trainer)
+    learner.train_from_iterator(sample(texts), trainer)
     tokenizer = Tokenizer(models.WordPiece(learner.get_vocab(), unk_token="[UNK]", max_input_chars_per_word=100))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(CONTINUES)
@@ -107,7 +111,7 @@ def _bpe(texts: Dataset, vocabulary: Vocabulary) -> Tokenizer:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_sample(texts), trainer)
+    tokenizer.train_from_iterator(sample(texts), trainer)
     return tokenizer
 
 
@@ -123,7 +127,7 @@ def _unigram(texts: Dataset, vocabulary: Vocabulary) -> Tokenizer:
         unk_token="[UNK]",
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_sample(texts), trainer)
+    tokenizer.train_from_iterator(sample(texts), trainer)
     return tokenizer
 
 
@@ -133,14 +137,14 @@ def _normalizer(vocabulary: Vocabulary) -> normalizers.Normalizer:
 
 
 def _alphabet(texts: Dataset, normalizer: normalizers.Normalizer, vocabulary: Vocabulary) -> list[str]:
-    """List the most frequent characters, in a fixed order."""
+    """Return the most frequent characters, sorted."""
     counts: Counter[str] = Counter()
-    for text in _sample(texts):
+    for text in sample(texts):
         counts.update(normalizer.normalize_str(text))
     chars = sorted((char for char in counts if not char.isspace()), key=lambda char: (-counts[char], char))
     if not chars:
         raise DataError("the texts hold no characters to train a tokenizer on")
-    return sorted(chars[: min(MOST_CHARACTERS, vocabulary.size // 4)])
+    return sorted(chars[: min(MAX_CHARACTERS, vocabulary.size // 4)])
 
 
-_LEARN = {"wordpiece": _wordpiece, "bpe": _bpe, "unigram": _unigram}
+_TRAINERS = {"wordpiece": _wordpiece, "bpe": _bpe, "unigram": _unigram}

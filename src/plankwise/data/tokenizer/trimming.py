@@ -1,14 +1,14 @@
-"""Tokenizers of fewer tokens: which to keep, and surgery on the tokenizer's own description.
+"""Trimming a tokenizer: choosing the tokens to keep, and removing the others from its serialized form.
 
-A text whose tokens are all kept is tokenized as before, id by id after renumbering. Why that holds:
+A text whose tokens are all kept is tokenized as before, except that ids are renumbered:
 
-- WordPiece takes the longest piece that matches. The longest of all is the longest of fewer, as long as it is kept.
-- BPE applies the first merge in its list that fits. The merges that build a kept token stay, with all that they merge;
-  merges are only taken away, so the first one that fits is still the first.
-- Unigram takes the best path through the pieces. If it still stands, it is still the best; the price of an unknown
-  character hangs on the worst score in the vocabulary, so a piece of that score stays.
+- WordPiece takes the longest piece that matches; if it is kept, it is also the longest of the kept pieces.
+- BPE applies the first merge in its list that matches. The merges that build a kept token are kept, with their parts;
+  merges are only removed, so the first one that matches is still the first.
+- Unigram takes the path with the best score. If all its pieces are kept, it is still the best. The penalty of an
+  unknown character depends on the worst score in the vocabulary, so a piece with that score is kept.
 
-Any other text falls into smaller pieces, at worst single characters or bytes, which always stay.
+Any other text is split into smaller pieces, at worst single characters or bytes, which are always kept.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
 def count_tokens(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Counts:
-    """Count each token of whole texts, special ones that are not in the text left out."""
+    """Return how often each token occurs in whole texts, without the special tokens that the tokenizer adds, [ids]."""
     counts = np.zeros(ids_of(tokenizer), dtype=np.int64)
     for some in tokenized(texts, tokenizer):
         ids = np.fromiter((each for text in some for each in text), dtype=np.int64)
@@ -45,47 +45,47 @@ def choose_tokens(
     tokenizer: PreTrainedTokenizerBase,
     counts: Counts,
     minimum_count: int = 1,
-    most: int | None = None,
+    max_size: int | None = None,
     also: Iterable[int] = (),
 ) -> list[int]:
-    """Choose the tokens to keep: those that always stay, then the most frequent, each with what it is merged from.
+    """Choose the tokens to keep: those always kept, then the most frequent, each with the parts it is merged from.
 
     Args:
-        tokenizer: the old one.
-        counts: of its tokens.
-        minimum_count: how often a token has to occur.
-        most: how many tokens there may be in the end.
+        tokenizer: to trim.
+        counts: of its tokens, [ids].
+        minimum_count: a token that occurs less often is dropped.
+        max_size: maximum size of the new vocabulary.
         also: further ids to keep, whether they have a token or not.
 
     Returns:
-        Old ids in ascending order; a token's place in the list is its new id.
+        Old ids in ascending order; the index of a token in this list is its new id.
 
     Raises:
-        MethodError: if the tokenizer is of no known kind, or more than `most` tokens always stay.
+        MethodError: if the tokenizer is of an unknown kind, or more than `max_size` tokens are always kept.
     """
     data = _description(tokenizer)
     complete = _completion(data["model"])
     kept = complete({*always_kept(tokenizer), *also})
-    if most is not None and len(kept) > most:
-        raise MethodError(f"most {most} is too few: {len(kept)} tokens always stay; allowed: from {len(kept)} on")
+    if max_size is not None and len(kept) > max_size:
+        raise MethodError(f"most {max_size} is too few: {len(kept)} tokens always stay; allowed: from {len(kept)} on")
     seen = np.flatnonzero(counts >= minimum_count).tolist()
-    if most is None:
+    if max_size is None:
         return sorted(kept | complete(seen))
     for token in sorted(seen, key=lambda each: (-counts[each], each)):
         more = complete([token]) - kept
-        if len(kept) + len(more) > most:
+        if len(kept) + len(more) > max_size:
             break
         kept |= more
     return sorted(kept)
 
 
 def always_kept(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """List the ids that always stay: special and added tokens, bytes, single characters, and what stands in for these.
+    """Return the ids that are always kept: special and added tokens, bytes, and single characters.
 
-    A piece with a character that has no piece of its own stays too: without it that character would be unknown.
+    A piece with a character that has no piece of its own is kept too: without it that character would be unknown.
 
     Raises:
-        MethodError: if the tokenizer is of no known kind.
+        MethodError: if the tokenizer is of an unknown kind.
     """
     data = _description(tokenizer)
     model, pieces = data["model"], _pieces(data["model"])
@@ -109,14 +109,14 @@ def always_kept(tokenizer: PreTrainedTokenizerBase) -> set[int]:
 
 
 def trim(tokenizer: PreTrainedTokenizerBase, kept: list[int]) -> PreTrainedTokenizerBase:
-    """Make a tokenizer of the kept tokens alone, numbered by their place in `kept`; `tokenizer` is not changed.
+    """Return a tokenizer with the kept tokens alone, numbered by their index in `kept`; `tokenizer` is not changed.
 
     Args:
         tokenizer: a fast one.
         kept: old ids in ascending order, by `choose_tokens`.
 
     Raises:
-        MethodError: if the tokenizer is of no known kind, or numbers its tokens in a way that cannot be kept up.
+        MethodError: if the tokenizer is of an unknown kind, or its added tokens cannot be renumbered.
     """
     data, new = _description(tokenizer), {old: index for index, old in enumerate(kept)}
     model = data["model"]
@@ -136,7 +136,7 @@ def trim(tokenizer: PreTrainedTokenizerBase, kept: list[int]) -> PreTrainedToken
     trimmed._tokenizer = core
     wanted = {token: new[old] for token, old in tokenizer.get_vocab().items() if old in new}
     if trimmed.get_vocab() != wanted:
-        raise MethodError("the tokenizer numbers its added tokens in a way that does not survive with fewer tokens")
+        raise MethodError("the added tokens of this tokenizer cannot be renumbered")
     return trimmed
 
 
@@ -156,7 +156,7 @@ def _pieces(model: dict[str, Any]) -> dict[str, int]:
 
 
 def _change_ids(data: dict[str, Any], change: Callable[[int], int]) -> None:
-    """Change every id that a description holds outside its list of tokens, in place."""
+    """Change every id in a serialized tokenizer outside of its vocabulary, in place."""
     if data["model"].get("unk_id") is not None:
         data["model"]["unk_id"] = change(data["model"]["unk_id"])
     if data.get("padding"):
@@ -173,16 +173,16 @@ def _change_ids(data: dict[str, Any], change: Callable[[int], int]) -> None:
 
 
 def _units(piece: str, model: dict[str, Any]) -> list[str]:
-    """Spell a piece out in pieces of one character, with the marks that such pieces bear at their place in a word."""
+    """Split a piece into pieces of one character, with the prefix or suffix that they have at their place in a word."""
     if model.get("byte_fallback") and _BYTE.fullmatch(piece):
         return [piece]
     prefix, suffix = model.get("continuing_subword_prefix") or "", model.get("end_of_word_suffix") or ""
-    goes_on = bool(prefix) and piece.startswith(prefix) and len(piece) > len(prefix)
+    continues = bool(prefix) and piece.startswith(prefix) and len(piece) > len(prefix)
     ends = bool(suffix) and piece.endswith(suffix) and len(piece) > len(suffix)
-    bare = piece[len(prefix) if goes_on else 0 : len(piece) - len(suffix) if ends else None]
+    bare = piece[len(prefix) if continues else 0 : len(piece) - len(suffix) if ends else None]
     last = len(bare) - 1
     return [
-        (prefix if at or goes_on else "") + char + (suffix if ends and at == last else "")
+        (prefix if at or continues else "") + char + (suffix if ends and at == last else "")
         for at, char in enumerate(bare)
     ]
 
@@ -192,7 +192,7 @@ def _merged(pair: list[str], model: dict[str, Any]) -> str:
 
 
 def _completion(model: dict[str, Any]) -> Callable[[Iterable[int]], set[int]]:
-    """Give the function that adds to tokens all those that they are merged from."""
+    """Return a function that adds to tokens all tokens they are merged from, recursively."""
     if model["type"] != "BPE":
         return set
     pieces: dict[str, int] = model["vocab"]

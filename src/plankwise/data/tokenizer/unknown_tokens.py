@@ -1,4 +1,4 @@
-"""How many tokens of a sample of texts a tokenizer does not know: the sign of one that is made for other texts."""
+"""The share of unknown tokens in a sample of texts: high where a tokenizer was made for another language or script."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from transformers import PreTrainedTokenizerBase
 from plankwise.core.errors import ModelError
 
 logger = logging.getLogger(__name__)
-TOLD, REFUSED = 0.1, 0.5  # shares of unknown tokens
+WARNED, REFUSED = 0.1, 0.5  # shares of unknown tokens
 SAMPLED = 200  # texts
 _CHARACTERS = 2000  # of each text
-_ENOUGH = 5  # texts, below which nothing is refused
-_SPACE = "▁"  # in front of an unknown word it is a token by itself where SentencePiece wrote the vocabulary
+_ENOUGH = 5  # texts; with fewer, nothing is refused
+_SPACE = "▁"  # SentencePiece makes it a token of its own before an unknown word; it would hide unknown texts
 _UNKNOWN = ("<unk>", "[UNK]", "<UNK>", "[unk]")
 Text = str | tuple[str, str]
 
@@ -27,29 +27,29 @@ def check_unknown(
     source: str,
     refuse: bool = True,
 ) -> None:
-    """Warn where more than a tenth of the tokens of a sample are unknown to the tokenizer.
+    """Warn if more than a tenth of the tokens of a sample are unknown to the tokenizer.
 
     Args:
-        texts: of which a few hundred are looked at; none is ever quoted.
-        tokenizer: a fast one, or what is beneath it.
+        texts: of which the first few hundred are tokenized; none is ever quoted.
+        tokenizer: a fast one, or its backend.
         source: of the model, for messages.
-        refuse: whether more than a half is an error.
+        refuse: whether a share of more than one half is an error.
 
     Raises:
-        ModelError: if more than a half is unknown.
+        ModelError: if more than half of the tokens are unknown.
     """
     core = tokenizer if isinstance(tokenizer, Tokenizer) else tokenizer.backend_tokenizer
     counts = _count_unknown(core, texts)
     share = sum(unknown for unknown, _ in counts) / max(1, sum(tokens for _, tokens in counts))
-    told = f"{share:.0%} of the tokens of a sample of the texts are unknown to the tokenizer of {source}"
+    message = f"{share:.0%} of the tokens of a sample of the texts are unknown to the tokenizer of {source}"
     if refuse and share > REFUSED and len(counts) >= _ENOUGH:
-        raise ModelError(f"{told}; allowed: at most {REFUSED:.0%}. Is it made for another language or script?")
-    if share > TOLD:
-        logger.warning("%s; the model cannot tell them apart", told)
+        raise ModelError(f"{message}; allowed: at most {REFUSED:.0%}. Is it made for another language or script?")
+    if share > WARNED:
+        logger.warning("%s; the model cannot tell them apart", message)
 
 
 def _count_unknown(core: Tokenizer, texts: Iterable[Text]) -> list[tuple[int, int]]:
-    """Count the unknown tokens and all of each text that is not blank; one of which nothing is left is unknown."""
+    """Return (unknown tokens, all tokens) of each text that is not blank; a text without tokens counts as unknown."""
     names = [getattr(core.model, "unk_token", None), *_UNKNOWN]
     known = [core.token_to_id(name) for name in names if name]
     unk, space = next((each for each in known if each is not None), None), core.token_to_id(_SPACE)

@@ -1,1 +1,1 @@
-"""Exporters: a trained model becomes an artefact in one runtime, and is held against torch."""
+"""Exporters: a trained model becomes an artefact for one runtime, which is compared with torch."""

@@ -1,7 +1,7 @@
-"""Static int8 of a model in fp32, by plankwise's own quantizers: ranges of inputs are read off a few texts.
+"""Static int8 of an fp32 model, by plankwise's own quantizers: the ranges of inputs come from a few texts.
 
-ONNX Runtime's own dynamic int8 takes the range of each batch, so that an answer depends on the texts beside it. Ranges
-that are fixed beforehand do not move.
+ONNX Runtime's dynamic int8 takes the ranges of each batch, so that an answer depends on the other texts of its batch.
+Fixed ranges do not have this effect.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ def calibrated(model: PreTrainedModel, batches: Sequence[Inputs], portable: bool
     """Quantize all linear layers and the word embeddings of a copy of the model, as method `quantization` does.
 
     Args:
-        model: a classifier in fp32; left as it is.
-        batches: inputs that give the ranges, the least and the largest values.
+        model: a classifier in fp32; not changed.
+        batches: inputs; the smallest and largest values that they cause are the ranges.
         portable: whether weights get 7 bits.
 
     Raises:
-        MethodError: if a linear layer sees a number that is not finite.
+        MethodError: if an input of a linear layer is not finite.
     """
-    rounding = FakeQuantized(model, portable)
+    rounding = FakeQuantized(model, portable)  # works on a copy
     rounding.network.eval()
     with rounding.observing():
         for batch in batches:

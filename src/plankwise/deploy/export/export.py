@@ -1,7 +1,7 @@
 """Export: a trained model becomes an artefact, a folder that predicts without torch and without plankwise.
 
-What is handed out was run against the torch model on real texts first. The tokenizer is the fast tokenizer's own file;
-`predict.py` beside it is `standalone.py` of this package.
+An artefact is compared with the torch model, on real texts if there are any, before it is written. Its tokenizer is
+the fast tokenizer's own file, its `predict.py` a copy of this package's `standalone.py`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -19,15 +20,15 @@ from plankwise.core.hardware import INT8_FLAGS, environment, saturates, version_
 from plankwise.core.packages import missing, require
 from plankwise.core.paths import check_folder, tidy
 from plankwise.data.batching.inputs import Inputs, Text, bare_tokenizer, encode_texts, inputs_of
-from plankwise.data.batching.token_budget import cut_batches, padded_batch, starts_of
+from plankwise.data.batching.token_budget import TOKENS_PER_BATCH, padded_batch, starts_of, token_budget_batches
 from plankwise.data.tokenizer.unknown_tokens import check_unknown
 from plankwise.data.truncation import Truncation, check_truncation
 from plankwise.deploy import standalone
-from plankwise.deploy.deployed import reading_of, runtime_of
+from plankwise.deploy.deployed import open_runtime, truncation_of
 from plankwise.deploy.export.calibrated import calibrated
 from plankwise.deploy.export.onnx import to_onnx
 from plankwise.deploy.export.openvino import to_openvino
-from plankwise.deploy.export.parity import OWN_NUMBERS, TOKENS_PER_BATCH, TOLERANCES, check_of, measure, random_inputs
+from plankwise.deploy.export.parity import check_of, limits_of, measure, random_inputs
 from plankwise.deploy.export.torch_program import to_torch
 from plankwise.deploy.manifest import RUNTIMES, TOKENIZER, Manifest, RuntimeName, describe, geometry_of, write_manifest
 from plankwise.encoder.checkpoint import load_trained
@@ -46,11 +47,41 @@ PACKAGES: dict[RuntimeName, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "torch": (),
 }
-INTEGERS = ("int8", "int8-dynamic")  # precisions whose products are of integers
-TOKENS_PER_CALIBRATION = 512
+INTEGERS = ("int8", "int8-dynamic")  # precisions that multiply integers
+RANDOM_LENGTHS = (3, 12, 48)  # tokens of the random inputs that stand in for texts
 DYNAMIC = (
-    "int8-dynamic takes the ranges of each batch: a text's answer changes with the texts beside it; int8's does not"
+    "int8-dynamic takes the ranges of each batch: a text's answer changes with the other texts of its batch; "
+    "with int8 it does not"
 )
+
+
+@dataclass(frozen=True)
+class _Original:
+    """A model that is to be exported.
+
+    Attributes:
+        model: in torch, in fp32 or quantized by plankwise.
+        tokenizer: of the model.
+        manifest: what is known of the artefact before it is written.
+        portable: whether int8 weights have 7 bits.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    manifest: Manifest
+    portable: bool
+
+    @property
+    def quantized(self) -> bool:
+        """Whether plankwise has quantized the model; an export then keeps its numbers."""
+        return quantized_of(self.model.config) is not None
+
+    def batches(self, texts: Sequence[Text]) -> list[Inputs]:
+        """Cut texts into the batches that prediction makes."""
+        encoded = encode_texts(texts, bare_tokenizer(self.tokenizer), self.manifest.inputs, self.manifest.truncation)
+        starts = starts_of(encoded.lengths)
+        groups = token_budget_batches(encoded.lengths, TOKENS_PER_BATCH)
+        return [padded_batch(encoded, starts, group, self.manifest.padding) for group in groups]
 
 
 def export(
@@ -65,42 +96,34 @@ def export(
     tolerance: float | None = None,
     portable: bool | None = None,
 ) -> Manifest:
-    """Make an artefact of a fine-tuned classifier.
+    """Export a fine-tuned classifier as an artefact.
 
     Args:
         model_folder: of Transformers or plankwise, or a Hub id.
-        out: the artefact's folder; new, or empty.
+        out: folder of the artefact; new, or empty.
         to: openvino, onnx or torch.
-        precision: one of `PRECISIONS[to]`. For int8, ranges are read off `calibration`; a model that plankwise
-            quantized keeps its own numbers.
-        truncation: how much of a text the model sees; by default as it was trained, and where that is not known as many
+        precision: one of `PRECISIONS[to]`. For int8, ranges are measured on `calibration`, except of a model that
+            plankwise quantized, which keeps its own.
+        truncation: how much of a text the model sees; by default as it was trained, and if that is not known as many
             tokens as it has positions, up to 512.
         calibration: training texts, or pairs.
-        texts: to compare the artefact with torch on; random token ids otherwise.
-        tolerance: largest change of a probability that is handed out; by `TOLERANCES` otherwise, and of a model that
-            is quantized already, whose numbers the artefact has to repeat, by `OWN_NUMBERS` on average.
+        texts: to compare the artefact with torch on; random token ids by default.
+        tolerance: largest change of a probability that is accepted; by default `parity.limits_of` decides.
         portable: whether int8 weights get 7 bits, so that sums saturate on no processor: the default for a model in
-            fp32. One that plankwise quantized is what it is.
+            fp32. A model that plankwise quantized has the bits it was quantized with.
 
     Raises:
-        ModelError: if the model cannot be exported so, or the artefact is too far from it; nothing is written then.
-        OutputError: if `out` is taken.
+        ModelError: if the model cannot be exported this way, or the artefact differs too much; nothing is written then.
+        OutputError: if `out` exists already.
     """
     runtime = check_request(to, precision, out)
-    model, tokenizer = load_trained(str(model_folder)), load_tokenizer(str(model_folder))
-    described = describe(model.config, tokenizer, inputs_of(model, tokenizer), truncation or reading_of(model))
-    _check_model(model, tokenizer, described.truncation, runtime, precision, calibration)
-    check_unknown([*(calibration or ()), *(texts or ())], tokenizer, str(model_folder))
-    portable = _portable(model, precision, portable)
-    versions = {**environment()["versions"], **{name: version_of(name) for name in PACKAGES[runtime]}}
-    update = {"runtime": runtime, "precision": precision, "versions": versions, "cpu": environment()["cpu"]}
-    update["geometry"] = geometry_of(model)
-    with atomic_folder(out) as folder:
-        ranges = _batches(calibration or (), tokenizer, described, TOKENS_PER_CALIBRATION)
-        name = _write(model, described.inputs, folder, runtime, precision, ranges, portable)
-        manifest = described.model_copy(update={**update, **_limits(precision, portable), "model": name})
-        manifest = _proven(model, tokenizer, folder, manifest, texts, tolerance)
-        bare_tokenizer(tokenizer).save(str(folder / TOKENIZER))
+    original = _opened(str(model_folder), runtime, precision, truncation=truncation, portable=portable)
+    _check_model(original, has_calibration=bool(calibration))
+    check_unknown([*(calibration or ()), *(texts or ())], original.tokenizer, str(model_folder))
+    with atomic_folder(out) as folder:  # a model that fails the comparison leaves no folder
+        manifest = original.manifest.model_copy(update={"model": _write_model(original, folder, calibration or ())})
+        manifest = _compared(original, folder, manifest, texts or (), tolerance=tolerance)
+        bare_tokenizer(original.tokenizer).save(str(folder / TOKENIZER))
         shutil.copyfile(standalone.__file__, folder / "predict.py")
         hashes = {each.name: sha256(each) for each in sorted(folder.iterdir())}
         manifest = manifest.model_copy(update={"hashes": hashes})
@@ -109,11 +132,11 @@ def export(
 
 
 def check_request(to: str, precision: str, out: Path) -> RuntimeName:
-    """Refuse what can be refused before texts or a model are loaded; give the runtime.
+    """Refuse what can be refused before texts or a model are loaded, and return the runtime.
 
     Raises:
         ModelError: if there is no such runtime or precision, or the runtime is not installed.
-        OutputError: if `out` is taken or cannot be written to.
+        OutputError: if `out` exists already or cannot be written to.
     """
     runtime = one_of(to, RUNTIMES, "runtime")
     if precision not in PRECISIONS[runtime]:
@@ -128,99 +151,103 @@ def check_request(to: str, precision: str, out: Path) -> RuntimeName:
 
 
 def missing_packages(runtime: RuntimeName) -> list[str]:
-    """Name what is not installed of the packages that an export to a runtime needs."""
+    """Return the packages that an export to a runtime needs and that are not installed."""
     return missing(*PACKAGES[runtime])
 
 
-def _check_model(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    truncation: Truncation,
-    runtime: RuntimeName,
-    precision: str,
-    calibration: Sequence[Text] | None,
-) -> None:
-    longest, quantized = usable_positions(model.config), quantized_of(model.config) is not None
-    if truncation.max_length > longest:
-        raise ModelError(f"max_length {truncation.max_length} is more than the model's {longest} positions")
-    check_truncation(truncation, tokenizer.num_special_tokens_to_add(), pairs=False)
-    if quantized and precision != "int8":
-        raise ModelError(f"the model is quantized already; allowed: int8 for openvino or onnx, not {precision}")
-    if precision == "int8" and not quantized and not calibration:
-        raise ModelError(f"int8 for {runtime} needs training texts to calibrate on: give --recipe or --texts")
+def warn_of_limits(precision: str, portable: bool, *, saturating: bool) -> dict[str, tuple[str, ...]]:
+    """Return the `needs` and `caveats` of an artefact's manifest, and log those that matter here.
 
-
-def _portable(model: PreTrainedModel, precision: str, wanted: bool | None) -> bool:
-    """Return whether no processor's sums saturate, which a model that is quantized already has settled."""
-    if wanted is not None and precision not in INTEGERS:
-        raise ModelError(f"--portable and --no-portable are for {' and '.join(INTEGERS)}, not for {precision}")
-    quantized = quantized_of(model.config)
-    if quantized is None:
-        return wanted is not False
-    if wanted not in (None, quantized.portable):
-        said = str(quantized.portable).lower()
-        raise ModelError(
-            f"the model was quantized with portable: {said}, and an export keeps its numbers; quantize again"
-        )
-    return quantized.portable
-
-
-def _limits(precision: str, portable: bool) -> dict[str, tuple[str, ...]]:
-    """Record in the manifest, and log, where an artefact's answers change: on other processors, in other batches."""
+    Args:
+        precision: of the artefact.
+        portable: whether int8 weights have 7 bits.
+        saturating: whether sums of 8-bit products saturate on this processor.
+    """
     needs = INT8_FLAGS if precision in INTEGERS and not portable else ()
     caveats = (DYNAMIC,) if precision == "int8-dynamic" else ()
-    if needs and saturates():
+    if needs and saturating:
         logger.warning("weights are not portable, and this processor has none of %s: sums saturate", ", ".join(needs))
     for each in caveats:
         logger.warning(each)
     return {"needs": needs, "caveats": caveats}
 
 
-def _write(
-    model: PreTrainedModel,
-    inputs: tuple[str, ...],
-    folder: Path,
-    runtime: RuntimeName,
-    precision: str,
-    calibration: Sequence[Inputs],
-    portable: bool,
-) -> str:
-    quantized = quantized_of(model.config) is not None
-    if runtime == "openvino":
-        return to_openvino(model, inputs, folder, precision, () if quantized else calibration, portable)
-    if runtime == "onnx":
-        if precision == "int8" and not quantized:
-            model = calibrated(model, calibration, portable)
-        return to_onnx(model, inputs, folder, precision, portable)
-    return to_torch(model, inputs, folder, precision)
+def _opened(
+    source: str, runtime: RuntimeName, precision: str, *, truncation: Truncation | None, portable: bool | None
+) -> _Original:
+    model, tokenizer = load_trained(source), load_tokenizer(source)
+    described = describe(model.config, tokenizer, inputs_of(model, tokenizer), truncation or truncation_of(model))
+    seven_bits, machine = _portable(model, precision, portable), environment()
+    update = {
+        "runtime": runtime,
+        "precision": precision,
+        "versions": {**machine["versions"], **{name: version_of(name) for name in PACKAGES[runtime]}},
+        "cpu": machine["cpu"],
+        "geometry": geometry_of(model),
+        **warn_of_limits(precision, seven_bits, saturating=saturates()),
+    }
+    return _Original(model, tokenizer, described.model_copy(update=update), seven_bits)
 
 
-def _proven(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    folder: Path,
-    manifest: Manifest,
-    texts: Sequence[Text] | None,
-    tolerance: float | None,
+def _check_model(original: _Original, has_calibration: bool) -> None:
+    manifest, positions = original.manifest, usable_positions(original.model.config)
+    precision = manifest.precision
+    if manifest.truncation.max_length > positions:
+        raise ModelError(f"max_length {manifest.truncation.max_length} is more than the model's {positions} positions")
+    check_truncation(manifest.truncation, original.tokenizer.num_special_tokens_to_add(), pairs=False)
+    if original.quantized and precision != "int8":
+        raise ModelError(f"the model is quantized already; allowed: int8 for openvino or onnx, not {precision}")
+    if precision == "int8" and not original.quantized and not has_calibration:
+        raise ModelError(f"int8 for {manifest.runtime} needs training texts to calibrate on: give --recipe or --texts")
+
+
+def _portable(model: PreTrainedModel, precision: str, wanted: bool | None) -> bool:
+    """Return whether int8 weights have 7 bits."""
+    if wanted is not None and precision not in INTEGERS:
+        raise ModelError(f"--portable and --no-portable are for {' and '.join(INTEGERS)}, not for {precision}")
+    quantized = quantized_of(model.config)
+    if quantized is None:
+        return wanted is not False
+    if wanted not in (None, quantized.portable):
+        own = str(quantized.portable).lower()
+        raise ModelError(
+            f"the model was quantized with portable: {own}, and an export keeps its numbers; quantize it again"
+        )
+    return quantized.portable
+
+
+def _write_model(original: _Original, folder: Path, calibration: Sequence[Text]) -> str:
+    """Write the model in its runtime's format and return the name of its file."""
+    model, manifest, portable = original.model, original.manifest, original.portable
+    inputs, precision = manifest.inputs, manifest.precision
+    calibrating = precision == "int8" and not original.quantized
+    ranges = original.batches(calibration) if calibrating else []  # empty: to_openvino keeps a quantized model as it is
+    if manifest.runtime == "openvino":
+        return to_openvino(model, inputs, folder, precision, calibration=ranges, portable=portable)
+    if manifest.runtime == "torch":
+        return to_torch(model, inputs, folder, precision)
+    if calibrating:
+        model = calibrated(model, ranges, portable)
+    return to_onnx(model, inputs, folder, precision, portable=portable)
+
+
+def _compared(
+    original: _Original, folder: Path, manifest: Manifest, texts: Sequence[Text], *, tolerance: float | None
 ) -> Manifest:
-    """Add to the manifest how far the artefact is from the model."""
-    runtime = runtime_of(folder, manifest, "latency", None)
-    vocabulary, longest = int(model.config.vocab_size), manifest.truncation.max_length
-    batches = _batches(texts or (), tokenizer, manifest, TOKENS_PER_BATCH)
-    drawn = [random_inputs(manifest, vocabulary, min(size, longest)) for size in (3, 12, 48)]
-    allowed = TOLERANCES[manifest.precision] if tolerance is None else tolerance
-    repeats = quantized_of(model.config) is not None and tolerance is None
-    source = "the given texts" if batches else "random token ids"
-    parity = measure(model, runtime, batches or drawn, manifest, source, allowed, OWN_NUMBERS if repeats else 1.0)
+    """Compare the artefact with the model, and add the result to the manifest."""
+    runtime = open_runtime(folder, manifest, "latency", None)
+    vocabulary, longest = int(original.model.config.vocab_size), manifest.truncation.max_length
+    batches, source = original.batches(texts), "the given texts"
+    if not batches:
+        batches = [random_inputs(manifest, vocabulary, min(each, longest)) for each in RANDOM_LENGTHS]
+        source = "random token ids"
+    parity = measure(
+        original.model,
+        runtime,
+        batches,
+        manifest,
+        source=source,
+        limits=limits_of(manifest.precision, tolerance, original.quantized),
+    )
     check = check_of(runtime, random_inputs(manifest, vocabulary, min(12, longest)))
     return manifest.model_copy(update={"parity": parity, "check": check})
-
-
-def _batches(
-    texts: Sequence[Text], tokenizer: PreTrainedTokenizerBase, manifest: Manifest, budget: int
-) -> list[Inputs]:
-    """Make the batches that prediction makes."""
-    encoded = encode_texts(texts, bare_tokenizer(tokenizer), manifest.inputs, manifest.truncation)
-    starts = starts_of(encoded.lengths)
-    groups = cut_batches(encoded.lengths, budget)
-    return [padded_batch(encoded, starts, group, manifest.padding) for group in groups]

@@ -1,7 +1,7 @@
-"""ONNX: export without optimum, plankwise's own quantizers as QuantizeLinear pairs, dynamic int8 by ONNX Runtime.
+"""Export to ONNX: plankwise's own quantizers as QuantizeLinear pairs, or dynamic int8 by ONNX Runtime.
 
-ONNX Runtime joins the pairs around a product into one int8 kernel, which is as fast as its dynamic one and computes to
-the last integer what the quantizers say. Dynamic int8 takes the range of the activations of each batch.
+ONNX Runtime fuses the pairs around a product into one int8 kernel, which is as fast as its dynamic one and computes
+exactly the integers of the quantizers. Dynamic int8 takes the range of the activations of each batch.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ MODEL = "model.onnx"
 _FLOAT = "float.onnx"
 
 
-def to_onnx(model: PreTrainedModel, inputs: Sequence[str], folder: Path, precision: str, portable: bool) -> str:
-    """Export a model and write it into `folder`; the name of its file.
+def to_onnx(model: PreTrainedModel, inputs: Sequence[str], folder: Path, precision: str, *, portable: bool) -> str:
+    """Export a model into `folder` and return the name of its file.
 
     Args:
-        model: a classifier in fp32, or with plankwise's quantizers where precision is int8.
+        model: a classifier in fp32, or one with plankwise's quantizers for precision int8.
         inputs: names of its inputs.
         folder: exists.
-        precision: fp32, int8, or int8-dynamic, for which ONNX Runtime quantizes.
-        portable: of int8-dynamic, whether weights get 7 bits.
+        precision: fp32, int8, or int8-dynamic, which is quantized by ONNX Runtime.
+        portable: whether weights get 7 bits; only for int8-dynamic.
     """
     if precision != "int8-dynamic":
         _export(model, inputs, folder / MODEL)
@@ -41,7 +41,7 @@ def to_onnx(model: PreTrainedModel, inputs: Sequence[str], folder: Path, precisi
 
 
 class Int8Linear(nn.Module):
-    """A quantized projection written with ONNX's own operators, so that its weights stay int8 in the file."""
+    """A quantized projection in ONNX's own operators, so that its weights stay int8 in the file."""
 
     weight: Tensor
     scale: Tensor
@@ -64,7 +64,7 @@ class Int8Linear(nn.Module):
         inner = (self.input_scale, self.input_zero)
         whole = symbolic("QuantizeLinear", (states, *inner), dtype=torch.uint8, shape=states.shape)
         back = symbolic("DequantizeLinear", (whole, *inner), dtype=torch.float32, shape=states.shape)
-        outer = (self.weight, self.scale)  # no zero point: one of zeros would be subtracted all the same
+        outer = (self.weight, self.scale)  # no zero point: even one of zeros would be subtracted
         weight = symbolic("DequantizeLinear", outer, {"axis": 1}, dtype=torch.float32, shape=self.weight.shape)
         projected: Tensor = torch.matmul(back, weight) + self.bias
         return projected
@@ -72,7 +72,10 @@ class Int8Linear(nn.Module):
 
 def _export(model: PreTrainedModel, inputs: Sequence[str], path: Path) -> None:
     with traceable(model, inputs) as classifier, muted("onnxscript", "onnx_ir", "torch.onnx", "transformers"):
-        _swap(classifier)
+        for name, module in list(classifier.named_modules()):
+            if isinstance(module, QuantizedLinear):
+                parent, _, last = name.rpartition(".")
+                setattr(classifier.get_submodule(parent), last, Int8Linear(module))
         program = torch.onnx.export(
             classifier,
             example(inputs),
@@ -86,15 +89,8 @@ def _export(model: PreTrainedModel, inputs: Sequence[str], path: Path) -> None:
         program.save(str(path))
 
 
-def _swap(classifier: nn.Module) -> None:
-    for name, module in list(classifier.named_modules()):
-        if isinstance(module, QuantizedLinear):
-            parent, _, last = name.rpartition(".")
-            setattr(classifier.get_submodule(parent), last, Int8Linear(module))
-
-
 def _dynamic(source: Path, target: Path, portable: bool) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with muted(None):  # the library logs advice as the root
+    with muted(None):  # the library logs advice by the root logger
         quantize_dynamic(str(source), str(target), per_channel=True, reduce_range=portable, weight_type=QuantType.QInt8)

@@ -1,11 +1,11 @@
-"""OpenVINO: conversion without optimum, static int8 and weight compression by NNCF.
+"""Export to OpenVINO: conversion, static int8 and compression of weights by NNCF.
 
-A model that plankwise quantized is converted with its own quantizers, which OpenVINO runs as int8. Any other is
-quantized after training: ranges of activations are the smallest and largest values on calibration texts (percentiles
-destroy BERT: F1 5.8 against 92.1), weights are int8 for each output channel, and SmoothQuant moves outliers of
-activations into the weights. Portable weights have 7 bits (`encoder/quantized.py` says why). Products of two
-activations would have 8 on both sides, and on e5-small they let a probability move by 0.015 with its neighbours; they
-stay in fp32.
+A model that plankwise quantized is converted with its own quantizers, which OpenVINO runs as int8. Any other model is
+quantized after training: the ranges of activations are the smallest and largest values on calibration texts
+(percentiles destroy BERT: F1 5.8 instead of 92.1), weights are int8 with a scale per output channel, and SmoothQuant
+moves outliers of activations into the weights. Portable weights have 7 bits (the reason is in `encoder/quantized.py`).
+Products of two activations stay in fp32: with 8 bits on both sides, a probability of e5-small changed by up to 0.015
+with the other texts of its batch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from plankwise.deploy.export.tracing import example, traceable
 
 MODEL = "model.xml"
 HALF = ("bf16", "fp16")
-WEIGHTS_PER_SCALE = 64  # of int4
+WEIGHTS_PER_SCALE = 64  # in int4
 
 
 def to_openvino(
@@ -30,19 +30,20 @@ def to_openvino(
     inputs: Sequence[str],
     folder: Path,
     precision: str,
+    *,
     calibration: Sequence[Inputs],
     portable: bool,
 ) -> str:
-    """Convert a model, quantize it as `precision` says and write it into `folder`; the name of its file.
+    """Convert a model, quantize it to `precision`, write it into `folder` and return the name of its file.
 
     Args:
         model: a classifier in fp32, with plankwise's quantizers or without.
         inputs: names of its inputs.
         folder: exists.
-        precision: fp32; bf16 or fp16 (weights in fp16); int8; int8-weights or int4-weights (with VNNI, OpenVINO rounds
-            activations too, 32 of a token at a time; elsewhere they stay fp32).
-        calibration: batches of inputs, for int8 of a model that is not quantized yet; none for one that is.
-        portable: whether NNCF's weights get 7 bits.
+        precision: fp32; bf16 or fp16 (weights in fp16); int8; int8-weights or int4-weights (with VNNI, OpenVINO also
+            rounds activations, in groups of 32 of a token; on other processors they stay fp32).
+        calibration: batches of inputs, for int8 of a model that is not quantized yet; else empty.
+        portable: whether the weights that NNCF quantizes get 7 bits.
     """
     import openvino
 
@@ -50,7 +51,7 @@ def to_openvino(
     if precision == "int8" and calibration:
         converted = _quantized(converted, inputs, calibration, portable)
     elif precision.endswith("-weights"):
-        converted = _lighter(converted, precision)
+        converted = _compressed(converted, precision)
     openvino.save_model(converted, str(folder / MODEL), compress_to_fp16=precision in HALF)
     return MODEL
 
@@ -59,10 +60,7 @@ def _converted(model: PreTrainedModel, inputs: Sequence[str]) -> Any:
     import openvino
 
     free = openvino.PartialShape([-1, -1])
-    with (
-        traceable(model, inputs) as classifier,
-        muted("openvino", "transformers"),
-    ):  # it traces by what torch calls deprecated
+    with traceable(model, inputs) as classifier, muted("openvino", "transformers"):  # torch.jit warns: it is deprecated
         made = openvino.convert_model(
             classifier, example_input=example(inputs), input=[(free, openvino.Type.i64) for _ in inputs]
         )
@@ -90,7 +88,7 @@ def _quantized(converted: Any, inputs: Sequence[str], calibration: Sequence[Inpu
 
 
 def _products_of_activations(converted: Any) -> list[str]:
-    """Name the products whose sides both depend on the inputs: those of attention."""
+    """Name the products of which both sides depend on the inputs: those of attention."""
     constant = {op.get_friendly_name() for op in converted.get_ops() if op.get_type_name() == "Constant"}
     found = []
     for op in converted.get_ordered_ops():
@@ -102,7 +100,7 @@ def _products_of_activations(converted: Any) -> list[str]:
     return found
 
 
-def _lighter(converted: Any, precision: str) -> Any:
+def _compressed(converted: Any, precision: str) -> Any:
     import nncf
 
     with muted("nncf"):
@@ -113,6 +111,6 @@ def _lighter(converted: Any, precision: str) -> Any:
             mode=nncf.CompressWeightsMode.INT4_SYM,
             group_size=WEIGHTS_PER_SCALE,
             advanced_parameters=nncf.AdvancedCompressionParameters(
-                group_size_fallback_mode=nncf.GroupSizeFallbackMode.IGNORE  # a matrix it does not divide is of int8
+                group_size_fallback_mode=nncf.GroupSizeFallbackMode.IGNORE  # matrices it does not divide get int8
             ),
         )

@@ -1,8 +1,9 @@
-"""Is the artefact still the model? Both on the same inputs, before anything is handed out."""
+"""Parity: the artefact and the torch model on the same inputs, compared before anything is written."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,12 +12,11 @@ from transformers import PreTrainedModel
 from plankwise.core.errors import ModelError
 from plankwise.data.batching.inputs import Inputs
 from plankwise.deploy.manifest import Check, Manifest, Parity
-from plankwise.deploy.runtimes import Logits, Probabilities, Runtime, probabilities
+from plankwise.deploy.runtimes import Logits, Runtime
 
-TOKENS_PER_BATCH = 1024
 CHECK_TEXTS, CHECK_TOKENS = 4, 12
-# Largest change of a probability that is handed out, by precision: for the same operations in another order,
-# and for 8 and for 4 bits.
+# Largest change of a probability that is accepted, by precision: for the same operations in another order, and for 16,
+# 8 and 4 bits.
 TOLERANCES = {
     "fp32": 0.001,
     "bf16": 0.05,
@@ -26,15 +26,42 @@ TOLERANCES = {
     "int8-weights": 0.25,
     "int4-weights": 0.5,
 }
-# Largest mean change for a model that is quantized already, whose numbers the artefact has to repeat. Single texts may
-# change by more, since a number on the edge between two steps may fall to either side, and layers carry that on: on
-# e5-small 0.004 to 0.010 on average, 0.14 at most. Sums that saturate changed 0.042 on average.
-OWN_NUMBERS = 0.02
-ALONE_TEXTS = 16  # are run once more without their batch
+# Largest mean change of a model that is quantized already, because the artefact has to repeat its numbers. Single texts
+# may change by more: a number on the edge between two steps may be rounded to either, and later layers amplify that. On
+# e5-small the mean was 0.004 to 0.010, the largest change 0.14. Sums that saturate changed probabilities by 0.042 on
+# average.
+QUANTIZED_MEAN = 0.02
+TEXTS_ALONE = 16  # run a second time, each without its batch
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The differences between an artefact and its model that are accepted.
+
+    Attributes:
+        change: largest change of a probability.
+        mean_change: largest mean of these changes; 1 allows any.
+    """
+
+    change: float
+    mean_change: float = 1.0
+
+
+def limits_of(precision: str, tolerance: float | None, quantized: bool) -> Limits:
+    """Return the accepted differences.
+
+    Args:
+        precision: of the artefact, a key of `TOLERANCES`.
+        tolerance: largest change of a probability, if the user has set one; no other limit holds then.
+        quantized: whether the model is quantized already.
+    """
+    if tolerance is not None:
+        return Limits(tolerance)
+    return Limits(TOLERANCES[precision], QUANTIZED_MEAN if quantized else 1.0)
 
 
 def random_inputs(manifest: Manifest, vocabulary: int, tokens: int = CHECK_TOKENS, seed: int = 0) -> Inputs:
-    """Draw token ids, [4, tokens]; the last two texts are padded from the middle on."""
+    """Draw token ids, [4, tokens]; the last two texts are only half as long, and padded."""
     draw = np.random.default_rng(seed)
     shape = (CHECK_TEXTS, tokens)
     made = {name: np.full(shape, fill, dtype=np.int64) for name, fill in manifest.padding.items()}
@@ -59,34 +86,36 @@ def measure(
     runtime: Runtime,
     batches: Sequence[Inputs],
     manifest: Manifest,
+    *,
     source: str,
-    allowed: float,
-    on_average: float = 1.0,
+    limits: Limits,
 ) -> Parity:
-    """Run the torch model and the artefact on the same batches.
+    """Run the torch model and the artefact on the same batches and compare their answers.
 
     Args:
         model: in torch.
-        runtime: runs the artefact.
+        runtime: of the artefact.
         batches: of inputs.
         manifest: of the artefact.
-        source: where the texts come from, for messages.
-        allowed: largest change of a probability.
-        on_average: largest mean of these changes.
+        source: origin of the texts, for messages.
+        limits: differences that are accepted.
 
     Raises:
-        ModelError: if probabilities change by more than is allowed, or are none at all.
+        ModelError: if probabilities change by more than that, or are NaN.
     """
     pairs = [(reference(model, batch), runtime(batch)) for batch in batches]
     before, after = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    old, new = probabilities(before, manifest.kind), probabilities(after, manifest.kind)
+    old, new = manifest.answer.probabilities(before), manifest.answer.probabilities(after)
     changes = np.abs(old - new)
     change, mean = float(changes.max()), float(changes.mean())
-    for what, found, most in (("a probability", change, allowed), ("probabilities on average", mean, on_average)):
-        if not found <= most:  # a NaN is no match either
+    for what, found, allowed in (
+        ("a probability", change, limits.change),
+        ("probabilities on average", mean, limits.mean_change),
+    ):
+        if not found <= allowed:  # true of NaN, too
             raise ModelError(
                 f"the {manifest.runtime} {manifest.precision} model changes {what} by {found:.4f} on {len(before)} "
-                f"texts ({source}); allowed: {most}. Nothing was written; take another precision or a larger "
+                f"texts ({source}); allowed: {allowed}. Nothing was written; choose another precision or a larger "
                 "--tolerance"
             )
     return Parity(
@@ -95,32 +124,26 @@ def measure(
         logit_error=float(np.abs(before - after).max()),
         probability_change=change,
         mean_change=mean,
-        agreement=_agreement(old, new, manifest.kind),
-        tolerance=allowed,
+        agreement=manifest.answer.agreement(old, new),
+        tolerance=limits.change,
         neighbour_change=neighbour_change(runtime, batches, manifest),
     )
 
 
 def neighbour_change(runtime: Runtime, batches: Sequence[Inputs], manifest: Manifest) -> float:
-    """Compute by how much a probability of a text changes with its batch, over at most 16 texts of all batches."""
-    largest, each = 0.0, -(-ALONE_TEXTS // len(batches))
-    for batch in batches[:ALONE_TEXTS]:
-        together = probabilities(runtime(batch), manifest.kind)
+    """Compute the largest change of a text's probability with its batch, over at most 16 texts of all batches."""
+    largest, each = 0.0, -(-TEXTS_ALONE // len(batches))
+    for batch in batches[:TEXTS_ALONE]:
+        together = manifest.answer.probabilities(runtime(batch))
         lengths = batch.get("attention_mask", np.ones_like(batch["input_ids"])).sum(axis=1)
-        for row in np.argsort(lengths, kind="stable")[:each]:  # the shortest, beside which there is most padding
+        for row in np.argsort(lengths, kind="stable")[:each]:  # the shortest texts, which have the most padding
             alone = {name: values[row : row + 1, : int(lengths[row])] for name, values in batch.items()}
-            change = np.abs(probabilities(runtime(alone), manifest.kind)[0] - together[row])
+            change = np.abs(manifest.answer.probabilities(runtime(alone))[0] - together[row])
             largest = max(largest, float(change.max()))
     return largest
 
 
 def check_of(runtime: Runtime, inputs: Inputs) -> Check:
-    """Keep random inputs with the artefact's answers, for machines with other instructions."""
+    """Record inputs and the artefact's logits for them."""
     listed = {name: value.tolist() for name, value in inputs.items()}
     return Check(inputs=listed, logits=runtime(inputs).tolist())
-
-
-def _agreement(old: Probabilities, new: Probabilities, kind: str) -> float:
-    if kind == "multi_label":
-        return float(((old > 0.5) == (new > 0.5)).all(axis=1).mean())
-    return float((old.argmax(axis=1) == new.argmax(axis=1)).mean())

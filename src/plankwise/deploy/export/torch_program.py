@@ -1,4 +1,4 @@
-"""torch: an exported program, which runs without Transformers and without plankwise, whatever the layers' sizes."""
+"""Export to torch: a program that runs without Transformers and plankwise, whatever the sizes of the layers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MODEL = "model.pt2"
 
 
 def to_torch(model: PreTrainedModel, inputs: Sequence[str], folder: Path, precision: str) -> str:
-    """Export a model with its weights cast to fp32, bf16 or fp16 and write it into `folder`; the name of its file."""
+    """Export a model with its weights cast to fp32, bf16 or fp16 into `folder` and return the name of its file."""
     with traceable(model, inputs) as classifier, muted("transformers"):
         cast = classifier.to(FLOAT_TYPES[precision])
         sizes = free_sizes(model, inputs)

@@ -1,4 +1,4 @@
-"""What every exporter traces: a classifier as a function of padded token ids, with free numbers of texts and tokens."""
+"""What every exporter traces: a model as a function of padded token ids, with free numbers of texts and tokens."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from plankwise.encoder.anatomy import attends_locally
 from plankwise.encoder.configuration import usable_positions
 from plankwise.encoder.empty_layers import fill_empty
 
-MOST_TEXTS = 65_536
+MAX_TEXTS = 65_536
 
 
 class Classifier(nn.Module):
-    """A model that takes its inputs by position and answers with logits alone, float32 [texts, labels]."""
+    """A model that takes its inputs by position and returns only logits, float32 [texts, labels]."""
 
     def __init__(self, model: PreTrainedModel, inputs: Sequence[str]) -> None:
         super().__init__()
@@ -32,10 +32,10 @@ class Classifier(nn.Module):
 
 @contextmanager
 def traceable(model: PreTrainedModel, inputs: Sequence[str]) -> Iterator[Classifier]:
-    """Give a classifier that can be traced, and leave `model` as it is.
+    """Yield a copy of `model` that can be traced.
 
-    Where layers look at a window of tokens only, attention is written out: with padding a row of its fused form may
-    have nothing to look at, which OpenVINO answers with NaN.
+    In models with local attention, attention is written out: with padding, a row of fused attention may have no token
+    to attend to, for which OpenVINO returns NaN.
     """
     own = copy.deepcopy(model).eval()
     fill_empty(own)
@@ -46,7 +46,7 @@ def traceable(model: PreTrainedModel, inputs: Sequence[str]) -> Iterator[Classif
 
 
 def example(inputs: Sequence[str], texts: int = 2, tokens: int = 9) -> tuple[Tensor, ...]:
-    """Make inputs to trace with, [texts, tokens]; no size is 1, which exporters take for a constant."""
+    """Create inputs for tracing, [texts, tokens]; no size is 1, which exporters would take for a constant."""
     made = {
         "input_ids": torch.full((texts, tokens), 5),
         "attention_mask": torch.ones((texts, tokens), dtype=torch.long),
@@ -56,7 +56,7 @@ def example(inputs: Sequence[str], texts: int = 2, tokens: int = 9) -> tuple[Ten
 
 
 def free_sizes(model: PreTrainedModel, inputs: Sequence[str]) -> tuple[tuple[dict[int, object], ...]]:
-    """Say which sizes of the inputs are free, in the form of `torch.export`; they share both."""
-    texts = torch.export.Dim("texts", min=1, max=MOST_TEXTS)
+    """Return the free sizes of the inputs, as `torch.export` takes them: texts and tokens, the same for all inputs."""
+    texts = torch.export.Dim("texts", min=1, max=MAX_TEXTS)
     tokens = torch.export.Dim("tokens", min=2, max=usable_positions(model.config))
     return (tuple({0: texts, 1: tokens} for _ in inputs),)

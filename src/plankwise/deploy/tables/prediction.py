@@ -1,11 +1,11 @@
-"""A table of texts in, a table of predictions out, in the same order and in bounded memory."""
+"""Predicts a table of texts into a table of predictions, in the same order and in bounded memory."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
@@ -19,80 +19,85 @@ from plankwise.core.paths import MODEL_FILES, check_file, check_target, tidy
 from plankwise.core.progress import bar, duration
 from plankwise.core.records import TextsRead
 from plankwise.data.batching.inputs import Encoded, Text
-from plankwise.data.table_io import check_kind, column_types, hash_and_count, read_rows
+from plankwise.data.table_io import Cells, Malformed, check_kind, column_types, hash_and_count, read_rows
 from plankwise.data.text_files import TextFormat
 from plankwise.deploy.manifest import FILE_NAME, is_artefact
 from plankwise.deploy.predictor import Predictor, blocks_of
-from plankwise.deploy.tables.resumable import COUNTED, Unfinished
-from plankwise.deploy.tables.screening import Block, Columns, Policy, characters, complaint, judge_lengths, screen
-from plankwise.deploy.tables.writers import Layout, Writer, writer_for
+from plankwise.deploy.tables.resumable import COUNTED, ResumableFile
+from plankwise.deploy.tables.screening import (
+    FaultPolicy,
+    InputColumns,
+    ScreenedBlock,
+    count_characters,
+    describe_fault,
+    screen,
+    screen_lengths,
+)
+from plankwise.deploy.tables.writers import OutputColumns, Writer, writer_for
 
 logger = logging.getLogger(__name__)
-ROW = "row"  # names the column of row numbers, which count from 1, where no identifier is given
-ROWS_IN_LATENCY_MODE = 256  # of a block, behind which a killed run can go on
+ROW = "row"  # name of the column of row numbers, from 1, if there is no identifier
+ROWS_IN_LATENCY_MODE = 256  # of a block, after which a killed run can resume
 PROBED_ROWS = 64
+HARMLESS = ("on_error", "truncate")  # options that may change on resuming, as long as no row was skipped or cut
 
 
 def predict_table(
     predictor: Predictor,
     source: Path,
     out: Path,
-    columns: Columns | None = None,
-    policy: Policy | None = None,
+    columns: InputColumns | None = None,
+    *,
+    policy: FaultPolicy | None = None,
     resume: bool = False,
     progress: bool = False,
-    form: TextFormat | None = None,
+    text_format: TextFormat | None = None,
 ) -> dict[str, Any]:
-    """Predict every row of a table, in bounded memory, and write labels and probabilities in the same order.
+    """Predict every row of a table and write labels and probabilities in the same order, in bounded memory.
 
     Args:
         predictor: an open model.
-        source: CSV, TSV, JSON lines or Parquet, plain or packed, told apart by the ending.
-        out: the same; it appears once it is whole.
+        source: CSV, TSV, JSON lines or Parquet, plain or compressed; the ending decides.
+        out: another such file; it appears once it is complete.
         columns: of the input.
-        policy: for rows that have a fault.
-        resume: go on with what a killed run has left, or begin.
-        progress: say beforehand roughly how long it takes, and show how far it is.
-        form: encoding and delimiter of the input; the output has UTF-8 and commas.
+        policy: for faulty rows.
+        resume: continue what a killed run has left, if there is anything.
+        progress: log an estimate of the time, and show a progress bar.
+        text_format: encoding and delimiter of the input; the output has UTF-8 and commas.
 
     Returns:
-        Counts of rows, and the time that this call took.
+        Counts of rows, and the time of this call.
 
     Raises:
-        DataError: if the input is unusable, or a row has a fault under `fail`; what was done before it is kept.
-        OutputError: if the output cannot be written, or is there.
-        CheckpointError: if what is there was made by another model, or from another input, or with other options.
+        DataError: if the input is unusable, or a row is faulty under `fail`; what was done before it is kept.
+        OutputError: if the output cannot be written, or exists already.
+        CheckpointError: if what exists was made by another model, from another input or with other options.
     """
-    columns, policy, form = columns or Columns(), policy or Policy(), form or TextFormat()
-    check_places(source, out, form)
-    predictor.check_texts(pairs=columns.text_pair is not None)
-    writer = writer_for(out, _layout(predictor, source, out, columns))
+    text_format = text_format or TextFormat()
+    check_places(source, out, text_format)
+    job = _Job(predictor, source, columns or InputColumns(), policy or FaultPolicy(), text_format)
+    predictor.check_texts(pairs=job.columns.text_pair is not None)
+    writer = writer_for(out, job.output_columns(out))
     digest, expected = hash_and_count(source)
-    probed = list(islice(read_rows(source, columns.texts + columns.passthrough, form), PROBED_ROWS))
-    predictor.check_tokens(screen(1, probed, columns).texts)
-    made_of = _made_of(predictor, digest, columns, policy, form)
-    unfinished = Unfinished(out, made_of, resume, harmless=("on_error", "truncate"))
-    began, before = perf_counter(), unfinished.progress.predicted
-    if unfinished.is_whole:
-        logger.info("%s is finished already; nothing was done", out)
+    probed = screen(1, list(islice(job.rows(), PROBED_ROWS)), job.columns).texts
+    predictor.check_tokens(probed)
+    file = ResumableFile(out, job.made_of(digest), resume, harmless=HARMLESS)
+    began, before = perf_counter(), file.progress.predicted
+    if file.is_whole:
+        logger.info("%s is complete already; nothing was done", out)
     else:
-        work = _Work(predictor, source, columns, policy, form, unfinished, writer)
-        if progress:
-            _announce(predictor, screen(1, probed, columns).texts, expected, unfinished.progress.rows)
-        work.do(expected, progress)
-    document = _document(unfinished, perf_counter() - began, before)
-    if document["truncated"] or document["thinned"]:
-        counts = {name: document[name] for name in COUNTED}
-        logger.info("%s: %s", source, TextsRead(texts=document["predicted"], **counts))
-    return document
+        if progress and expected is not None and probed:
+            _log_estimate(predictor, probed, max(0, expected - file.progress.rows))
+        _fill(file, job, writer, expected=expected, shown=progress)
+    return _document(file, source, perf_counter() - began, before)
 
 
-def check_places(source: Path, out: Path, form: TextFormat | None = None) -> None:
-    """Refuse files that cannot be read or written, before anything else is done.
+def check_places(source: Path, out: Path, text_format: TextFormat | None = None) -> None:
+    """Refuse files that cannot be read or written.
 
     Raises:
-        DataError: for the input.
-        OutputError: for the output.
+        DataError: if `source` cannot be read.
+        OutputError: if `out` cannot be written.
     """
     try:
         check_file(source)
@@ -101,9 +106,9 @@ def check_places(source: Path, out: Path, form: TextFormat | None = None) -> Non
     except OSError as error:
         raise DataError(f"cannot read {source}: {error.strerror}") from None
     if source.is_dir():
-        raise DataError(f"there is no file {source}, but a folder of this name")
+        raise DataError(f"{source} is a folder; allowed: a file")
     check_kind(source)
-    fault = (form or TextFormat()).fault(source)
+    fault = (text_format or TextFormat()).fault(source)
     if fault is not None:
         raise DataError(fault)
     check_kind(out)
@@ -113,89 +118,101 @@ def check_places(source: Path, out: Path, form: TextFormat | None = None) -> Non
         raise OutputError(f"{out} is the input itself; choose another output")
 
 
-class _Work:
-    """One run over a table."""
+@dataclass(frozen=True)
+class _Job:
+    """What is predicted, and how.
 
-    def __init__(
-        self,
-        predictor: Predictor,
-        source: Path,
-        columns: Columns,
-        policy: Policy,
-        form: TextFormat,
-        unfinished: Unfinished,
-        writer: Writer,
-    ) -> None:
-        self._predictor, self._source, self._columns, self._policy = predictor, source, columns, policy
-        self._form, self._unfinished, self._writer = form, unfinished, writer
+    Attributes:
+        predictor: an open model.
+        source: the table.
+        columns: of the table.
+        policy: for faulty rows.
+        text_format: of the table.
+    """
 
-    def do(self, expected: int | None, shown: bool) -> None:
-        """Predict what is left and put the file into its place."""
-        with self._unfinished as unfinished, bar("predict", expected, shown) as show:
-            try:
-                if unfinished.progress.whole is None:
-                    self._predict(unfinished, show)
-                unfinished.finish(self._writer.finish)
-            except PlankwiseError as error:
-                if unfinished.progress.rows:
-                    raise type(error)(f"{error}; {unfinished.progress.rows} rows are done, --resume goes on") from None
-                raise
+    predictor: Predictor
+    source: Path
+    columns: InputColumns
+    policy: FaultPolicy
+    text_format: TextFormat
 
-    def _predict(self, unfinished: Unfinished, show: Callable[[float], None]) -> None:
-        if not unfinished.progress.output_bytes:
-            unfinished.add(self._writer.head(), 0, 0, TextsRead(), ())
-        done = float(unfinished.progress.rows)
+    def rows(self) -> Iterator[Cells | Malformed]:
+        """Read the cells of the columns that are used, row by row."""
+        return read_rows(self.source, self.columns.texts + self.columns.passthrough, self.text_format)
 
-        def watch(rows: float) -> None:
-            nonlocal done
-            done += rows
-            show(done)
+    def output_columns(self, out: Path) -> OutputColumns:
+        """Return the columns of the output, with the types of the input's if both are Parquet."""
+        copied, numbered = self.columns.passthrough, self.columns.id is None
+        is_parquet = out.suffix.lower() == ".parquet"
+        types = column_types(self.source, copied) if is_parquet else [None] * len(copied)
+        return OutputColumns(
+            (*([ROW] if numbered else []), *copied),
+            (*([pa.int64()] if numbered else []), *types),
+            self.predictor.labels,
+            self.predictor.answer,
+        )
 
-        for block, shares in self._predictor.run(self._encoded(unfinished.progress.rows), watch):
-            data = self._writer.block(block.passthrough, shares)
-            unfinished.add(data, block.rows, len(block.passthrough), block.read, block.faults)
+    def made_of(self, digest: str) -> dict[str, Any]:
+        """Return everything that predictions depend on, by name; the number of threads is not among it."""
+        options = {name: getattr(self.predictor, name) for name in ("mode", "tokens_per_batch", "buffer_size")}
+        given = {name: value for name, value in asdict(self.text_format).items() if value is not None}
+        return {
+            "model": _model_hash(self.predictor),
+            "input": digest,
+            **asdict(self.columns),
+            **asdict(self.policy),
+            **options,
+            **asdict(self.predictor.truncation),
+            **given,
+        }
 
-    def _encoded(self, done: int) -> Iterator[tuple[Encoded, Block]]:
-        """Read, screen and tokenize the rows behind those that are done; it runs in a thread of its own."""
-        rows = islice(read_rows(self._source, self._columns.texts + self._columns.passthrough, self._form), done, None)
-        most = self._predictor.buffer_size if self._predictor.mode == "throughput" else ROWS_IN_LATENCY_MODE
-        first = done + 1
-        for cells in blocks_of(rows, most, lambda each: characters(each, self._columns)):
-            block = screen(first, cells, self._columns)
-            encoded = self._predictor.encode(block.texts, self._policy.truncate)
-            judge_lengths(block, encoded, self._policy.truncate)
-            if block.faults and self._policy.on_error == "fail":
-                raise DataError(f"{self._source}, {complaint(block.faults[0], self._predictor.truncation.max_length)}")
-            block.texts = []
+    def blocks(self, done: int) -> Iterator[tuple[Encoded, ScreenedBlock]]:
+        """Read, screen and tokenize the rows after the first `done`; this runs in a separate thread."""
+        predictor, first = self.predictor, done + 1
+        max_rows = predictor.buffer_size if predictor.mode == "throughput" else ROWS_IN_LATENCY_MODE
+        rest = islice(self.rows(), done, None)
+        for rows in blocks_of(rest, max_rows, lambda row: count_characters(row, self.columns)):
+            block = screen(first, rows, self.columns)
+            encoded = predictor.encode(block.texts, self.policy.truncate)
+            screen_lengths(block, encoded, self.policy.truncate)
+            if block.faults and self.policy.on_error == "fail":
+                fault = describe_fault(block.faults[0], predictor.truncation.max_length)
+                raise DataError(f"{self.source}, {fault}")
+            block.texts = []  # not needed any more; blocks in flight are to take little memory
             yield encoded, block
-            first += len(cells)
+            first += len(rows)
 
 
-def _layout(predictor: Predictor, source: Path, out: Path, columns: Columns) -> Layout:
-    """Name the columns of the output, with the types of the input's where both are Parquet."""
-    numbered = columns.id is None
-    types = (
-        column_types(source, columns.passthrough)
-        if out.suffix.lower() == ".parquet"
-        else [None] * len(columns.passthrough)
-    )
-    return Layout(
-        (*([ROW] if numbered else []), *columns.passthrough),
-        (*([pa.int64()] if numbered else []), *types),
-        predictor.labels,
-        predictor.kind,
-    )
+def _fill(file: ResumableFile, job: _Job, writer: Writer, *, expected: int | None, shown: bool) -> None:
+    """Predict the rows that are left and put the file into its place."""
+    with file, bar("predict", expected, shown) as show:
+        try:
+            if file.progress.whole is None:
+                _predict_rest(file, job, writer, show)
+            file.finish(writer.finish)
+        except PlankwiseError as error:
+            if file.progress.rows:
+                raise type(error)(f"{error}; {file.progress.rows} rows are done, --resume continues") from None
+            raise
 
 
-def _made_of(predictor: Predictor, digest: str, columns: Columns, policy: Policy, form: TextFormat) -> dict[str, Any]:
-    """Name all that predictions depend on; the number of threads is none of it."""
-    how = {name: getattr(predictor, name) for name in ("mode", "tokens_per_batch", "look_ahead")}
-    how |= asdict(predictor.truncation) | {name: value for name, value in asdict(form).items() if value is not None}
-    return {"model": _model_hash(predictor), "input": digest, **asdict(columns), **asdict(policy), **how}
+def _predict_rest(file: ResumableFile, job: _Job, writer: Writer, show: Callable[[float], None]) -> None:
+    if not file.progress.output_bytes:
+        file.add(writer.head())
+    done = float(file.progress.rows)
+
+    def on_progress(rows: float) -> None:
+        nonlocal done
+        done += rows
+        show(done)
+
+    for block, probabilities in job.predictor.run(job.blocks(file.progress.rows), on_progress):
+        data = writer.block(block.passthrough, probabilities)
+        file.add(data, rows=block.rows, predicted=len(block.passthrough), read=block.read, faults=block.faults)
 
 
 def _model_hash(predictor: Predictor) -> str:
-    """Hash what a model is made of; one on the Hub goes by its name, one in memory by its description."""
+    """Hash the files of a model, or the name of a model on the Hub, or the manifest of a model in memory."""
     if predictor.source is None:
         return hashlib.sha256(predictor.deployed.manifest.model_dump_json().encode()).hexdigest()
     folder = Path(predictor.source)
@@ -206,25 +223,24 @@ def _model_hash(predictor: Predictor) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def _announce(predictor: Predictor, texts: list[Text], expected: int | None, done: int) -> None:
-    """Say roughly what it costs, by a second's worth of the first rows."""
-    if expected is None or not texts:
-        return
-    seconds = predictor.seconds_per_text(texts) * max(0, expected - done)
-    runtime = predictor.deployed.runtime
-    took, rows = duration(seconds), expected - done
-    logger.info("about %d rows, roughly %s on %s, %d threads", rows, took, runtime.name, runtime.threads)
+def _log_estimate(predictor: Predictor, texts: list[Text], rows: int) -> None:
+    """Log roughly how long some rows take, measured on a few texts in about a second."""
+    seconds, runtime = predictor.seconds_per_text(texts) * rows, predictor.deployed.runtime
+    logger.info("about %d rows, roughly %s on %s, %d threads", rows, duration(seconds), runtime.name, runtime.threads)
 
 
-def _document(unfinished: Unfinished, seconds: float, before: int) -> dict[str, Any]:
-    progress = unfinished.progress
+def _document(file: ResumableFile, source: Path, seconds: float, before: int) -> dict[str, Any]:
+    progress = file.progress
+    counts = {name: getattr(progress, name) for name in COUNTED}
+    if progress.truncated or progress.thinned:
+        logger.info("%s: %s", source, TextsRead(texts=progress.predicted, **counts))
     return {
-        "out": str(unfinished.path),
+        "out": str(file.path),
         "rows": progress.rows,
         "predicted": progress.predicted,
         "skipped": progress.skipped,
-        **{name: getattr(progress, name) for name in COUNTED},
-        "errors": str(unfinished.faults_path) if progress.skipped else None,
+        **counts,
+        "errors": str(file.faults_path) if progress.skipped else None,
         "resumed_at": before,
         "seconds": round(seconds, 3),
         "texts_per_second": round((progress.predicted - before) / seconds, 1) if progress.predicted > before else None,

@@ -1,4 +1,4 @@
-"""Which rows of a table hold text that the model can read, and what becomes of the others."""
+"""Screening: the rows of a table that hold text the model can read, and the faults of the others."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ MALFORMED, MISSING, NOT_TEXT, EMPTY, OVER_LONG = "malformed", "missing", "not te
 
 
 @dataclass(frozen=True)
-class Columns:
+class InputColumns:
     """The columns of the input.
 
     Attributes:
-        text: to predict.
-        text_pair: of a second text, for pair tasks.
-        id: copied to the output; rows are numbered from 1 otherwise.
-        keep: copied to the output as well.
+        text: the column of the text.
+        text_pair: the column of a second text, for pair tasks.
+        id: a column to copy to the output; if None, rows are numbered from 1.
+        keep: other columns to copy to the output.
     """
 
     text: str = "text"
@@ -35,27 +35,27 @@ class Columns:
 
     def __post_init__(self) -> None:
         if self.text == self.text_pair:
-            raise DataError(f"the column '{self.text}' is named for both texts of a pair; allowed: two columns")
+            raise DataError(f"the column '{self.text}' is given for both texts of a pair; allowed: two columns")
 
     @property
     def texts(self) -> list[str]:
-        """Those that the model reads."""
+        """The columns that the model reads."""
         return [self.text, *([] if self.text_pair is None else [self.text_pair])]
 
     @property
     def passthrough(self) -> list[str]:
-        """Those that are copied."""
+        """The columns that are copied to the output."""
         return [*([] if self.id is None else [self.id]), *self.keep]
 
 
 @dataclass(frozen=True)
-class Policy:
-    """What to do with rows that have a fault: no text, none that can be read, or one longer than the model reads.
+class FaultPolicy:
+    """What to do with faulty rows: those without text, with unreadable text, or with more text than the model reads.
 
     Attributes:
-        on_error: `fail` stops at the first; `skip` leaves such rows out of the output and lists them in
-            `OUT.errors.jsonl` by number and fault.
-        truncate: cut texts that are too long as training does; windows read them whole anyway.
+        on_error: `fail` stops at the first one; `skip` leaves them out of the output and lists them by number and fault
+            in `OUT.errors.jsonl`.
+        truncate: cut texts that are too long, as training does; not needed for windows, which read them whole.
     """
 
     on_error: str = "fail"
@@ -67,16 +67,16 @@ class Policy:
 
 
 @dataclass
-class Block:
-    """Some rows of the input.
+class ScreenedBlock:
+    """Some consecutive rows of the input.
 
     Attributes:
-        first: number of the first.
-        rows: how many.
-        texts: of those that have one.
-        passthrough: of these, what the output shows beside the prediction.
-        numbers: of these.
-        faults: of the others.
+        first: number of the first row.
+        rows: number of rows.
+        texts: of the rows without a fault.
+        passthrough: cells that these rows copy to the output.
+        numbers: row numbers of these rows.
+        faults: of the other rows.
         read: how much of these texts the model is given.
     """
 
@@ -89,15 +89,15 @@ class Block:
     read: TextsRead = field(default_factory=TextsRead)
 
 
-def screen(first: int, rows: Sequence[Cells | Malformed], columns: Columns) -> Block:
-    """Sort out which rows hold text.
+def screen(first: int, rows: Sequence[Cells | Malformed], columns: InputColumns) -> ScreenedBlock:
+    """Separate the rows that hold text from those with a fault.
 
     Args:
         first: number of the first row.
-        rows: cells of the text columns, then of those that are carried; or what is wrong with a row out of shape.
-        columns: which these are.
+        rows: cells of the text columns, then of the copied columns; or what is wrong with a malformed row.
+        columns: of the input.
     """
-    block, texts = Block(first, len(rows)), len(columns.texts)
+    block, texts = ScreenedBlock(first, len(rows)), len(columns.texts)
     for number, cells in enumerate(rows, first):
         fault = MALFORMED if isinstance(cells, Malformed) else _fault(cells[:texts], cells[texts:])
         if fault is not None or isinstance(cells, Malformed):
@@ -110,29 +110,30 @@ def screen(first: int, rows: Sequence[Cells | Malformed], columns: Columns) -> B
     return block
 
 
-def judge_lengths(block: Block, encoded: Encoded, truncate: bool) -> None:
-    """Take out the texts that are too long, unless they may be cut; of the others, note how much is read."""
+def screen_lengths(block: ScreenedBlock, encoded: Encoded, truncate: bool) -> None:
+    """Move texts that are too long to the faults, unless they may be cut, and record how much of the others is read."""
     block.read = encoded.read
     if truncate or not encoded.over_long:
         return
     for index, tokens in encoded.over_long.items():
         block.faults.append({"row": block.numbers[index], "fault": OVER_LONG, "tokens": tokens})
+    # Faults of form come before those of length in the list, but rows are reported in the order of the input.
     block.faults.sort(key=lambda fault: int(fault["row"]))
     block.passthrough = [each for index, each in enumerate(block.passthrough) if index not in encoded.over_long]
 
 
-def complaint(fault: Fault, max_length: int) -> str:
-    """Say what is wrong with a row and what can be done, without its text."""
+def describe_fault(fault: Fault, max_length: int) -> str:
+    """Describe what is wrong with a row and what can be done about it, without quoting its text."""
     if fault["fault"] == OVER_LONG:
-        told = f"over-long, {fault['tokens']} tokens where the model reads {max_length}; --truncate cuts such texts"
+        what = f"over-long, {fault['tokens']} tokens where the model reads {max_length}; --truncate cuts such texts"
     elif fault["fault"] == MALFORMED:
-        told = f"{MALFORMED}, {fault['why']}"
+        what = f"{MALFORMED}, {fault['why']}"
     else:
-        told = f"{fault['fault']}; allowed: text"
-    return f"row {fault['row']}: {told}, --on-error skip leaves such rows out"
+        what = f"{fault['fault']}; allowed: text"
+    return f"row {fault['row']}: {what}, --on-error skip leaves such rows out"
 
 
-def characters(cells: Cells | Malformed, columns: Columns) -> int:
+def count_characters(cells: Cells | Malformed, columns: InputColumns) -> int:
     """Count the characters of a row's texts."""
     texts = () if isinstance(cells, Malformed) else cells[: len(columns.texts)]
     return sum(len(cell) for cell in texts if isinstance(cell, str))
@@ -150,6 +151,6 @@ def _fault(texts: Cells, passthrough: Cells) -> str | None:
 
 
 def _can_be_written(cell: Any) -> bool:
-    if isinstance(cell, (list, dict)):
+    if isinstance(cell, (list, dict)):  # written as JSON, which may hold text that UTF-8 cannot
         cell = json.dumps(cell, ensure_ascii=False, default=str)
     return not isinstance(cell, str) or is_text(cell)

@@ -1,7 +1,8 @@
-"""Tables of predictions, block by block: each block makes bytes that stand by themselves and follow one another.
+"""Writers of tables of predictions, block by block: the bytes of each block are complete and can be appended.
 
-A packed file is a row of members or frames, one for each block, which every unpacker reads as one file; so it may be
-cut behind any block. Parquet, whose index stands at the end, is kept as Arrow streams until all rows are there.
+A compressed file is a sequence of members or frames, one for each block, which every decompressor reads as one file; so
+it may be cut after any block. Parquet has its index at the end, so its rows are kept as Arrow streams until all of them
+are written.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import json
 import lzma
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,47 +25,46 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from plankwise.core.errors import OutputError
-from plankwise.data.batching.token_budget import Floats
+from plankwise.data.batching.pooling import Floats
 from plankwise.data.table_io import SEPARATORS, check_kind
 from plankwise.data.text_files import kind_of
-from plankwise.deploy.predictor import chosen_labels
+from plankwise.deploy.answers import Answer
 
 DECIMALS = 6  # of probabilities in text; Parquet holds them as float32
 ROW_GROUP = 65_536
-_as_line = json.JSONEncoder(ensure_ascii=False).encode  # made once, as json.dumps would for every row
-PACK: dict[str, Callable[[bytes], bytes]] = {
-    ".gz": lambda data: gzip.compress(data, 6, mtime=0),  # without the time equal rows give equal bytes
+_as_line = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would create an encoder for every row
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    ".gz": lambda data: gzip.compress(data, 6, mtime=0),  # no time stamp: equal rows are equal bytes
     ".xz": lzma.compress,
     ".zst": lambda data: pa.Codec("zstd").compress(data, asbytes=True),
 }
 
 
 @dataclass(frozen=True)
-class Layout:
+class OutputColumns:
     """The columns of a table of predictions.
 
     Attributes:
-        passthrough: names of those that come first: the identifier or row number, and what was kept of the input.
-        types: of these, in Parquet.
+        passthrough: names of the columns copied from the input, or of the row number; they come first.
+        types: of these in Parquet.
         labels: of the model.
-        kind: `single_label` or `multi_label`.
+        answer: kind of answer of the model.
     """
 
     passthrough: tuple[str, ...]
     types: tuple[Any, ...]
     labels: tuple[str, ...]
-    kind: str
+    answer: Answer
 
-    @property
-    def several(self) -> bool:
-        """Whether a row has any number of labels."""
-        return self.kind == "multi_label"
+    @cached_property
+    def predicted(self) -> dict[str, pa.DataType]:
+        """The columns that hold predictions, with their types in Parquet."""
+        return self.answer.column_types(self.labels)
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """All columns."""
-        predicted = "predicted_labels" if self.several else "predicted_label"
-        return [*self.passthrough, predicted, *(f"probability_{label}" for label in self.labels)]
+        return [*self.passthrough, *self.predicted]
 
     def check(self) -> None:
         """Refuse two columns of one name.
@@ -79,72 +80,77 @@ class Layout:
 class Writer(ABC):
     """Turns blocks of predictions into bytes."""
 
-    def __init__(self, layout: Layout, pack: Callable[[bytes], bytes]) -> None:
-        self.layout, self._pack = layout, pack
+    def __init__(self, columns: OutputColumns, compress: Callable[[bytes], bytes]) -> None:
+        self.columns, self._compress = columns, compress
 
     def head(self) -> bytes:
-        """Give what comes before the first block."""
-        return self._pack(self._head())
+        """Return what comes before the first block."""
+        return self._compress(self._head())
 
-    def block(self, passthrough: Sequence[Sequence[Any]], shares: Floats) -> bytes:
-        """Write rows: what each carries, and its probabilities, [rows, labels]."""
-        return self._pack(self._block(passthrough, shares)) if len(passthrough) else b""
+    def block(self, passthrough: Sequence[Sequence[Any]], probabilities: Floats) -> bytes:
+        """Return the bytes of some rows.
+
+        Args:
+            passthrough: cells that each row copies from the input.
+            probabilities: [rows, labels].
+        """
+        return self._compress(self._block(passthrough, probabilities)) if len(passthrough) else b""
 
     def finish(self, written: Path) -> Path:
-        """Make the whole file of that of all blocks, which stays as it is, and give its path; text is whole already."""
+        """Turn the file of all blocks into the final one and return its path; `written` stays as it is."""
         return written
 
     def _head(self) -> bytes:
         return b""
 
     @abstractmethod
-    def _block(self, passthrough: Sequence[Sequence[Any]], shares: Floats) -> bytes: ...
+    def _block(self, passthrough: Sequence[Sequence[Any]], probabilities: Floats) -> bytes: ...
 
-    def _predicted(self, shares: Floats) -> list[Any]:
-        """Give each row's label, or its list of labels."""
-        chosen = chosen_labels(shares, self.layout.labels, self.layout.kind)
-        return [list(labels) if self.layout.several else labels[0] for labels in chosen]
+    def _rows(self, passthrough: Sequence[Sequence[Any]], probabilities: Floats) -> Iterator[tuple[Any, Any]]:
+        """Yield the copied cells and the predicted cells of each row, with numbers rounded for text."""
+        columns = self.columns.answer.columns(probabilities, self.columns.labels)
+        shown = [each.round(DECIMALS).tolist() if isinstance(each, np.ndarray) else each for each in columns]
+        return zip(passthrough, zip(*shown, strict=True), strict=True)
 
 
 class Separated(Writer):
-    """CSV and TSV; several labels are joined by the first of | ; , / that is in none of them."""
+    """CSV and TSV; lists of labels are joined by the first of | ; , / that no label contains."""
 
-    def __init__(self, layout: Layout, pack: Callable[[bytes], bytes], separator: str) -> None:
-        super().__init__(layout, pack)
+    def __init__(self, columns: OutputColumns, compress: Callable[[bytes], bytes], separator: str) -> None:
+        super().__init__(columns, compress)
         self._separator = separator
-        self._joint = next((sign for sign in "|;,/" if not any(sign in label for label in layout.labels)), "|")
+        self._joint = next((sign for sign in "|;,/" if not any(sign in label for label in columns.labels)), "|")
 
     def _head(self) -> bytes:
-        return self._lines([self.layout.names])
+        return self._lines([self.columns.names])
 
-    def _block(self, passthrough: Sequence[Sequence[Any]], shares: Floats) -> bytes:
-        rows = zip(passthrough, self._predicted(shares), shares.round(DECIMALS).tolist(), strict=True)
-        return self._lines([*map(as_text, first), self._joined(labels), *row] for first, labels, row in rows)
+    def _block(self, passthrough: Sequence[Sequence[Any]], probabilities: Floats) -> bytes:
+        rows = self._rows(passthrough, probabilities)
+        return self._lines([*map(as_text, copied), *map(self._joined, predicted)] for copied, predicted in rows)
 
-    def _joined(self, labels: Any) -> str:
-        return self._joint.join(labels) if self.layout.several else labels
+    def _joined(self, cell: Any) -> Any:
+        return self._joint.join(map(as_text, cell)) if isinstance(cell, list) else cell
 
-    def _lines(self, rows: Iterator[list[Any]] | list[list[str]]) -> bytes:
+    def _lines(self, rows: Iterable[Sequence[Any]]) -> bytes:
         text = io.StringIO(newline="")
         write = csv.writer(text, delimiter=self._separator, lineterminator="\n").writerow
         quoted = csv.writer(text, delimiter=self._separator, lineterminator="\n", quoting=csv.QUOTE_ALL).writerow
-        for row in rows:  # a lone carriage return would end the row, and is not quoted by every version of the library
+        for row in rows:  # a lone carriage return would end the row, and not every version of `csv` quotes it
             (quoted if any(isinstance(cell, str) and "\r" in cell for cell in row) else write)(row)
         return text.getvalue().encode("utf-8", "replace")
 
 
 class JsonLines(Writer):
-    """One JSON object on each line; several labels are a list."""
+    """One JSON object per line; several labels are a list."""
 
-    def _block(self, passthrough: Sequence[Sequence[Any]], shares: Floats) -> bytes:
-        names, shown = self.layout.names, shares.round(DECIMALS).tolist()
+    def _block(self, passthrough: Sequence[Sequence[Any]], probabilities: Floats) -> bytes:
         rows = [
-            dict(zip(names, [*map(as_json, first), labels, *row], strict=True))
-            for first, labels, row in zip(passthrough, self._predicted(shares), shown, strict=True)
+            dict(zip(self.columns.names, [*map(as_json, copied), *predicted], strict=True))
+            for copied, predicted in self._rows(passthrough, probabilities)
         ]
         try:
             return "".join(f"{_as_line(row)}\n" for row in rows).encode()
-        except UnicodeEncodeError:  # a lone half of a surrogate pair can only stand as an escape
+        except UnicodeEncodeError:  # half a surrogate pair can only be written as an escape
             return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
@@ -154,27 +160,26 @@ class Parquet(Writer):
     @property
     def schema(self) -> pa.Schema:
         """Names and types of the columns."""
-        label = pa.list_(pa.string()) if self.layout.several else pa.string()
-        types = [*self.layout.types, label, *(pa.float32() for _ in self.layout.labels)]
-        return pa.schema(list(zip(self.layout.names, types, strict=True)))
+        types = [*self.columns.types, *self.columns.predicted.values()]
+        return pa.schema(list(zip(self.columns.names, types, strict=True)))
 
-    def _block(self, passthrough: Sequence[Sequence[Any]], shares: Floats) -> bytes:
-        cells = [*zip(*passthrough, strict=True), self._predicted(shares), *shares.T.astype(np.float32)]
-        kinds = self.schema.types
-        columns = [pa.array(_sound(each, kind), kind) for each, kind in zip(cells, kinds, strict=True)]
+    def _block(self, passthrough: Sequence[Sequence[Any]], probabilities: Floats) -> bytes:
+        predicted = self.columns.answer.columns(probabilities, self.columns.labels)
+        cells = [*zip(*passthrough, strict=True), *predicted]
+        arrays = [pa.array(_cast(each, kind), kind) for each, kind in zip(cells, self.schema.types, strict=True)]
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, self.schema) as stream:
-            stream.write_batch(pa.RecordBatch.from_arrays(columns, schema=self.schema))
+            stream.write_batch(pa.RecordBatch.from_arrays(arrays, schema=self.schema))
         return bytes(sink.getvalue())
 
     def finish(self, written: Path) -> Path:
-        """Turn Arrow streams into Parquet, a row group at a time."""
+        """Turn Arrow streams into Parquet, one row group at a time."""
         made = written.with_name(f"{written.name}.parquet")
         with pq.ParquetWriter(made, self.schema) as writer:
             held: list[pa.Table] = []
             for table in _streams(written):
                 held.append(table)
-                if sum(map(len, held)) >= ROW_GROUP:
+                if sum(map(len, held)) >= ROW_GROUP:  # blocks are smaller than a row group
                     writer.write_table(pa.concat_tables(held))
                     held = []
             if held:
@@ -182,8 +187,11 @@ class Parquet(Writer):
         return made
 
 
-def _sound(cells: Sequence[Any], kind: pa.DataType) -> Sequence[Any]:
-    return [None if cell is None else as_text(cell) for cell in cells] if pa.types.is_string(kind) else cells
+def _cast(cells: Any, kind: pa.DataType) -> Any:
+    """Make cells what `pa.array` takes for a type."""
+    if pa.types.is_string(kind):
+        return [None if cell is None else as_text(cell) for cell in cells]
+    return cells.astype(kind.to_pandas_dtype()) if isinstance(cells, np.ndarray) else cells
 
 
 def _streams(path: Path) -> Iterator[pa.Table]:
@@ -193,26 +201,26 @@ def _streams(path: Path) -> Iterator[pa.Table]:
                 yield stream.read_all()
 
 
-def writer_for(path: Path, layout: Layout) -> Writer:
-    """Choose the writer that a file's name asks for.
+def writer_for(path: Path, columns: OutputColumns) -> Writer:
+    """Return the writer for the ending of a file's name.
 
     Raises:
-        DataError: for an ending that is no table's.
-        OutputError: for packed Parquet, or two columns of one name.
+        DataError: if the ending is not that of a table.
+        OutputError: for compressed Parquet, or two columns of one name.
     """
     check_kind(path)
-    layout.check()
-    kind, packing = kind_of(path), path.suffix.lower()
+    columns.check()
+    kind, ending = kind_of(path), path.suffix.lower()
     if kind == ".parquet":
-        if packing != kind:
-            raise OutputError(f"{path}: Parquet is compressed in itself; allowed: {path.with_suffix('').name}")
-        return Parquet(layout, bytes)
-    pack = PACK.get(packing, bytes)
-    return JsonLines(layout, pack) if kind == ".jsonl" else Separated(layout, pack, SEPARATORS[kind])
+        if ending != kind:
+            raise OutputError(f"{path}: Parquet has its own compression; allowed: {path.with_suffix('').name}")
+        return Parquet(columns, bytes)
+    compress = COMPRESS.get(ending, bytes)
+    return JsonLines(columns, compress) if kind == ".jsonl" else Separated(columns, compress, SEPARATORS[kind])
 
 
 def as_text(cell: Any) -> str:
-    """Write a cell of any table as text."""
+    """Convert a cell of any table to text."""
     if isinstance(cell, str):
         return cell if cell.isascii() else cell.encode("utf-8", "replace").decode()
     if cell is None:
@@ -221,7 +229,7 @@ def as_text(cell: Any) -> str:
 
 
 def as_json(cell: Any) -> Any:
-    """Make a cell of any table what JSON can hold; infinities and what is no number become null."""
+    """Convert a cell of any table to what JSON can hold; infinities and NaN become null."""
     if isinstance(cell, float):
         return cell if math.isfinite(cell) else None
     if isinstance(cell, (str, int, list, dict)) or cell is None:

@@ -16,8 +16,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from plankwise.core.hardware import fixed_threads
 from plankwise.core.records import TORCH
 from plankwise.core.timing import FEWEST_ROUNDS, Run, ratio, take_turns
-from plankwise.data.batching.examples import Collator, flatten, lengths_of, token_budget_batches
+from plankwise.data.batching.examples import Collator, flatten, lengths_of
 from plankwise.data.batching.inputs import model_inputs
+from plankwise.data.batching.token_budget import token_budget_batches
 from plankwise.encoder.configuration import usable_positions
 from plankwise.evaluation.benchmark.workload import evenly
 

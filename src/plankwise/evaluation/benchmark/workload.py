@@ -15,7 +15,13 @@ from tokenizers import Tokenizer
 from plankwise.core.errors import DataError
 from plankwise.core.records import TextsRead
 from plankwise.data.batching.inputs import MASK, Encoded, Inputs, Numbers, Text, encode_texts
-from plankwise.data.batching.token_budget import TOKENS_PER_BATCH, check_inputs, cut_batches, padded_batch, starts_of
+from plankwise.data.batching.token_budget import (
+    TOKENS_PER_BATCH,
+    check_inputs,
+    padded_batch,
+    starts_of,
+    token_budget_batches,
+)
 from plankwise.data.table_io import read_table
 from plankwise.data.text_files import TextFormat, kind_of, read_lines
 from plankwise.data.truncation import check_truncation
@@ -88,7 +94,7 @@ def workload(manifest: Manifest, tokenizer: Tokenizer, texts: Sequence[Text], bu
     check_truncation(manifest.truncation, tokenizer.num_special_tokens_to_add(pairs), pairs)
     check_inputs(manifest.inputs)
     encoded = encode_texts(texts, tokenizer, manifest.inputs, manifest.truncation)
-    groups = _in_order(encoded) if budget is None else cut_batches(encoded.lengths, budget)
+    groups = _in_order(encoded) if budget is None else token_budget_batches(encoded.lengths, budget)
     starts = starts_of(encoded.lengths)
     batches = [padded_batch(encoded, starts, group, manifest.padding) for group in groups]
     return Workload(batches, len(texts), encoded.lengths.tolist(), encoded.read)

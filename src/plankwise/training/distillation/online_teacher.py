@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from plankwise.data.batching.examples import pool
 from plankwise.data.batching.inputs import model_inputs
+from plankwise.data.batching.pooling import pool
 from plankwise.data.truncation import Pooling
 from plankwise.training.distillation.activations import ActivationRecorder
 from plankwise.training.distillation.layer_mapping import LayerMapping

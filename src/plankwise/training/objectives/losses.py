@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from plankwise.data.batching.examples import pool
+from plankwise.data.batching.pooling import pool
 from plankwise.data.task import Kind
 from plankwise.data.truncation import Pooling
 

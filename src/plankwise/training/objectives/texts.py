@@ -21,9 +21,9 @@ from plankwise.data.batching.examples import (
     encode_and_count,
     flatten,
     lengths_of,
-    token_budget_batches,
 )
 from plankwise.data.batching.inputs import Batch, log_texts_read
+from plankwise.data.batching.token_budget import token_budget_batches
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
 from plankwise.data.truncation import Pooling
 from plankwise.evaluation.metrics import Array, Floats
