@@ -20,8 +20,9 @@ from plankwise.data.tasks.tables import HubDataset, TableFiles
 from plankwise.methods.layer_subset import LayerSubset
 from plankwise.methods.registry import METHODS
 from plankwise.methods.theseus import PRESETS, Theseus
-from plankwise.run.recipe import Evaluation, Model, Objective, Recipe, json_schema
+from plankwise.run.recipe import Evaluation, Model, Recipe, json_schema
 from plankwise.training.fit import Training
+from plankwise.training.objectives.settings import ObjectiveSettings
 from plankwise.training.pretraining.config import PretrainingConfig
 
 PAPER = PRESETS["paper"]
@@ -322,7 +323,7 @@ RECIPES = [
         task=GermEval2018(path=Path("data"), granularity="fine", user_token=None),
         model=Model(scratch=PretrainingConfig(layers=4, growth=(2, 4), epochs=(1.0, 0.5))),
         baseline=Training(learning_rate=1e-4, early_stopping_patience=3, precision="fp32"),
-        objective=Objective(class_weights="balanced"),
+        objective=ObjectiveSettings(class_weights="balanced"),
         steps=(
             Theseus(preset="paper", modules=3),
             Theseus(modules=[[0, 1], [2]], initialization=[1, 2], mode="blend", schedule="cosine"),
