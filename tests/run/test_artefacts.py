@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from plankwise.deploy.manifest import Manifest, read_manifest
 from plankwise.encoder.checkpoint import load_classifier, load_trained, save
 from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.evaluation.benchmark.artefact_timing import MOST_TEXTS
-from plankwise.run.artefacts import export_model
+from plankwise.run.artefacts import ExportRequest, export_model
 from plankwise.run.recipe import Recipe
 from plankwise.training.prediction import predict
 
@@ -47,7 +48,8 @@ def test_texts_come_from_train_and_development_only(run: Path, tmp_path: Path) -
         taken.update(how)
         return MANIFEST
 
-    export_model(str(run / "model"), tmp_path / "out", "openvino", "int8", exporter=note)
+    request = ExportRequest(model=str(run / "model"), out=tmp_path / "out", to="openvino", precision="int8")
+    export_model(request, exporter=note)
     task = read_recipe(run / "recipe.yaml", Recipe).task.load()
     assert set(taken["calibration"]) <= set(task.splits["train"]["text"])
     assert set(taken["texts"]) <= set(task.splits["development"]["text"])
@@ -55,7 +57,7 @@ def test_texts_come_from_train_and_development_only(run: Path, tmp_path: Path) -
     assert only_test
     assert not only_test & {*taken["calibration"], *taken["texts"]} - set(task.splits["development"]["text"])
     assert taken["truncation"] == Truncation(max_length=12, truncation="tail")
-    export_model(str(run / "model"), tmp_path / "out", "openvino", "int8", max_length=8, exporter=note)
+    export_model(dataclasses.replace(request, max_length=8), exporter=note)
     assert taken["truncation"] == Truncation(max_length=8, truncation="tail")
 
 
@@ -68,7 +70,8 @@ def test_an_artefact_scores_as_evaluate_does_and_is_timed(run: Path, tmp_path: P
             raise ModelError("this test has no time for it")
         return export(model, out, to=to, **options)
 
-    written = export_model(str(run / "model"), tmp_path / "out", "openvino", "fp32", timed=True, exporter=only_openvino)
+    request = ExportRequest(model=str(run / "model"), out=tmp_path / "out", to="openvino", precision="fp32", timed=True)
+    written = export_model(request, exporter=only_openvino)
     recipe = read_recipe(run / "recipe.yaml", Recipe)
     task = recipe.task.load()
     model, tokenizer = load_trained(str(run / "model")), load_tokenizer(str(run / "model"))

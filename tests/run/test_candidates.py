@@ -26,7 +26,7 @@ from plankwise.encoder.fake_quantized import FakeQuantized
 from plankwise.encoder.quantized import is_quantized
 from plankwise.evaluation.benchmark.artefact_timing import time_artefacts
 from plankwise.run import artefacts
-from plankwise.run.artefacts import export_model
+from plankwise.run.artefacts import ExportRequest, export_model
 from plankwise.run.candidates import AUTO, Candidate, candidates, references
 
 ALL = ["openvino int8", "onnx int8", "openvino fp32", "onnx fp32"]
@@ -144,8 +144,9 @@ class Made:
 
     def model(self, to: str = AUTO, precision: str = AUTO, **options: Any) -> Manifest:
         """Export `model` to `out`, with the texts of `texts.txt`."""
-        with_texts = {"texts": Path("texts.txt"), **options}
-        return export_model("model", Path("out"), to, precision, exporter=self.export, timer=self.measure, **with_texts)
+        asked = {"texts": Path("texts.txt"), **options}
+        request = ExportRequest(model="model", out=Path("out"), to=to, precision=precision, **asked)
+        return export_model(request, exporter=self.export, timer=self.measure)
 
 
 @pytest.fixture

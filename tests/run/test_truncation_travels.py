@@ -161,9 +161,10 @@ def test_exports_and_benchmarks_take_it(place, tmp_path, caplog):
     (tmp_path / "texts.txt").write_text("the day\n")
     step = str(place / "runs" / "tail" / "steps" / "01-pruning")  # no recipe lies beside it
     for given, expected in (({}, TAIL), ({"max_length": 5}, Truncation(max_length=5, truncation="tail"))):
-        artefacts.export_model(
-            step, tmp_path / "out", "onnx", "fp32", texts=tmp_path / "texts.txt", exporter=export, **given
+        request = artefacts.ExportRequest(
+            model=step, out=tmp_path / "out", to="onnx", precision="fp32", texts=tmp_path / "texts.txt", **given
         )
+        artefacts.export_model(request, exporter=export)
         assert taken["truncation"] == expected
     assert "reads texts with max_length 5 here, where it was made for max_length 6" in caplog.text
     silent = read_recipe(write_recipe(place, "silent", source="unused"), Recipe)

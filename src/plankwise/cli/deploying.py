@@ -104,15 +104,15 @@ def export(
 ) -> None:
     """Export a folder that predicts without torch and plankwise, verified against the original model."""
     from plankwise.core.errors import ModelError
-    from plankwise.run.artefacts import export_model
+    from plankwise.run.artefacts import ExportRequest, export_model
 
     if not timing and processor is None and "auto" in (to, precision):
         raise ModelError("--no-timing leaves nothing to choose by; give --to and --precision, or --for")
-    manifest = export_model(
-        model,
-        out,
-        to,
-        precision,
+    request = ExportRequest(
+        model=model,
+        out=out,
+        to=to,
+        precision=precision,
         recipe=recipe,
         texts=texts,
         encoding=encoding,
@@ -122,6 +122,7 @@ def export(
         timed=timing,
         portable=portable,
     )
+    manifest = export_model(request)
     print_document(manifest.model_dump(mode="json", by_alias=True), as_json, export_lines(manifest, out))
 
 

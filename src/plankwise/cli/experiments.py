@@ -71,7 +71,7 @@ def pretrain(
 ) -> None:
     """Train a language model on a corpus, from scratch or from a checkpoint, and compress it by the recipe's steps."""
     checked = checked_recipe(recipe, overrides, seed, None if dry_run else out, resume=resume)
-    if checked.task.kind != "masked_lm":
+    if not checked.specs[0].objective.reads_blocks:
         raise RecipeError(f"{recipe}: pretrain takes a task of name 'corpus', not '{checked.recipe.task.name}'")
     run_or_plan(checked, out, resume=resume, dry_run=dry_run, as_json=as_json)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,30 +32,11 @@ logger = logging.getLogger(__name__)
 CALIBRATED, COMPARED = 300, 200  # texts
 
 
-def export_model(
-    model: str,
-    out: Path,
-    to: str = AUTO,
-    precision: str = AUTO,
-    *,
-    recipe: Path | None = None,
-    texts: Path | None = None,
-    encoding: str | None = None,
-    max_length: int | None = None,
-    tolerance: float | None = None,
-    processor: str | None = None,
-    timed: bool = False,
-    portable: bool | None = None,
-    exporter: Export = export,
-    timer: Timer = time_artefacts,
-) -> Manifest:
-    """Export a fine-tuned model that reads texts as its recipe says.
+@dataclass(frozen=True, kw_only=True)
+class ExportRequest:
+    """Which model to export, and how.
 
-    Int8 is calibrated on the training split, and the artefact compared with torch on the development split. Runtime and
-    precision, if left open, are chosen by timing the candidates on this machine, or, if `processor` is given, by what
-    is known of such processors.
-
-    Args:
+    Attributes:
         model: folder or Hub id; the recipe of a model in a run's folder is known.
         out: the artefact's folder.
         to: a runtime, or `auto`.
@@ -67,38 +49,71 @@ def export_model(
         processor: the kind that the artefact is for, vnni, avx2 or arm; nothing is timed then.
         timed: also time a candidate that was named, against fp32 in the same runtime and the other runtime.
         portable: whether int8 weights get 7 bits; by default yes, and a quantized model keeps what it has.
+    """
+
+    model: str
+    out: Path
+    to: str = AUTO
+    precision: str = AUTO
+    recipe: Path | None = None
+    texts: Path | None = None
+    encoding: str | None = None
+    max_length: int | None = None
+    tolerance: float | None = None
+    processor: str | None = None
+    timed: bool = False
+    portable: bool | None = None
+
+
+def export_model(request: ExportRequest, *, exporter: Export = export, timer: Timer = time_artefacts) -> Manifest:
+    """Export a fine-tuned model that reads texts as its recipe says.
+
+    Int8 is calibrated on the training split, and the artefact compared with torch on the development split. Runtime and
+    precision, if left open, are chosen by timing the candidates on this machine, or, if a processor is named, by what
+    is known of such processors.
+
+    Args:
+        request: which model, and how.
         exporter: makes an artefact.
         timer: times artefacts.
 
     Raises:
         PlankwiseError: if the request is wrong, or the model cannot be exported so; nothing is written then.
     """
-    wanted = candidates(to, precision, processor)
+    processor = request.processor
+    wanted = candidates(request.to, request.precision, request.processor)
     for each in wanted:
-        check_request(each.runtime, each.precision, out)
-    if processor is not None and AUTO not in (to, precision):
+        check_request(each.runtime, each.precision, request.out)
+    if processor is not None and AUTO not in (request.to, request.precision):
         raise ModelError(f"for {processor}: {wanted[0]} is named already; leave out --to or --precision, or --for")
-    check_classifier(load_config(model), model)
-    data = _texts_for(model, recipe, texts, encoding)
+    check_classifier(load_config(request.model), request.model)
+    data = _texts_for(request)
     compared = data.compared
-    wanted = _possible(model, wanted, unmeasured=processor is None and compared is None)
+    wanted = _possible(request.model, wanted, unmeasured=processor is None and compared is None)
     options: dict[str, Any] = {
-        "truncation": _truncation(model, data.truncation, max_length),
+        "truncation": _truncation(request.model, data.truncation, request.max_length),
         "calibration": data.calibration,
         "texts": compared,
-        "tolerance": tolerance,
-        "portable": portable,
+        "tolerance": request.tolerance,
+        "portable": request.portable,
     }
-    if processor is None and compared is not None and (timed or len(wanted) > 1):
+    if processor is None and compared is not None and (request.timed or len(wanted) > 1):
         return export_and_time(
-            model, out, wanted, references(wanted), compared, options=options, exporter=exporter, timer=timer
+            request.model,
+            request.out,
+            wanted,
+            references(wanted),
+            compared,
+            options=options,
+            exporter=exporter,
+            timer=timer,
         )
     [chosen, *_] = wanted
-    if timed and processor is None:
+    if request.timed and processor is None:
         logger.info("%s is not timed: there are no texts; give --recipe or --texts", chosen)
     if processor is not None:
         logger.warning("%s: what is known to suit %s; it was not measured", chosen, processor)
-    return exporter(model, out, to=chosen.runtime, precision=chosen.precision, **options)
+    return exporter(request.model, request.out, to=chosen.runtime, precision=chosen.precision, **options)
 
 
 def _possible(model: str, wanted: list[Candidate], unmeasured: bool) -> list[Candidate]:
@@ -127,7 +142,7 @@ def _truncation(model: str, of_recipe: Truncation | None, max_length: int | None
     return truncation
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class _ExportTexts:
     """Texts to calibrate and to compare on, and how much of them the model reads; None where it is not known."""
 
@@ -136,14 +151,14 @@ class _ExportTexts:
     truncation: Truncation | None = None
 
 
-def _texts_for(model: str, recipe: Path | None, texts: Path | None, encoding: str | None) -> _ExportTexts:
-    found = _recipe_of(model) if recipe is None and texts is None else recipe
-    if found is not None and texts is not None:
+def _texts_for(request: ExportRequest) -> _ExportTexts:
+    found = _recipe_of(request.model) if request.recipe is None and request.texts is None else request.recipe
+    if found is not None and request.texts is not None:
         raise DataError("give either a recipe or a file of texts, not both")
-    if texts is not None:
-        lines = _lines(texts, TextFormat(encoding))
+    if request.texts is not None:
+        lines = _lines(request.texts, TextFormat(request.encoding))
         return _ExportTexts(lines, lines)
-    return _ExportTexts() if found is None else _of_recipe(found, model)
+    return _ExportTexts() if found is None else _of_recipe(found, request.model)
 
 
 def _of_recipe(path: Path, model: str) -> _ExportTexts:

@@ -135,11 +135,10 @@ def fit(
     if rehearsal is not None:
         data = dataclasses.replace(data, evaluate=None)
     bar, hooks = ProgressBar(title, shown=progress is not None), [each for each in (data.at_step, on_step) if each]
-    own = [Steps(seed, total, hooks), Stopwatch(), LossMonitor(), bar, *([rehearsal] if rehearsal else [])]
-    every = [*own, *callbacks]
-    trainer = _trainer(
-        model, data, training, every, seed=seed, folder=folder, select_from=select_from, saves=rehearsal is None
-    )
+    more = [*([rehearsal] if rehearsal else []), *callbacks]
+    every = [Steps(seed, total, hooks), Stopwatch(), LossMonitor(), bar, *more]
+    saves = rehearsal is None
+    trainer = _trainer(model, data, training, every, seed=seed, folder=folder, select_from=select_from, saves=saves)
     checkpoint = checkpoints.newest(folder, trainer.fingerprint)
     wait_for_everyone()
     if checkpoint is not None and checkpoints.is_finished(checkpoint):

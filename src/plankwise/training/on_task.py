@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 from transformers import PreTrainedModel
 
@@ -56,18 +57,11 @@ def train_on_task(
         MethodError: if the teacher cannot teach this model, or it is quantized, before anything is trained.
     """
     refuse_quantized(model.config)
-    used: list[Supervision] = []
-
-    @contextmanager
-    def distill(examples: Sequence[Example] | None) -> Iterator[Supervision]:
-        with _distillation(model, job, training, teacher, given, depths, examples) as opened:
-            used.append(opened)
-            yield opened
-
-    with job.objective.training_data(model, job, distill) as (data, texts_read):
+    distill = partial(_distillation, model, job, training, teacher, given, depths)
+    with job.objective.training_data(model, job, distill) as prepared:
         result = fit(
             model,
-            data,
+            prepared.data,
             training,
             seed=job.seed,
             folder=job.folder,
@@ -77,11 +71,11 @@ def train_on_task(
             rehearsal=job.rehearsal,
             callbacks=job.callbacks,
         )
-    taught = used[-1].log
+    taught = prepared.supervision.log
     return StepLog(
         training=TrainingLog(**dataclasses.asdict(result)),
         teacher=None if taught is None else TeacherLog(**taught.as_dict()),
-        texts_read=texts_read,
+        texts_read=prepared.texts_read,
     )
 
 

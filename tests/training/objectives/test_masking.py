@@ -17,8 +17,7 @@ from plankwise.data.corpus.blocks import blocks_of, continuations
 from plankwise.data.tokenizer.learning import Vocabulary, train_tokenizer
 from plankwise.training.fit import Training, fit
 from plankwise.training.objectives import masking
-from plankwise.training.objectives.masking import MaskedPositions, Masking, as_batch, score_masked_lm
-from plankwise.training.pretraining.pretrain import masked_lm_data
+from plankwise.training.objectives.masking import MaskedPositions, Masking, as_batch, masked_lm_data, score_masked_lm
 
 LINES = [row["text"] for row in tiny.rows(300)]
 TEXTS = Dataset.from_dict({"text": LINES})

@@ -95,12 +95,7 @@ def extract(
         DataError: if a table is missing or damaged, a step leaves nothing, or a setting is wrong.
         OutputError: if `out` holds files or cannot be written to.
     """
-    if definition not in COHORTS:
-        raise DataError(f"there is no definition '{definition}'; {suggest(definition, COHORTS)}")
-    if leak_filter not in FILTERS:
-        raise DataError(f"there is no filter '{leak_filter}'; {suggest(leak_filter, FILTERS)}")
-    if memory_mb < MIN_MEMORY_MB:
-        raise DataError(f"--memory {memory_mb} is too little; give at least {MIN_MEMORY_MB} (MB)")
+    _check_settings(definition, leak_filter, memory_mb)
     out = free_folder(out)
     with atomic_folder(out, private=True) as made:
         work = made / ".work"
@@ -118,6 +113,15 @@ def extract(
         if not 0 < tally.positive < tally.admissions:
             log.warning("the %s split has %d positives of %d", name, tally.positive, tally.admissions)
     return counts
+
+
+def _check_settings(definition: str, leak_filter: str, memory_mb: int) -> None:
+    if definition not in COHORTS:
+        raise DataError(f"there is no definition '{definition}'; {suggest(definition, COHORTS)}")
+    if leak_filter not in FILTERS:
+        raise DataError(f"there is no filter '{leak_filter}'; {suggest(leak_filter, FILTERS)}")
+    if memory_mb < MIN_MEMORY_MB:
+        raise DataError(f"--memory {memory_mb} is too little; give at least {MIN_MEMORY_MB} (MB)")
 
 
 def free_folder(path: Path) -> Path:

@@ -19,7 +19,6 @@ from typing_extensions import Self
 from plankwise.core.cache import cache_folder
 from plankwise.core.errors import ModelError
 from plankwise.core.seeds import mix_seed
-from plankwise.core.texts_read import TextsRead
 from plankwise.data.batching.inputs import Batch
 from plankwise.data.corpus.blocks import blocks_of
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
@@ -27,12 +26,17 @@ from plankwise.data.truncation import Truncation
 from plankwise.encoder.checkpoint import load_masked_lm
 from plankwise.training.distillation.losses import Form, softmax_logits_loss
 from plankwise.training.objectives.losses import Loss, masked_lm_loss
-from plankwise.training.objectives.masking import MaskedPositions, Masking, as_batch, score_masked_lm
-from plankwise.training.objectives.objective import Distill, FewRows, Job, Objective, Sample, Scored
+from plankwise.training.objectives.masking import (
+    MaskedPositions,
+    Masking,
+    as_batch,
+    masked_lm_data,
+    new_masked_lm,
+    score_masked_lm,
+)
+from plankwise.training.objectives.objective import Distill, FewRows, Job, Objective, Prepared, Sample, Scored
 from plankwise.training.objectives.settings import ObjectiveSettings
 from plankwise.training.objectives.texts import SAMPLE_TOKENS, SAMPLED_TEXTS, drawn
-from plankwise.training.pretraining.pretrain import masked_lm_data, new_masked_lm
-from plankwise.training.trainer import TrainingData
 
 
 @dataclass(frozen=True)
@@ -105,9 +109,7 @@ class MaskedLM(Objective):
         return loss
 
     @contextmanager
-    def training_data(
-        self, model: PreTrainedModel, job: Job, distill: Distill
-    ) -> Iterator[tuple[TrainingData, dict[str, TextsRead]]]:
+    def training_data(self, model: PreTrainedModel, job: Job, distill: Distill) -> Iterator[Prepared]:
         """Cut both splits into blocks; masks are drawn again for each batch, and a teacher sees the same ones."""
         train, held_out = blocks_for(job, TRAIN), blocks_for(job, DEVELOPMENT)
         with (
@@ -122,7 +124,7 @@ class MaskedLM(Objective):
                 teacher=taught.online_model,
             ) as data,
         ):
-            yield data, {}
+            yield Prepared(data, taught)
 
     @contextmanager
     def sample(

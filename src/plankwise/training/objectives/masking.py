@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from datasets import Dataset
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from plankwise.core.numbers import Share
 from plankwise.core.recipe import settings
 from plankwise.data.batching.inputs import MASK, Batch, padded_tensors
 from plankwise.data.corpus.blocks import continuations, ids_of
-from plankwise.training.objectives.losses import masked_lm_loss
+from plankwise.encoder.shapes import new_model
+from plankwise.training.objectives.losses import Loss, masked_lm_loss
+from plankwise.training.trainer import TrainingData
 
 BLOCKS_PER_BATCH = 32
 MOST_BLOCKS = 512  # of the held-out part that a score is measured on
@@ -141,3 +143,52 @@ def score_masked_lm(
     positions.rate = training_rate
     model.train(was_training)
     return {"masked_accuracy": right / count, "perplexity": math.exp(min(loss / count, 700.0))}
+
+
+def new_masked_lm(config: PreTrainedConfig) -> PreTrainedModel:
+    """Return a masked LM with random weights from the current torch seed."""
+    model = new_model(AutoModelForMaskedLM._model_mapping[type(config)], config)
+    assert isinstance(model, PreTrainedModel)
+    return model
+
+
+@contextmanager
+def masked_lm_data(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    blocks: Dataset,
+    masking: Masking,
+    *,
+    held_out: Dataset | None = None,
+    loss: Loss = masked_lm_loss,
+    teacher: PreTrainedModel | None = None,
+) -> Iterator[TrainingData]:
+    """Yield what `fit` trains a masked LM on; while the context lasts, its head sees masked tokens only.
+
+    Args:
+        model: with its masked-LM head.
+        tokenizer: of the model.
+        blocks: rows of `input_ids`, all of one length.
+        masking: the objective.
+        held_out: blocks that select the weights; without them the last weights are kept.
+        loss: to minimize.
+        teacher: runs at every step; its head sees the same masked tokens.
+    """
+    positions = MaskedPositions(tokenizer, masking)
+
+    def evaluate(current: PreTrainedModel) -> float:
+        return score_masked_lm(current, tokenizer, held_out, masking, positions)["masked_accuracy"]
+
+    with ExitStack() as stack:
+        for each in (model, teacher):
+            if each is not None:
+                stack.enter_context(positions.on(each))
+        yield TrainingData(
+            blocks,
+            as_batch,
+            loss,
+            evaluate=None if held_out is None else evaluate,
+            prepare=positions.prepare,
+            at_step=positions.at_step,
+            equal_lengths=True,
+        )

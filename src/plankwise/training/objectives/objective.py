@@ -8,9 +8,9 @@ it calls the objective, or reads one of the properties below.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -82,6 +82,21 @@ class Sample:
     batches: Callable[[], Iterator[Batch]]
     loss: Loss
     examples: int
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job's task made ready for training.
+
+    Attributes:
+        data: what `fit` trains on.
+        supervision: the loss, and what is recorded of a teacher.
+        texts_read: how much of each split's texts was read, where texts are truncated.
+    """
+
+    data: TrainingData
+    supervision: Supervision
+    texts_read: Mapping[str, TextsRead] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -190,9 +205,7 @@ class Objective(ABC):
         """Build a loss at labels drawn from the model's own predictions; the labels of the batch are ignored."""
 
     @abstractmethod
-    def training_data(
-        self, model: PreTrainedModel, job: Job, distill: Distill
-    ) -> AbstractContextManager[tuple[TrainingData, dict[str, TextsRead]]]:
+    def training_data(self, model: PreTrainedModel, job: Job, distill: Distill) -> AbstractContextManager[Prepared]:
         """Turn the job's task into what `fit` trains `model` on, and count what was read of each split.
 
         Args:

@@ -13,7 +13,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plankwise.core.errors import ModelError
 from plankwise.core.seeds import mix_seed
-from plankwise.core.texts_read import TextsRead
 from plankwise.data.batching.examples import (
     Collator,
     Example,
@@ -28,7 +27,7 @@ from plankwise.data.task import DEVELOPMENT, TRAIN, Task
 from plankwise.data.truncation import Pooling
 from plankwise.evaluation.metrics import Array, Floats
 from plankwise.training.objectives.losses import Loss, over_windows
-from plankwise.training.objectives.objective import Distill, FewRows, Job, Objective, Sample, Scored
+from plankwise.training.objectives.objective import Distill, FewRows, Job, Objective, Prepared, Sample, Scored
 from plankwise.training.prediction import predict_logits
 from plankwise.training.trainer import LengthGrouped, TrainingData
 
@@ -62,9 +61,7 @@ class TextObjective(Objective):
             )
 
     @contextmanager
-    def training_data(
-        self, model: PreTrainedModel, job: Job, distill: Distill
-    ) -> Iterator[tuple[TrainingData, dict[str, TextsRead]]]:
+    def training_data(self, model: PreTrainedModel, job: Job, distill: Distill) -> Iterator[Prepared]:
         """Encode both splits; the first metric on development selects the weights."""
         examples, read = encode_and_count(job.task.splits[TRAIN], job.tokenizer, job.truncation)
         development, also_read = encode_and_count(job.task.splits[DEVELOPMENT], job.tokenizer, job.truncation)
@@ -80,17 +77,14 @@ class TextObjective(Objective):
             return self.metrics(labels, logits, job.task.metrics[:1])[job.task.metrics[0]]
 
         with distill(examples) as taught:
-            yield (
-                TrainingData(
-                    [{**each, "example": at} for at, each in enumerate(examples)]
-                    if taught.needs_example_numbers
-                    else examples,
-                    Collator(job.tokenizer),
-                    taught.loss if pooling is None else over_windows(taught.loss, pooling),
-                    evaluate=evaluate,
-                ),
-                texts_read,
+            numbered = [{**each, "example": at} for at, each in enumerate(examples)]
+            data = TrainingData(
+                numbered if taught.needs_example_numbers else examples,
+                Collator(job.tokenizer),
+                taught.loss if pooling is None else over_windows(taught.loss, pooling),
+                evaluate=evaluate,
             )
+            yield Prepared(data, taught, texts_read)
 
     @contextmanager
     def sample(

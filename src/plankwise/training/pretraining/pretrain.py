@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,6 @@ import numpy as np
 import torch
 from datasets import Dataset
 from transformers import (
-    AutoModelForMaskedLM,
-    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     TrainerCallback,
@@ -25,17 +23,15 @@ from plankwise.core.cache import built_once
 from plankwise.core.seeds import mix_seed
 from plankwise.data.corpus.blocks import blocks_of
 from plankwise.data.tokenizer.learning import train_tokenizer
-from plankwise.encoder.shapes import new_model
 from plankwise.encoder.surgery import grow
 from plankwise.encoder.tokenizer import read_tokenizer
 from plankwise.evaluation.metrics import Array
 from plankwise.training.callbacks import Rehearsal
 from plankwise.training.fit import Training, fit, planned_steps
-from plankwise.training.objectives.losses import Loss, masked_lm_loss
-from plankwise.training.objectives.masking import MaskedPositions, Masking, as_batch, score_masked_lm
+from plankwise.training.objectives.masking import Masking, masked_lm_data, new_masked_lm
 from plankwise.training.pretraining.config import PretrainingConfig, pretraining_model_config
 from plankwise.training.pretraining.ppmi_init import init_from_ppmi
-from plankwise.training.trainer import TrainingData, TrainingResult
+from plankwise.training.trainer import TrainingResult
 
 REHEARSED_TEXTS = 20_000
 PPMI_TOKENS = 10_000_000  # of the corpus that initialization takes its statistics from, evenly spread
@@ -126,21 +122,12 @@ def pretrain(
     if config.ppmi_init:
         # "fast start" is the old name of the setting; another one would be another seed and other weights.
         init_from_ppmi(model, sample_blocks(blocks, PPMI_TOKENS), mix_seed(seed, "fast start"))
+    train = partial(_train, masking=masking, seed=seed, progress=progress, callbacks=callbacks)
     stages = []
     for depth, epochs in zip(config.growth, config.epochs, strict=True):
         model, place = grow(model, depth), folder / f"{depth}-layers"
         training = stage_training(config, epochs)
-        result = _train(
-            model,
-            tokenizer,
-            blocks,
-            training,
-            masking=masking,
-            seed=seed,
-            folder=place,
-            progress=progress,
-            callbacks=callbacks,
-        )
+        result = train(model, tokenizer, blocks, training, folder=place)
         tokens = result.steps * config.batch_size * config.block
         stages.append(PretrainingStage(depth, result.steps, tokens, result.train_seconds))
     return Pretrained(model.eval(), tokenizer, PretrainingLog(tuple(stages), len(blocks), len(tokenizer)))
@@ -156,55 +143,6 @@ def stage_training(config: PretrainingConfig, epochs: float) -> Training:
         # Below one epoch evaluations are counted over the whole training, hence never more than `checkpoints`.
         evaluations_per_epoch=max(1, round(config.checkpoints / max(1.0, epochs))),
     )
-
-
-@contextmanager
-def masked_lm_data(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    blocks: Dataset,
-    masking: Masking,
-    *,
-    held_out: Dataset | None = None,
-    loss: Loss = masked_lm_loss,
-    teacher: PreTrainedModel | None = None,
-) -> Iterator[TrainingData]:
-    """Yield what `fit` trains a masked LM on; while the context lasts, its head sees masked tokens only.
-
-    Args:
-        model: with its masked-LM head.
-        tokenizer: of the model.
-        blocks: rows of `input_ids`, all of one length.
-        masking: the objective.
-        held_out: blocks that select the weights; without them the last weights are kept.
-        loss: to minimize.
-        teacher: runs at every step; its head sees the same masked tokens.
-    """
-    positions = MaskedPositions(tokenizer, masking)
-
-    def evaluate(current: PreTrainedModel) -> float:
-        return score_masked_lm(current, tokenizer, held_out, masking, positions)["masked_accuracy"]
-
-    with ExitStack() as stack:
-        for each in (model, teacher):
-            if each is not None:
-                stack.enter_context(positions.on(each))
-        yield TrainingData(
-            blocks,
-            as_batch,
-            loss,
-            evaluate=None if held_out is None else evaluate,
-            prepare=positions.prepare,
-            at_step=positions.at_step,
-            equal_lengths=True,
-        )
-
-
-def new_masked_lm(config: PreTrainedConfig) -> PreTrainedModel:
-    """Return a masked LM with random weights from the current torch seed."""
-    model = new_model(AutoModelForMaskedLM._model_mapping[type(config)], config)
-    assert isinstance(model, PreTrainedModel)
-    return model
 
 
 def sample_blocks(blocks: Dataset, tokens: int) -> Array:
