@@ -161,11 +161,7 @@ class TestAdmissionNotes:
         ]
         changes = {f"a{n}": change for n, (change, _, _) in enumerate(cases, 1)}
         tables = admission_tables(tmp_path / "m", [note(n, n) for n in range(1, len(cases) + 1)], **changes)
-        write(
-            tables,
-            "PATIENTS",
-            [{"SUBJECT_ID": n, "DOD": dod} for n, (_, dod, _) in zip(range(1, len(cases) + 1), cases, strict=True)],
-        )
+        write(tables, "PATIENTS", [{"SUBJECT_ID": n, "DOD": dod} for n, (_, dod, _) in enumerate(cases, 1)])
         counts = extract(tables, tmp_path / "out", A)
         kept = {str(n): [f"w{n}"] for n, (_, _, step) in enumerate(cases, 1) if step is None}
         assert words(tmp_path / "out") == kept
