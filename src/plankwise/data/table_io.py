@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from plankwise.core.errors import DataError, suggest
 from plankwise.core.paths import check_file
+from plankwise.data.json_objects import Malformed, parse_object
 from plankwise.data.text_files import (
     COMPRESSED,
     DELIMITERS,
@@ -32,7 +33,6 @@ from plankwise.data.text_files import (
 )
 
 Cells = list[Any]  # of the columns that are read, in their order
-Malformed = str  # what is wrong with the shape of a row
 Keys = Literal["first", "any", "every"]
 KINDS = (".csv", ".tsv", ".jsonl", ".parquet")
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -189,7 +189,7 @@ def _check_delimiter(path: Path, columns: Sequence[str], header: Sequence[str], 
 def _json_lines(lines: Iterable[str], path: Path, columns: Sequence[str], keys: Keys) -> Iterator[Cells | Malformed]:
     known: dict[str, None] = {}  # keys so far, in order
     for number, line in enumerate((line for line in lines if line.strip()), 1):
-        row = _parse_object(line)
+        row = parse_object(line)
         if isinstance(row, Malformed):
             yield row
             continue
@@ -202,31 +202,6 @@ def _json_lines(lines: Iterable[str], path: Path, columns: Sequence[str], keys: 
         yield [row.get(column) for column in columns]
     if keys == "any":
         check_columns(path, columns, list(known))
-
-
-def _parse_object(line: str) -> dict[str, Any] | Malformed:
-    """Parse a line of JSON that should hold an object, or return what is wrong with it."""
-    try:
-        row = _DECODER.decode(line.strip())
-    except _DuplicateKeyError:
-        return "a key is there twice"
-    except (ValueError, RecursionError):
-        return "not a line of JSON"
-    return row if isinstance(row, dict) else "not a JSON object"
-
-
-class _DuplicateKeyError(ValueError):
-    """An object has a key twice; Python would silently keep the last."""
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        raise _DuplicateKeyError
-    return made
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_without_duplicates)
 
 
 def is_text(value: object) -> bool:

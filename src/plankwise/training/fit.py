@@ -109,7 +109,7 @@ def fit(
 ) -> TrainingResult:
     """Train `model` in place; resume from the newest complete checkpoint in `folder` if there is one.
 
-    Only parameters with `requires_grad` are optimized and saved in checkpoints.
+    Only parameters with `requires_grad` are optimized and saved.
 
     Args:
         model: called with each batch; its outputs go to the loss.
@@ -129,14 +129,11 @@ def fit(
         TrainingError: if the loss is not a number.
     """
     check_training(training)
-    total = planned_steps(len(data.examples), training)
-    title = progress or folder.name
+    total, title = planned_steps(len(data.examples), training), progress or folder.name
     logger.info("%s: %d steps on %d examples", title, total, len(data.examples))
-    if rehearsal is not None:
-        data = dataclasses.replace(data, evaluate=None)
+    data = data if rehearsal is None else dataclasses.replace(data, evaluate=None)
     bar, hooks = ProgressBar(title, shown=progress is not None), [each for each in (data.at_step, on_step) if each]
-    more = [*([rehearsal] if rehearsal else []), *callbacks]
-    every = [Steps(seed, total, hooks), Stopwatch(), LossMonitor(), bar, *more]
+    every = [Steps(seed, total, hooks), Stopwatch(), LossMonitor(), bar, *filter(None, [rehearsal]), *callbacks]
     saves = rehearsal is None
     trainer = _trainer(model, data, training, every, seed=seed, folder=folder, select_from=select_from, saves=saves)
     checkpoint = checkpoints.newest(folder, trainer.fingerprint)

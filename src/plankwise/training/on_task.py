@@ -37,7 +37,7 @@ def train_on_task(
     given: PreTrainedModel | None = None,
     depths: Sequence[Depth] | None = None,
 ) -> StepLog:
-    """Train `model` in place on the job's task; the development split selects the weights.
+    """Train `model` in place on the job's task, and return what was done; development selects the weights.
 
     Args:
         model: the network to train.
@@ -46,12 +46,9 @@ def train_on_task(
         title: of the progress bar.
         on_step: as in `fit`.
         select_from: as in `fit`.
-        teacher: what is learned beside the task's own loss; nothing without it.
-        given: the model passed to the method, to learn from where the teacher is that one or there is no baseline.
+        teacher: what is learned beside the task's own loss.
+        given: the model passed to the method, for a teacher that is this one, or where there is no baseline.
         depths: where the layers of `model` are recorded, if it is not a plain model.
-
-    Returns:
-        What the training and its teacher did, and how much of each split's texts was read.
 
     Raises:
         MethodError: if the teacher cannot teach this model, or it is quantized, before anything is trained.

@@ -10,7 +10,8 @@ from pathlib import Path
 from datasets import Dataset
 
 from plankwise.core.errors import DataError
-from plankwise.data.table_io import Malformed, read_rows
+from plankwise.data.json_objects import Malformed
+from plankwise.data.table_io import read_rows
 from plankwise.data.text_files import (
     COMPRESSED,
     TextFormat,

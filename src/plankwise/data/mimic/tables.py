@@ -20,7 +20,8 @@ import pyarrow as pa
 from plankwise.core.errors import DataError, OutputError
 from plankwise.core.packages import require
 from plankwise.core.progress import bar
-from plankwise.data.table_io import Cells, Malformed, open_rows, read_header
+from plankwise.data.json_objects import Malformed
+from plankwise.data.table_io import Cells, open_rows, read_header
 from plankwise.data.text_files import bytes_read
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from plankwise.core.paths import MODEL_FILES, check_file, check_target, tidy
 from plankwise.core.progress import bar, duration
 from plankwise.core.records import TextsRead
 from plankwise.data.batching.inputs import Encoded, Text
-from plankwise.data.table_io import Cells, Malformed, check_kind, column_types, hash_and_count, read_rows
+from plankwise.data.json_objects import Malformed
+from plankwise.data.table_io import Cells, check_kind, column_types, hash_and_count, read_rows
 from plankwise.data.text_files import TextFormat
 from plankwise.deploy.manifest import FILE_NAME, is_artefact
 from plankwise.deploy.predictor import Predictor, blocks_of

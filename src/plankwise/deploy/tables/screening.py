@@ -10,7 +10,8 @@ from typing import Any
 from plankwise.core.errors import DataError, suggest
 from plankwise.core.records import TextsRead
 from plankwise.data.batching.inputs import Encoded, Text
-from plankwise.data.table_io import Cells, Malformed, is_text
+from plankwise.data.json_objects import Malformed
+from plankwise.data.table_io import Cells, is_text
 from plankwise.deploy.tables.resumable import Fault
 
 POLICIES = ("fail", "skip")
