@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plankwise.core.intervals import format_interval
-from plankwise.evaluation.effects import Estimate, Table, contrast, main_effects, spreads, table_of
+from plankwise.evaluation.effects import Estimate, TrialTable, contrast, main_effects, spreads, table_of
 from plankwise.evaluation.intervals import LEVEL
 
 Verdict = Literal["holds", "does not hold", "undecided", "not tested"]
@@ -43,7 +43,7 @@ class Finding:
     note: str = ""
 
 
-def findings(table: Table) -> list[Finding]:
+def findings(table: TrialTable) -> list[Finding]:
     """Test the four findings on the finished trials of a study."""
     names = {name: _key(table, pattern) for name, pattern in _NAMES.items()}
     made = [_best_start(table, names), _share_of_steps(table, names), *_both_phases(table, names)]
@@ -62,12 +62,12 @@ def verdict_of(parts: Sequence[Part]) -> Verdict:
     return "does not hold" if any(high < 0 for high in highs) else "undecided"
 
 
-def _key(table: Table, ending: str) -> str | None:
+def _key(table: TrialTable, ending: str) -> str | None:
     """Return the parameter of the first step of that name, if it is varied."""
     return next((key for key in table.keys if re.fullmatch(rf"steps\.\d+\.{ending}", key)), None)
 
 
-def _column(table: Table, key: str) -> NDArray[np.float64]:
+def _column(table: TrialTable, key: str) -> NDArray[np.float64]:
     values: NDArray[np.float64] = table.rows[key].to_numpy(dtype=np.float64)
     return values
 
@@ -76,7 +76,7 @@ def _between(values: NDArray[np.float64], low: float, high: float) -> NDArray[np
     return (values >= low - 1e-9) & (values <= high + 1e-9)
 
 
-def _best_start(table: Table, names: dict[str, str | None]) -> Finding:
+def _best_start(table: TrialTable, names: dict[str, str | None]) -> Finding:
     what = "starting rate 0.1 to 0.3 − other rates below 1, the other parameters and the seed equal"
     key, estimate, note = names["start"], None, ""
     if key is not None and len(table.rows):
@@ -88,7 +88,7 @@ def _best_start(table: Table, names: dict[str, str | None]) -> Finding:
     return Finding("A starting rate of 0.1 to 0.3 is best", parts, verdict_of(parts), note)
 
 
-def _share_of_steps(table: Table, names: dict[str, str | None]) -> Finding:
+def _share_of_steps(table: TrialTable, names: dict[str, str | None]) -> Finding:
     what = "replacing during 0.8 to 0.9 of the steps − other shares, the other parameters and the seed equal"
     key, estimate, note = names["full_at"], None, ""
     if key is not None and len(table.rows):
@@ -100,12 +100,12 @@ def _share_of_steps(table: Table, names: dict[str, str | None]) -> Finding:
     return Finding("Replacing during about 85 % of the steps is best", parts, verdict_of(parts), note)
 
 
-def _replacing(table: Table, names: dict[str, str | None]) -> NDArray[np.bool_]:
+def _replacing(table: TrialTable, names: dict[str, str | None]) -> NDArray[np.bool_]:
     key = names["start"]
     return np.ones(len(table.rows), dtype=bool) if key is None else _column(table, key) < 1
 
 
-def _both_phases(table: Table, names: dict[str, str | None]) -> list[Finding]:
+def _both_phases(table: TrialTable, names: dict[str, str | None]) -> list[Finding]:
     start, full_at = names["start"], names["full_at"]
     tuned = replaced = None
     if full_at is not None and len(table.rows):
@@ -127,7 +127,7 @@ def _both_phases(table: Table, names: dict[str, str | None]) -> list[Finding]:
     return [Finding("Both phases matter: replacing, then fine-tuning the successors", parts, verdict_of(parts))]
 
 
-def _learning_rate(table: Table, names: dict[str, str | None]) -> Finding:
+def _learning_rate(table: TrialTable, names: dict[str, str | None]) -> Finding:
     what = (
         "largest variance between levels among start, full_at and schedule − that of the learning rate, noise taken "
         "off each, start < 1 only; shown as its signed root, in units of the score"
@@ -135,14 +135,14 @@ def _learning_rate(table: Table, names: dict[str, str | None]) -> Finding:
     rate, others = names["rate"], [names[name] for name in ("start", "full_at", "schedule")]
     estimate, note = None, ""
     if rate is not None and any(others) and len(table.rows):
-        part = Table(table.keys, table.rows[_replacing(table, names)].reset_index(drop=True))
+        part = TrialTable(table.keys, table.rows[_replacing(table, names)].reset_index(drop=True))
         keys = [key for key in (rate, *others) if key is not None]
         estimate, note = _more_than(part, rate, keys)
     parts = (Part(what, estimate),)
     return Finding("The learning rate matters little", parts, verdict_of(parts), note)
 
 
-def _more_than(table: Table, rate: str, keys: Sequence[str]) -> tuple[Estimate | None, str]:
+def _more_than(table: TrialTable, rate: str, keys: Sequence[str]) -> tuple[Estimate | None, str]:
     """Compare the largest variance component of the other parameters with that of the learning rate.
 
     The largest one is chosen again in each resample. Noise inflates variances, and a resample adds noise of its own, so
@@ -174,7 +174,7 @@ def _short(key: str) -> str:
     return key.rpartition(".")[2]
 
 
-def _best(table: Table, key: str) -> str:
+def _best(table: TrialTable, key: str) -> str:
     levels = main_effects(table, key)
     if len(levels) < 2:
         return ""

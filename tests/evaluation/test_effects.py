@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from plankwise.evaluation.effects import Table, contrast, levels_of, main_effects, spreads, table_of
+from plankwise.evaluation.effects import TrialTable, contrast, levels_of, main_effects, spreads, table_of
 
 Score = Callable[[float, float, int], float]
 KEYS = ("a", "b")
@@ -115,6 +115,6 @@ def test_the_table_takes_finished_trials_once_each() -> None:
     rows = crossed(lambda a, b, seed: 1.0)
     unfinished = [{"a": 0.1, "b": 1, "seed": 9, "score": None}]
     lists = [{"a": [1, 2], "b": 1, "seed": 9, "score": 0.5}]
-    table: Table = table_of([*rows, *rows[:5], *unfinished, *lists], KEYS)
+    table: TrialTable = table_of([*rows, *rows[:5], *unfinished, *lists], KEYS)
     assert len(table.rows) == 37
     assert levels_of(table, "a")[0][-1] == "[1, 2]"

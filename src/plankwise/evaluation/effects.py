@@ -34,7 +34,7 @@ LEVELS, BINS = 8, 4  # a numeric parameter with more values than LEVELS is cut i
 
 
 @dataclass(frozen=True)
-class Table:
+class TrialTable:
     """The finished trials: columns of the parameters, `seed`, `score` and anything else that trials record."""
 
     keys: tuple[str, ...]
@@ -77,18 +77,18 @@ class Level:
     effect: Estimate
 
 
-def table_of(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> Table:
+def table_of(rows: Sequence[dict[str, Any]], keys: Sequence[str]) -> TrialTable:
     """Make a table of the trials that have a score, with each setting and seed once."""
     done = [{key: _hashable(value) for key, value in row.items()} for row in rows if row["score"] is not None]
     frame = pd.DataFrame(done, columns=list(rows[0]) if rows else [*keys, "seed", "score"])
-    return Table(tuple(keys), frame.drop_duplicates([*keys, "seed"]).reset_index(drop=True))
+    return TrialTable(tuple(keys), frame.drop_duplicates([*keys, "seed"]).reset_index(drop=True))
 
 
 def _hashable(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, (list, dict)) else value
 
 
-def levels_of(table: Table, key: str) -> tuple[list[str], Ints]:
+def levels_of(table: TrialTable, key: str) -> tuple[list[str], Ints]:
     """Return a parameter's levels in order, and the index of each trial's level; many numbers are cut into bins."""
     values = table.rows[key].tolist()
     distinct = list(dict.fromkeys(values))
@@ -103,7 +103,7 @@ def levels_of(table: Table, key: str) -> tuple[list[str], Ints]:
     return names, np.clip(np.searchsorted(edges, values, side="right") - 1, 0, BINS - 1).astype(np.int64)
 
 
-def main_effects(table: Table, key: str, resamples: int = RESAMPLES) -> list[Level]:
+def main_effects(table: TrialTable, key: str, resamples: int = RESAMPLES) -> list[Level]:
     """Compute each level's mean score and its effect: how much better than the mean of all levels, all else equal."""
     names, levels = levels_of(table, key)
     scores = table.rows["score"].to_numpy(dtype=np.float64)
@@ -120,7 +120,7 @@ def _column(index: int) -> Callable[[Floats], Floats]:
 
 
 def contrast(
-    table: Table, one: NDArray[np.bool_], other: NDArray[np.bool_], free: set[str], resamples: int = RESAMPLES
+    table: TrialTable, one: NDArray[np.bool_], other: NDArray[np.bool_], free: set[str], resamples: int = RESAMPLES
 ) -> Estimate | None:
     """Compare two groups of trials: mean score of `one` − that of `other`, all but the `free` parameters equal.
 
@@ -128,13 +128,13 @@ def contrast(
     """
     if not one.any() or not other.any():
         return None
-    part = Table(table.keys, table.rows[one | other].reset_index(drop=True))
+    part = TrialTable(table.keys, table.rows[one | other].reset_index(drop=True))
     levels = np.where(one[one | other], 0, 1).astype(np.int64)
     fit = _Fit(_design(part, levels, 2, free), part.rows["score"].to_numpy(dtype=np.float64), resamples)
     return fit.estimate(lambda effects: effects[:, 0] - effects[:, 1])
 
 
-def spreads(table: Table, keys: Sequence[str], resamples: int = RESAMPLES) -> tuple[dict[str, float], Floats]:
+def spreads(table: TrialTable, keys: Sequence[str], resamples: int = RESAMPLES) -> tuple[dict[str, float], Floats]:
     """Estimate the share of each parameter in the variance of the scores: that between its levels, without the noise.
 
     Noise alone makes fitted effects differ, the more the more levels there are. That part is estimated from the
@@ -168,7 +168,7 @@ class _Design:
     paired: bool
 
 
-def _design(table: Table, levels: Ints, level_count: int, free: set[str]) -> _Design:
+def _design(table: TrialTable, levels: Ints, level_count: int, free: set[str]) -> _Design:
     others = [key for key in table.keys if key not in free]
     seeds, contexts = _codes(table, ["seed"]), _codes(table, others)
     blocks = _codes(table, [*others, "seed"])
@@ -177,7 +177,7 @@ def _design(table: Table, levels: Ints, level_count: int, free: set[str]) -> _De
     return _Design(levels, np.zeros_like(blocks), seeds, _codes(table, list(table.keys)), level_count, False)
 
 
-def _codes(table: Table, columns: list[str]) -> Ints:
+def _codes(table: TrialTable, columns: list[str]) -> Ints:
     if not columns:
         return np.zeros(len(table.rows), dtype=np.int64)
     codes: Ints = table.rows.groupby(columns, dropna=False, sort=False).ngroup().to_numpy(dtype=np.int64)

@@ -14,14 +14,14 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from plankwise.evaluation.effects import Level, Table, levels_of, short_names
+from plankwise.evaluation.effects import Level, TrialTable, levels_of, short_names
 
 INK, LINE, PALE = "#333333", "#2a6f97", "#d9d9d9"
 COLUMNS = 3
 
 
 def draw_all(
-    table: Table, effects: dict[str, list[Level]], importances: dict[str, float], *, metric: str, folder: Path
+    table: TrialTable, effects: dict[str, list[Level]], importances: dict[str, float], *, metric: str, folder: Path
 ) -> list[Path]:
     """Draw every plot that the trials support, as PNG files.
 
@@ -75,7 +75,7 @@ def main_effects_plot(effects: dict[str, list[Level]], metric: str) -> Figure:
     return figure
 
 
-def pairs_plot(table: Table, keys: list[str], metric: str) -> Figure:
+def pairs_plot(table: TrialTable, keys: list[str], metric: str) -> Figure:
     """Draw the mean score of each pair of values of two parameters, over everything else."""
     short = short_names(keys)
     pairs = list(itertools.combinations(keys, 2))
@@ -100,7 +100,7 @@ def pairs_plot(table: Table, keys: list[str], metric: str) -> Figure:
     return figure
 
 
-def _pair_means(table: Table, one: str, other: str) -> Any:
+def _pair_means(table: TrialTable, one: str, other: str) -> Any:
     (names, rows), (others, columns) = levels_of(table, one), levels_of(table, other)
     frame = pd.DataFrame({"row": rows, "column": columns, "score": table.rows["score"].to_numpy(dtype=np.float64)})
     wide = frame.pivot_table(index="row", columns="column", values="score", aggfunc="mean")
@@ -124,7 +124,7 @@ def importance_plot(importances: dict[str, float]) -> Figure:
     return figure
 
 
-def cost_plot(table: Table, keys: list[str], metric: str) -> Figure:
+def cost_plot(table: TrialTable, keys: list[str], metric: str) -> Figure:
     """Draw seconds of training against score, one point per trial, colored by the parameter that affects cost most."""
     figure, (axis,) = _panels(1, 3.6, width=6.0)
     seconds, scores = (table.rows[name].to_numpy(dtype=np.float64) for name in ("train_seconds", "score"))

@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 
 from plankwise.core.files import write_json, write_text
-from plankwise.evaluation.effects import Table, main_effects, short_names, table_of
+from plankwise.evaluation.effects import TrialTable, main_effects, short_names, table_of
 from plankwise.report.plots import draw_all
 from plankwise.report.templates import render
 from plankwise.search.storage import SEED, distributions, encoded
@@ -61,7 +61,7 @@ def write_study(plan: StudyPlan, rows: Sequence[TrialRow], out: Path) -> dict[st
     return document
 
 
-def _best(table: Table) -> list[dict[str, Any]]:
+def _best(table: TrialTable) -> list[dict[str, Any]]:
     """Return the settings with the best mean score, among those that were run with the most seeds."""
     # A setting that is still incomplete could win by a lucky seed: compare those with the most seeds only.
     grouped = table.rows.groupby(list(table.keys), dropna=False, sort=False)["score"]
@@ -82,7 +82,7 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
-def importance(plan: StudyPlan, table: Table) -> dict[str, float]:
+def importance(plan: StudyPlan, table: TrialTable) -> dict[str, float]:
     """Compute fANOVA importances (Hutter et al. 2014): the share of variance that each parameter explains alone.
 
     The seed is one of the parameters: what explains less than the seed does is indistinguishable from noise. The forest

@@ -19,8 +19,8 @@ from types import TracebackType
 from typing import IO, Any
 
 import pydantic
-from filelock import FileLock, Timeout
 
+from plankwise.core.claims import ExclusiveClaim
 from plankwise.core.errors import CheckpointError, OutputError
 from plankwise.core.files import make_writable_folder, write_json
 from plankwise.core.paths import LOCK, PARTIAL, check_file
@@ -51,7 +51,7 @@ class ResumableFile:
         self.path, self._folder = path, path.with_name(f".{path.name}{PARTIAL}")
         self.faults_path = path.with_name(f"{path.name}.{ERRORS}")
         self._record = CompletionRecord(path)
-        self._lock = FileLock(self._folder / LOCK)
+        self._lock = ExclusiveClaim(self._folder / LOCK, self.path, removes_lock=False)
         self._files: dict[str, IO[bytes]] = {}
         self._seen, made = self._found(), json.loads(json.dumps(made_of))
         if self._seen is None:
@@ -74,10 +74,7 @@ class ResumableFile:
     def __enter__(self) -> ResumableFile:
         """Begin, or continue after the last block that counts."""
         make_writable_folder(self._folder)
-        try:
-            self._lock.acquire(blocking=False)
-        except Timeout:
-            raise OutputError(f"another process is writing to {self.path}") from None
+        self._lock.take()
         if self._found() != self._seen or (self._seen is None and self.path.exists()):
             self._lock.release()
             raise OutputError(f"another process has written to {self.path} just now; try again")
