@@ -22,7 +22,7 @@ WITH_OTHERS = {
     "pydantic_core",
     "sentencepiece",
     "sqlalchemy",
-}  # come with a dependency or an extra
+}  # of a dependency or extra
 
 
 def declared() -> set[str]:
