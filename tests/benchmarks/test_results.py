@@ -12,7 +12,7 @@ import pytest
 
 import headline
 import tables
-from results import class_of, describe, last_document, machine_class, results_of, store
+from results import RESULTS, class_of, describe, last_document, machine_class, results_of, store
 
 FAST = {"cpu": {"model": "fast", "cores": 2, "flags": ["avx2", "avx512f", "avx512_vnni", "avx512_bf16"]}, "gpu": None}
 SLOW = {"cpu": {"model": "slow", "cores": 2, "flags": ["avx2"]}, "gpu": None}
@@ -96,7 +96,7 @@ def test_quick_results_and_other_output_are_not_stored(tmp_path: Path, capsys: p
 
 @pytest.mark.parametrize("key", ["official_f", "germeval_f1"])
 def test_both_names_of_germevals_metric_are_shown_alike(key: str) -> None:
-    path = next(headline.RESULTS.glob("*/methods_germeval2018.json"))
+    path = next(RESULTS.glob("*/methods_germeval2018.json"))
     result = json.loads(path.read_text("utf-8"))
     result["metric"] = key
     for scores in (result["majority"], result["bag_of_words"]["scores"]):
