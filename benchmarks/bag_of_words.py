@@ -1,4 +1,4 @@
-"""What words alone tell: TF-IDF and logistic regression, beside which a small encoder has to stand."""
+"""A baseline without an encoder: TF-IDF and logistic regression."""
 
 from __future__ import annotations
 

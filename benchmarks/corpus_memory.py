@@ -1,9 +1,9 @@
 """How much memory pretraining takes on a generated corpus of a gigabyte or more: reading, tokenizing, training.
 
 Writes lines of random words of Zipfian frequency, every twentieth line a repeat, then runs `plankwise pretrain` on
-them in a process of its own: the corpus is read and deduplicated, a tokenizer trained, the text tokenized and packed,
-and a small language model trained for a few dozen steps. Memory is sampled from /proc all along; what counts is
-anonymous memory, for pages of memory-mapped files leave whenever somebody else wants the room. The last line is one
+them in its own process: the corpus is read and deduplicated, a tokenizer trained, the text tokenized and packed,
+and a small language model trained for a few dozen steps. Memory is sampled from /proc; what counts is
+anonymous memory, since the system drops pages of memory-mapped files when it needs room. The last line is one
 JSON object.
 
 Usage: python benchmarks/corpus_memory.py [--gigabytes 1] [--steps 40] [--folder FOLDER]
@@ -11,7 +11,6 @@ Usage: python benchmarks/corpus_memory.py [--gigabytes 1] [--steps 40] [--folder
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from plankwise.core.hardware import environment
+from results import parser_of
 
 INTERVAL_S = 0.2
 WORDS = 200_000
@@ -56,7 +56,7 @@ def write_corpus(path: Path, size: int, seed: int = 0) -> None:
 
 
 def recipe(corpus: Path, size: int, steps: int) -> dict[str, Any]:
-    """Give a recipe that reads all of the corpus and trains for some steps."""
+    """Return a recipe that reads all of the corpus and trains for some steps."""
     epochs = steps * BATCH_SIZE * BLOCK / (size / CHARACTERS_PER_TOKEN)
     scratch = {
         "layers": 2,
@@ -77,7 +77,7 @@ def recipe(corpus: Path, size: int, steps: int) -> dict[str, Any]:
     }
 
 
-class Watch:
+class MemoryMonitor:
     """Samples the memory of a process until it ends, in kilobytes."""
 
     def __init__(self, process: int) -> None:
@@ -85,7 +85,7 @@ class Watch:
         self.anonymous = self.since_mark = self.resident = 0
 
     def sample(self) -> bool:
-        """Look once; tell whether the process was still there."""
+        """Read the memory once; return whether the process was still running."""
         try:
             found = dict(re.findall(r"^(RssAnon|VmHWM):\s+(\d+)", self._status.read_text(encoding="utf-8"), re.M))
         except OSError:
@@ -96,27 +96,26 @@ class Watch:
         return bool(found)
 
     def mark(self) -> int:
-        """Give the peak since the last mark."""
+        """Return the peak since the last mark."""
         peak, self.since_mark = self.since_mark, 0
         return peak
 
 
 def measure(folder: Path, size: int, steps: int) -> dict[str, Any]:
-    """Run the pretraining and watch it."""
+    """Run the pretraining and sample its memory."""
     (folder / "recipe.yaml").write_text(json.dumps(recipe(folder / "corpus.txt", size, steps)), encoding="utf-8")
     command = [sys.executable, "-m", "plankwise", "pretrain", str(folder / "recipe.yaml")]
     variables = {**os.environ, "PLANKWISE_CACHE": str(folder / "cache")}
     start = time.perf_counter()
     command += ["--out", str(folder / "run"), "--json"]
     process = subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    watch = Watch(process.pid)
+    monitor = MemoryMonitor(process.pid)
 
     def follow() -> None:
         assert process.stderr is not None
         for line in process.stderr:
-            print(
-                f"{time.perf_counter() - start:6.0f} s {watch.mark() // 1024:6d} MB before: {line.rstrip()}", flush=True
-            )
+            seconds, megabytes = time.perf_counter() - start, monitor.mark() // 1024
+            print(f"{seconds:6.0f} s {megabytes:6d} MB before: {line.rstrip()}", flush=True)
 
     follower = threading.Thread(target=follow)
     follower.start()
@@ -124,7 +123,7 @@ def measure(folder: Path, size: int, steps: int) -> dict[str, Any]:
     reader = threading.Thread(target=lambda: printed.append(process.stdout.read() if process.stdout else ""))
     reader.start()
     while process.poll() is None:
-        watch.sample()
+        monitor.sample()
         time.sleep(INTERVAL_S)
     follower.join()
     reader.join()
@@ -134,8 +133,8 @@ def measure(folder: Path, size: int, steps: int) -> dict[str, Any]:
     counts = next((folder / "cache" / "corpora").glob("*/counts.json")).read_text(encoding="utf-8")
     pretrained = json.loads((folder / "run" / "pretrained" / "stage.json").read_text(encoding="utf-8"))
     return {
-        "peak_anon_mb": watch.anonymous // 1024,
-        "peak_rss_mb": watch.resident // 1024,
+        "peak_anon_mb": monitor.anonymous // 1024,
+        "peak_rss_mb": monitor.resident // 1024,
         "seconds": round(time.perf_counter() - start, 1),
         "corpus": json.loads(counts),
         "blocks": pretrained["details"]["blocks"],
@@ -145,10 +144,10 @@ def measure(folder: Path, size: int, steps: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--gigabytes", type=float, default=1.0, help="least size of the corpus")
-    parser.add_argument("--steps", type=int, default=40, help="of training, roughly")
-    parser.add_argument("--folder", type=Path, help="where to work; the system's place for temporary files by default")
+    parser = parser_of(__doc__)
+    parser.add_argument("--gigabytes", type=float, default=1.0, help="minimum size of the corpus")
+    parser.add_argument("--steps", type=int, default=40, help="training steps, roughly")
+    parser.add_argument("--folder", type=Path, help="where to work; the system's temporary folder by default")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         corpus = Path(name) / "corpus.txt"

@@ -1,11 +1,11 @@
-"""What compressing a language model costs, step by step, and what fine-tuning the result saves.
+"""What compressing a language model costs, step by step, and how much faster fine-tuning the result is.
 
-Random weights, AdamW, the training's own precision (bf16 autocast where that is native), every variant taking turns in
+Random weights, AdamW, the training's own precision (bf16 autocast where that is native), all variants in turns in
 every round. Two geometries: BERT-base, and the small one of recipes/bundestag_lm.yaml. The last line is one JSON
 object; for each geometry the medians of
 
-- compression_over_plain: a Theseus step on the masked-LM objective (12 → 6 layers, embeddings and head learn along,
-  replacement rates as the linear schedule has them) / a step of plain masked-LM training of all 12 layers
+- compression_over_plain: a Theseus step on the masked-LM objective (12 → 6 layers, embeddings and head trained too,
+  replacement rates of the linear schedule) / a step of plain masked-LM training of all 12 layers
 - fine_tuning_speedup: a fine-tuning step of 12 layers / one of the 6 layers that came out, on short texts
 
 Usage: python benchmarks/domain_step.py [--rounds 5]
@@ -13,14 +13,13 @@ Usage: python benchmarks/domain_step.py [--rounds 5]
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification, BertConfig, PreTrainedModel
+from transformers import AutoModelForMaskedLM, BertConfig, PreTrainedModel
 
 from plankwise.core.hardware import bf16_is_fast, environment
 from plankwise.core.schedules import linear
@@ -28,7 +27,8 @@ from plankwise.encoder.surgery import rebuild
 from plankwise.methods.layer_init import contiguous_modules, sources_of
 from plankwise.methods.module_replacing import Replacing
 from plankwise.methods.theseus import Theseus
-from steps import Step, medians, over, repeated, take_turns, training_step, with_draws
+from results import parser_of
+from workbench import Step, bert_classifier, medians, repeated, seconds_per_step, step_ratio, training_step, with_draws
 
 DRAWS = 6  # Theseus steps in a round, spread over the whole schedule
 PLAIN = 2
@@ -91,32 +91,32 @@ def theseus_round(geometry: Geometry, bf16: bool) -> Step:
 
 
 def fine_tuning_round(geometry: Geometry, layers: int, bf16: bool) -> Step:
-    torch.manual_seed(0)
-    config = BertConfig(**{**geometry.config.to_dict(), "num_hidden_layers": layers})
-    model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config).train()
-    inputs = batch_of(geometry.texts, config.vocab_size)
+    names = ("vocab_size", "hidden_size", "num_attention_heads", "intermediate_size")
+    sizes = {name: getattr(geometry.config, name) for name in names}
+    model = bert_classifier(num_hidden_layers=layers, **sizes).train()
+    inputs = batch_of(geometry.texts, geometry.config.vocab_size)
     step = training_step(model, inputs, torch.zeros(geometry.texts[0], dtype=torch.long), bf16)
     return repeated(step, PLAIN)
 
 
 def measure(geometry: Geometry, rounds: int, bf16: bool) -> dict[str, Any]:
-    """Seconds of one step, for each variant and round; each variant runs once untimed first."""
+    """Time all variants of one geometry in turns and return the medians and ratios."""
     variants = {
         "plain": (plain_round(geometry, bf16), PLAIN),
         "compression": (theseus_round(geometry, bf16), DRAWS),
         "fine_tuning_12": (fine_tuning_round(geometry, 12, bf16), PLAIN),
         "fine_tuning_6": (fine_tuning_round(geometry, 6, bf16), PLAIN),
     }
-    seconds = take_turns(variants, rounds)
+    seconds = seconds_per_step(variants, rounds)
     return {
-        "compression_over_plain": over(seconds, "compression", "plain"),
-        "fine_tuning_speedup": over(seconds, "fine_tuning_12", "fine_tuning_6"),
+        "compression_over_plain": step_ratio(seconds, "compression", "plain"),
+        "fine_tuning_speedup": step_ratio(seconds, "fine_tuning_12", "fine_tuning_6"),
         "seconds_per_step": medians(seconds),
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     bf16 = bf16_is_fast(torch.device("cpu"))

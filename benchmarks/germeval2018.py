@@ -1,16 +1,14 @@
 """GermEval 2018, 12 → 6 layers, over several seeds: Theseus against the bottom layers and the paper's preset.
 
-Runs the recipe through the command line into runs/germeval2018/, going on where an earlier call stopped, and writes
-results/germeval2018.json, from which the README's table is made (`make tables`). All variants of a seed share their
-data and train for the same number of steps; all but `bottom-6` start from the same baseline. The last line printed is
-one JSON object.
+Runs the recipe through the command line into runs/germeval2018/ and resumes what an earlier call left unfinished. All
+variants of a seed share their data and train for the same number of steps; all but `bottom-6` start from the same
+baseline. The last line is one JSON document.
 
 Usage: python benchmarks/germeval2018.py [--seeds 1 2 3] [--data FOLDER] [--model FOLDER]
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -18,7 +16,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from plankwise.core.files import write_json
 from plankwise.core.records import Final, read_record
 from plankwise.data.tasks.germeval import METRICS as GERMEVAL_METRICS
 from plankwise.encoder.checkpoint import load_masked_lm, save
@@ -30,8 +27,9 @@ from plankwise.evaluation.metrics import METRICS, Array, Floats
 from plankwise.evaluation.saved_predictions import read_predictions
 from plankwise.report.run_report import finished
 from plankwise.run.folder import read_entry
+from results import ROOT, parser_of
+from workbench import SHARED, TOKENIZER
 
-ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "germeval2018.yaml"
 RUNS = ROOT / "runs" / "germeval2018"
 RESAMPLES = 4000
@@ -126,17 +124,13 @@ def retained(pairs: list[Pair]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = parser_of(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--data", type=Path, default=ROOT / "../shared/data/germeval2018")
-    parser.add_argument("--model", type=Path, default=ROOT / "../shared/models/german-mini-12x128")
+    parser.add_argument("--data", type=Path, default=SHARED / "data/germeval2018")
+    parser.add_argument("--model", type=Path, default=TOKENIZER)
     arguments = parser.parse_args()
     run_all(arguments.seeds, arguments.data, arguments.model)
-    result = collect(arguments.seeds)
-    (ROOT / "results").mkdir(exist_ok=True)
-    write_json(ROOT / "results" / "germeval2018.json", result)
-    short = {name: {key: each[key] for key in ("score", "retained")} for name, each in result["variants"].items()}
-    print(json.dumps({"baseline_score": result["baseline_score"], **short, "theseus_over": result["theseus_over"]}))
+    print(json.dumps(collect(arguments.seeds)))
 
 
 if __name__ == "__main__":

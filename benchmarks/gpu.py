@@ -2,8 +2,8 @@
 
 Random weights. Tweets are lognormal in length (median 35 tokens, p95 80, cut at 128), notes have 512 tokens; texts are
 sorted by length into batches of 1, 32 or 256, padded to a multiple of 32 tokens, so that a compiled model meets few
-shapes. What pruned models keep is said in base_models.py. Precisions are fp32, bf16 and fp16, and with torchao int8 and
-fp8, with activations quantized as they come, compiled. All variants of one batch size and text take turns. Runs
+shapes. workbench.py says what pruned models keep. Precisions are fp32, bf16 and fp16, and with torchao int8 and
+fp8, with activations quantized dynamically, compiled. All variants of one batch size and text take turns. Runs
 unattended; the last line is one JSON document, and without CUDA it says so:
 
 - ran: false and why, or true
@@ -12,7 +12,7 @@ unattended; the last line is one JSON document, and without CUDA it says so:
 - half_depth: over_bert12 of bert6 in each case, beside the 1.73 of the thesis that the method comes from
 - not_run: variants that could not be run, and why; first_call_seconds of each, compiling included
 
-Compiling takes most of the time, an hour or more on the whole.
+Compilation takes most of the time; allow an hour or more.
 
 Usage: python benchmarks/gpu.py [--device cuda] [--rounds 7] [--only 'tweets.*.bert12.*' ...] [--quick]
 """
@@ -34,14 +34,15 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from base_models import MODELS, base_model, tweet_lengths
 from plankwise.core.hardware import environment
 from plankwise.core.timing import Run, ratio, take_turns
+from results import parser_of
+from workbench import MODELS, base_model, tweet_lengths
 
 THESIS = 1.73
 VOCABULARY = 30_000
 BATCHES, TEXTS = (1, 32, 256), {"tweets": 512, "notes": 256}
-MOST_CALLS = 32  # of one run: single texts need not be as many
+MAX_CALLS = 32  # batches of one run; single texts would take too long otherwise
 NOTE_TOKENS, MULTIPLE = 512, 32
 FLOATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 TORCHAO = {"int8": "Int8DynamicActivationInt8WeightConfig", "fp8": "Float8DynamicActivationFloat8WeightConfig"}
@@ -54,10 +55,10 @@ class NotRunnableError(Exception):
 
 
 def variant(model: PreTrainedModel, precision: str, how: str, device: torch.device) -> Callable[..., Any]:
-    """Make one form of a model on the device; `model` stays as it is.
+    """Return a copy of a model on the device, in one precision, eager or compiled.
 
     Raises:
-        NotRunnableError: if there is no such form here.
+        NotRunnableError: if this installation or device lacks the precision.
     """
     placed = copy.deepcopy(model).to(device=device, dtype=FLOATS.get(precision, torch.bfloat16))
     if precision in TORCHAO:
@@ -78,9 +79,9 @@ def quantize(model: PreTrainedModel, precision: str, device: torch.device) -> No
 
 
 def batches_of(text: str, size: int, texts: int, device: torch.device) -> tuple[list[dict[str, Tensor]], int]:
-    """Make batches of random ids, sorted by length, longest first, and count their texts."""
+    """Return batches of random ids, longest first, and the number of texts in them."""
     lengths = tweet_lengths(texts) if text == "tweets" else [NOTE_TOKENS] * texts
-    lengths = lengths[: MOST_CALLS * size] if size > 1 else lengths[:MOST_CALLS]
+    lengths = lengths[: MAX_CALLS * size] if size > 1 else lengths[:MAX_CALLS]
     ordered = sorted(lengths, reverse=True)
     draw, batches = np.random.default_rng(0), []
     for start in range(0, len(ordered), size):
@@ -106,8 +107,8 @@ def runner(model: Callable[..., Any], batches: Sequence[Mapping[str, Tensor]], d
 def case(
     text: str, size: int, arguments: argparse.Namespace, device: torch.device, notes: dict[str, Any]
 ) -> dict[str, Any]:
-    """Time all models in all forms on one text and batch size."""
-    torch.compiler.reset()  # else shapes of the case before would make this one's dynamic
+    """Time all models in all variants on one kind of text and one batch size."""
+    torch.compiler.reset()  # shapes of the previous case would otherwise make this one dynamic
     batches, texts = batches_of(text, size, 8 if arguments.quick else max(TEXTS[text], size), device)
     runs: dict[str, Run] = {}
     for name in MODELS:
@@ -120,7 +121,7 @@ def case(
                 run = runner(variant(model, precision, how, device), batches, device)
                 start = time.perf_counter()
                 run()
-            except Exception as error:  # one form that fails must not end an unattended run
+            except Exception as error:  # one variant that fails must not end an unattended run
                 notes["not_run"][f"{text}.{size}.{label}"] = (
                     f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
                 )
@@ -131,25 +132,25 @@ def case(
 
 
 def figures(seconds: Mapping[str, Sequence[float]], texts: int) -> dict[str, Any]:
-    told: dict[str, Any] = {name: {} for name in MODELS}
+    found: dict[str, Any] = {name: {} for name in MODELS}
     for label, rounds in seconds.items():
         name, form = label.split(".")
         middle = statistics.median(rounds)
-        told[name][form] = {"ms_per_text": 1000 * middle / texts, "texts_per_second": texts / middle}
+        found[name][form] = {"ms_per_text": 1000 * middle / texts, "texts_per_second": texts / middle}
         for key, other in {"over_bert12": f"bert12.{form}", "over_eager_fp32": BASELINE}.items():
             if other in seconds:
                 over = ratio(seconds[other], rounds)
-                told[name][form] |= {key: over["speedup"], f"{key}_spread": over["spread"]}
-    return told
+                found[name][form] |= {key: over["speedup"], f"{key}_spread": over["spread"]}
+    return found
 
 
 def half_depth(cases: Mapping[str, Any]) -> dict[str, Any]:
-    """Collect what half the layers gain, in each case, beside what the thesis reports."""
+    """Collect the speed-up of half the layers in each case, with the one that the thesis reports."""
     gained = {
         f"{text}.{size}.{form}": figure["over_bert12"]
         for text, sizes in cases.items()
-        for size, told in sizes.items()
-        for form, figure in told["bert6"].items()
+        for size, found in sizes.items()
+        for form, figure in found["bert6"].items()
         if "over_bert12" in figure
     }
     return {"thesis": THESIS, "over_bert12": gained, "more_than_thesis": {k: v > THESIS for k, v in gained.items()}}
@@ -159,7 +160,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     device = torch.device(arguments.device)
     notes: dict[str, Any] = {"not_run": {}, "first_call_seconds": {}}
     torch.set_float32_matmul_precision("highest")
-    torch._dynamo.config.recompile_limit = 64  # a shape for each multiple of 32 tokens
+    torch._dynamo.config.recompile_limit = 64  # one shape for each multiple of 32 tokens
     sizes = BATCHES[:2] if arguments.quick else BATCHES
     cases = {
         text: {str(size): case(text, size, arguments, device, notes) for size in sizes}
@@ -179,7 +180,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = parser_of(__doc__)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", nargs="+", default=["*"], metavar="TEXT.BATCH.MODEL.VARIANT", help="patterns")

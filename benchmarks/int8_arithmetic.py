@@ -1,17 +1,17 @@
 """What int8 changes of a model's answers on this processor: weights in 7 and in 8 bits, static and dynamic ranges.
 
-Without VNNI the int8 kernels of OpenVINO and ONNX Runtime add pairs of products in 16 bits that saturate. Run it on a
-processor of either kind, with `--work` on the same artefacts. The last line is one JSON object:
+Without VNNI the int8 kernels of OpenVINO and ONNX Runtime add pairs of products in 16 bits that saturate. Run it on
+processors of both kinds, with `--work` on the same artefacts. The last line is one JSON object:
 
-- saturates: whether this processor has none of the int8 instructions that add in 32 bits
+- saturates: whether this processor lacks int8 instructions that add in 32 bits
 - variants.NAME: against fp32 in torch, over all texts: mean_change and largest_change of a probability, same_labels;
-  beside, the largest change of a probability of the same text between alone and in a batch with longer ones; and
-  seconds for all texts, which mean something on a quiet machine only
+  beside, the largest change of a probability between a text alone and the same text in a batch with longer ones; and
+  seconds for all texts, meaningful on a quiet machine only
 
 Usage: python benchmarks/int8_arithmetic.py MODEL TEXTS [--texts 400] [--calibrated 128]
          [--work FOLDER] [--only PART ...]
 
-TEXTS has a text a line, or a text and its label with a tab between. The first ones calibrate, and with labels they fit
+TEXTS has one text per line, or a text and its label separated by a tab. The first ones calibrate and, with labels, fit
 a head by logistic regression for a MODEL that has none; the last ones are predicted.
 """
 
@@ -38,7 +38,7 @@ from plankwise.deploy.predictor import Predictor
 from plankwise.encoder.checkpoint import load_classifier, save
 from plankwise.encoder.tokenizer import load_tokenizer
 
-READING, FITTED, BATCH, ALONE = Truncation(max_length=128), 300, 16, 12
+TRUNCATION, FITTED, BATCH, ALONE = Truncation(max_length=128), 300, 16, 12
 PLAIN = {  # runtime, precision, portable
     "openvino fp32": ("openvino", "fp32", None),
     "openvino bf16": ("openvino", "bf16", None),
@@ -64,7 +64,7 @@ def batches_of(tokenizer: Any, texts: list[str]) -> list[Inputs]:
 
 
 def fit_head(model: Any, tokenizer: Any, texts: list[str], labels: list[str]) -> None:
-    """Fit the last layer to labels by what it reads, in place."""
+    """Fit the last linear layer to labels by logistic regression on its inputs, in place."""
     head = next(module for module in reversed(list(model.modules())) if isinstance(module, torch.nn.Linear))
     features: list[np.ndarray] = []
     with head.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].numpy())):
@@ -79,7 +79,7 @@ def fit_head(model: Any, tokenizer: Any, texts: list[str], labels: list[str]) ->
 
 
 def prepared(source: Path, rows: list[list[str]], folder: Path, count: int) -> None:
-    """Save the classifier and both of its quantized forms into `folder`."""
+    """Save the classifier and both of its quantized variants into `folder`."""
     tokenizer = load_tokenizer(str(source))
     kinds = sorted({row[1] for row in rows if len(row) > 1})
     model = load_classifier(str(source), tuple(kinds) if len(kinds) == 2 else ("one", "other"))
@@ -116,8 +116,8 @@ def main() -> None:
         if not (work / "fp32").exists():
             prepared(options.model, rows, work, options.calibrated)
         variants = measure(work, texts, calibration, options.only)
-    flags = environment()["cpu"]["flags"]
-    print(json.dumps({"saturates": saturates(), "flags": flags, "texts": len(texts), "variants": variants}))
+    found = {"saturates": saturates(), "texts": len(texts), "variants": variants, "environment": environment()}
+    print(json.dumps(found))
 
 
 def measure(work: Path, texts: list[str], calibration: list[str], only: list[str]) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def measure(work: Path, texts: list[str], calibration: list[str], only: list[str
     for name, (model, runtime, precision, portable) in [("torch", (work / "fp32", "", "", None)), *whole.items()]:
         place = work / f"artefact {name}" if runtime else model
         how: dict[str, Any] = {
-            "reading": READING,
+            "truncation": TRUNCATION,
             "calibration": chosen,
             "texts": chosen[:8],
             "tolerance": 1.0,

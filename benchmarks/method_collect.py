@@ -1,4 +1,4 @@
-"""Puts finished runs of several methods and seeds together: scores, what was kept, what it costs, how fast it is."""
+"""Collects finished runs of several methods and seeds: scores, retained performance, cost and speed."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def collected(task: Task, baselines: Runs, variants: dict[str, Runs], timing: di
     """Compare the variants' runs with their baselines.
 
     Args:
-        task: that all were scored on.
+        task: the task of all runs.
         baselines: stages of the uncompressed models.
         variants: finished runs of each variant.
-        timing: of `method_timing`, with its `variants`.
+        timing: result of `method_timing`, with its `variants`.
     """
     metric = task.metrics[0]
     costs = {seed: _baseline_cost(folder) for seed, folder in baselines.items() if folder.exists()}
@@ -52,7 +52,7 @@ def collected(task: Task, baselines: Runs, variants: dict[str, Runs], timing: di
 
 
 def _baseline_cost(stage: Path) -> Cost:
-    """Read what a baseline costs; one that an older version made is measured again."""
+    """Read the cost of a baseline; fields that an older version did not record are measured."""
     entry: Entry = read_entry(stage)
     if entry.cost.linear_flops_per_token is None or entry.cost.compressed_bytes is None:
         return cost_of(load_trained(str(stage)), stage, entry.train_seconds)
@@ -60,7 +60,7 @@ def _baseline_cost(stage: Path) -> Cost:
 
 
 def _baseline(costs: list[Cost], variants: dict[str, Runs], metric: str) -> dict[str, Any]:
-    """Score the baselines of all seeds for which any run is finished; each run has saved its baseline's logits."""
+    """Score the baselines of all seeds that have a finished run; each run saves the logits of its baseline."""
     by_seed = {seed: run for runs in variants.values() for seed, run in runs.items()}
     pairs = [read_predictions(by_seed[seed])[1] for seed in sorted(by_seed)]
     labels, logits = [pair.labels for pair in pairs], [pair.baseline for pair in pairs]
@@ -92,7 +92,7 @@ def _variant(runs: Runs, baselines: dict[int, Cost], metric: str) -> dict[str, A
 
 
 def _cost(costs: list[Cost]) -> dict[str, Any]:
-    """Give the medians over seeds: pruning cuts a little differently in each."""
+    """Return medians over seeds: pruning cuts a little differently in each."""
     names = ("parameters", "size_bytes", "compressed_bytes", "linear_flops_per_token")
     return {name: statistics.median_low([getattr(cost, name) or 0 for cost in costs]) for name in names}
 

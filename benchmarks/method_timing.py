@@ -1,4 +1,4 @@
-"""Times saved models against their baseline: all in one process, each next to a baseline run of its own, in turns."""
+"""Times saved models against their baseline in one process and in turns, each right after its own baseline run."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ BESIDE = "baseline beside "
 def time_models(
     baseline: Path, models: dict[str, Path], texts: Dataset, truncation: Truncation, rounds: int, threads: int
 ) -> dict[str, Any]:
-    """Measure how many times as many of a task's own texts each model predicts in the time of the baseline.
+    """Measure the speed-up of each model over the baseline on texts of the task.
 
-    A round runs the baseline and one model right after each other, then the next pair; every other round goes
-    backwards, so that neither comes first more often. What else the machine does then hits both of a pair alike.
+    A round runs the baseline and one model right after each other, then the next pair; every other round runs
+    backwards, so that neither comes first more often. Other load on the machine then affects both of a pair alike.
 
     Args:
         baseline: folder of the uncompressed model.
         models: folders of the others, by name.
-        texts: of the task; 256 of them are read, evenly chosen.
-        truncation: how much of a text is read.
-        rounds: that are timed.
-        threads: of torch.
+        texts: of the task; at most 256 are used, evenly spaced.
+        truncation: how texts are cut.
+        rounds: number of timed rounds.
+        threads: threads of torch.
 
     Returns:
-        For each name the median of the rounds' ratios, the smallest and the largest, and the median time of a text.
+        For each name the median of the rounds' ratios, the smallest and the largest, and the median time per text.
     """
     chosen = texts.select(np.linspace(0, len(texts) - 1, min(TEXTS, len(texts)), dtype=int).tolist())
     with torch.inference_mode(), fixed_threads(threads):
@@ -62,14 +62,14 @@ def time_models(
 
 
 def predicting(folder: Path, texts: Dataset, truncation: Truncation) -> Callable[[], None]:
-    """Load a model and make what predicts all texts once, by its own tokenizer."""
+    """Load a model and return a function that predicts all texts once, with its own tokenizer."""
     return predicting_by(load_trained(str(folder)), load_tokenizer(str(folder)), texts, truncation)
 
 
 def predicting_by(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Dataset, truncation: Truncation
 ) -> Callable[[], None]:
-    """Make what predicts all texts once, sorted by length into batches of at most 2,048 padded tokens."""
+    """Return a function that predicts all texts once, sorted by length into batches of at most 2,048 padded tokens."""
     inputs, _ = flatten(encode(texts, tokenizer, truncation))
     collate = Collator(tokenizer)
     groups = token_budget_batches(lengths_of(inputs), TOKENS_PER_BATCH)

@@ -1,7 +1,7 @@
 """The methods that `methods.py` compares, as the steps of a recipe; each starts from the same 12-layer baseline.
 
-Whatever trains does so for the same number of steps, with the same batches. The learning rate is the one thing that
-differs: models that keep their 12 layers (pruning, unstructured) recover at a lower one than shallower students.
+All training takes the same number of steps with the same batches. Only the learning rate differs: models that keep
+their 12 layers (pruning, unstructured) recover at a lower one than shallower students.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-LAYERS = 3  # six of them lose next to nothing on these tasks, so that no method could show that it is better
+LAYERS = 3  # six layers lose next to nothing on these tasks, so that no method could show an advantage
 TARGETS = (1.5, 2.0, 3.0, 5.0)
 SPARSITIES = (0.5, 0.8, 0.9)
 STUDENT_RATE, RECOVERY_RATE = 1.5e-4, 1.0e-4
@@ -18,12 +18,12 @@ Steps = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Budget:
-    """What every training gets.
+    """The training budget of every variant.
 
     Attributes:
         epochs: passes over the training split.
         student_rate: peak learning rate of shallower students.
-        recovery_rate: peak learning rate of what keeps its depth.
+        recovery_rate: peak learning rate of models that keep their depth.
     """
 
     epochs: float = 3.0
@@ -31,12 +31,12 @@ class Budget:
     recovery_rate: float = RECOVERY_RATE
 
     def training(self, rate: float) -> dict[str, Any]:
-        """Give the settings of a training with this peak learning rate."""
+        """Return training settings with this peak learning rate."""
         return {"epochs": self.epochs, "batch_size": 32, "learning_rate": rate, "evaluations_per_epoch": 2}
 
 
 def teacher(**weights: float) -> dict[str, float]:
-    """Weights of the losses that learn from the baseline; what is not named is off."""
+    """Return the weights of a distillation from the baseline; losses that are not named are off."""
     off = {"task": 0.0, "logits": 0.0, "hidden": 0.0, "relations": 0.0, "cosine": 0.0}
     return {**off, "temperature": 2.0, **weights}
 
@@ -46,7 +46,7 @@ RELATIONS = teacher(task=0.5, relations=0.5)
 
 
 def variants(budget: Budget) -> dict[str, Steps]:
-    """Name every variant and give its steps."""
+    """Return the steps of every variant, by name."""
     return {**_students(budget), **_pruned(budget), **_sparse(budget), "vocabulary": [_VOCABULARY]}
 
 
@@ -68,7 +68,7 @@ def _students(budget: Budget) -> dict[str, Steps]:
 
 
 def _pruned(budget: Budget) -> dict[str, Steps]:
-    """Prune to each target: cut alone, with the least-squares repair, and trained on after that."""
+    """Prune to each target: cut only, with least-squares reconstruction, and with training after that."""
     common = {"method": "pruning", "measure": "flops", "importance": "fisher", "labels": False, "examples": 1000}
     training = budget.training(budget.recovery_rate)
     found: dict[str, Steps] = {}

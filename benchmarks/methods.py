@@ -1,16 +1,16 @@
 """Methods of compression side by side: one baseline a seed, the same training for each, one table for each task.
 
-Runs every variant of `method_variants.py` through the command line into runs/methods/TASK/, going on where an earlier
-call stopped; one that fails is reported and the others go on. Then all saved models are timed against their baseline in
-one process (`method_timing.py`), since timings of runs that shared the machine prove little. From both comes
-results/methods_TASK.json and from that a table of the README (`make tables`). The last line printed is one JSON object.
+Runs every variant of `method_variants.py` through the command line into runs/methods/TASK/ and resumes what an earlier
+call left unfinished; a variant that fails is reported and the others continue. Then all saved models are timed against
+their baseline in one process (`method_timing.py`), since timings of runs that shared the machine prove little. The last
+line is one JSON document.
 
 Usage: python benchmarks/methods.py TASK [--seeds 1 2 3] [--only NAME ...] [--epochs 3] [--threads 1]
          [--do run time collect] [--data PATH] [--model FOLDER] [--baselines FOLDER] [--list]
 
 `--baselines` names a folder with baseline-SEED/baseline made by `plankwise finetune` of the same recipe, data and
-model; without it they are trained first. For davidson2017 without `--model` a small encoder is pretrained before that.
-Two processes may share the work by `--do run` and different seeds; `--do time collect` then comes alone, at the end.
+model; without it they are trained first. For davidson2017 without `--model` a small encoder is pretrained first.
+Two processes may share the work by `--do run` with different seeds; run `--do time collect` alone, at the end.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from plankwise.core.recipe import read_recipe
 from plankwise.core.records import FILE_NAME, read_record
 from plankwise.data.task import TEST
 from plankwise.run.recipe import Recipe
+from results import ROOT
+from workbench import SHARED, TOKENIZER
 
-ROOT = Path(__file__).parents[1]
-SHARED = ROOT.parent / "shared"
-ROUNDS_OF_RUNS, RESAMPLES_OF_RUNS = 3, 100  # of each run's own timing and intervals, which are not reported
+ROUNDS_OF_RUNS, RESAMPLES_OF_RUNS = 3, 100  # for the timing and intervals of single runs, which are not reported
 TIMING, ITSELF = "timing.json", "baseline"
 
 
@@ -49,9 +49,9 @@ class Bench:
     Attributes:
         task: its name.
         data_key: key of the recipe that names the data.
-        data: what that is by default.
-        model: a checkpoint to start from; none means one is pretrained.
-        max_length: of the model's input.
+        data: its default value.
+        model: checkpoint to start from; `None` pretrains one.
+        max_length: maximum tokens of a text.
     """
 
     task: str
@@ -62,7 +62,7 @@ class Bench:
 
     @property
     def recipe(self) -> Path:
-        """The recipe whose steps are replaced."""
+        """The recipe; its steps are replaced."""
         return ROOT / "recipes" / f"{self.task}.yaml"
 
     @property
@@ -74,7 +74,7 @@ class Bench:
 BENCHES = {
     bench.task: bench
     for bench in (
-        Bench("germeval2018", "task.path", SHARED / "data/germeval2018", SHARED / "models/german-mini-12x128", 128),
+        Bench("germeval2018", "task.path", SHARED / "data/germeval2018", TOKENIZER, 128),
         Bench("davidson2017", "task.train", SHARED / "data/davidson2017/labeled_data.csv", None, 96),
     )
 }
@@ -82,7 +82,7 @@ BENCHES = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where a comparison reads and writes, and how many threads it takes."""
+    """Where a comparison reads and writes, and its number of threads."""
 
     bench: Bench
     data: Path
@@ -91,24 +91,24 @@ class Place:
     threads: int
 
     def common(self, seed: int) -> list[str]:
-        """What every verb is told."""
+        """Return the options of every verb."""
         model = json.dumps({"source": str(self.model), "max_length": self.bench.max_length})
         sets = [f"{self.bench.data_key}={self.data}", f"model={model}"]
         return ["--seed", str(seed), "--resume", *(part for each in sets for part in ("--set", each))]
 
     def baseline(self, seed: int) -> Path:
-        """The stage of a seed's uncompressed model."""
+        """Return the stage of the uncompressed model of a seed."""
         return self.baselines / f"baseline-{seed}" / "baseline"
 
     def run(self, name: str, seed: int) -> Path:
-        """The run of one variant."""
+        """Return the run of one variant."""
         return self.bench.runs / f"{name}-{seed}"
 
 
 def plankwise(arguments: list[str], log: Path, threads: int) -> bool:
-    """Run one verb in a process of its own, its output into a file; tell whether it came to its end.
+    """Run one verb in its own process, with its output in a file, and return whether it succeeded.
 
-    The process is a fork of this one, which saves each of many runs the seconds that imports take.
+    The process is a fork of this one, which saves each of many runs the seconds of imports.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     process = multiprocessing.get_context("fork").Process(target=_verb, args=(arguments, log, threads))
@@ -127,7 +127,7 @@ def _verb(arguments: list[str], log: Path, threads: int) -> None:
 
 
 def place_of(bench: Bench, arguments: argparse.Namespace) -> Place:
-    """Settle where things are; pretrain the encoder where the task has none."""
+    """Resolve all folders; pretrain the encoder if the task has none."""
     data = (arguments.data or bench.data).resolve()
     model = arguments.model or bench.model or bench.runs / "language-model" / "pretrained"
     place = Place(bench, data, model.resolve(), (arguments.baselines or bench.runs).resolve(), arguments.threads)
@@ -185,13 +185,13 @@ def is_finished(run: Path) -> bool:
 
 
 def time_all(place: Place, seed: int, names: list[str], rounds: int) -> None:
-    """Time all finished models of one seed and keep what was measured beside the runs."""
+    """Time all finished models of one seed and write the measurements to the folder of the runs."""
     folders = {name: place.run(name, seed) / "model" for name in names if is_finished(place.run(name, seed))}
     if not folders:
         sys.exit(f"nothing to time: no run of seed {seed} is finished in {place.bench.runs}")
     recipe = recipe_of(place)
     texts = recipe.task.load().splits[TEST]
-    folders[ITSELF] = place.baseline(seed)  # what comes out beside 1.0 is what this machine's noise is worth
+    folders[ITSELF] = place.baseline(seed)  # how far its ratio is from 1 is the noise of this machine
     measured = time_models(place.baseline(seed), folders, texts, recipe.model.plain_truncation, rounds, place.threads)
     about = {"itself": measured.pop(ITSELF)}
     about |= {"seed": seed, "rounds": rounds, "threads": place.threads, "runtime": "torch eager fp32"}
@@ -232,8 +232,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("task", choices=BENCHES)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="some of the variants")
-    parser.add_argument("--list", action="store_true", help="print the variants' names, do nothing")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="names of variants to run")
+    parser.add_argument("--list", action="store_true", help="print the names of the variants and exit")
     parser.add_argument("--do", nargs="+", choices=["run", "time", "collect"], default=["run", "time", "collect"])
     parser.add_argument("--epochs", type=float, default=3.0)
     parser.add_argument("--learning-rate", type=float, default=STUDENT_RATE, help="of shallower students")
@@ -258,14 +258,7 @@ def main() -> None:
     if "time" in arguments.do:
         time_all(place, arguments.timed_seed or arguments.seeds[0], list(chosen), arguments.rounds)
     if "collect" in arguments.do:
-        write_result(collect(place, arguments.seeds, every if arguments.only is None else chosen, budget))
-
-
-def write_result(result: dict[str, Any]) -> None:
-    (ROOT / "results").mkdir(exist_ok=True)
-    write_json(ROOT / "results" / f"methods_{result['task']}.json", result)
-    short = {name: {key: each[key] for key in ("score", "retained")} for name, each in result["variants"].items()}
-    print(json.dumps({"baseline": result["baseline"]["score"], **short, "not_finished": result["not_finished"]}))
+        print(json.dumps(collect(place, arguments.seeds, every if arguments.only is None else chosen, budget)))
 
 
 if __name__ == "__main__":

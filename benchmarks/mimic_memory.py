@@ -1,7 +1,7 @@
 """How much memory and time the extraction from MIMIC-III takes, on a synthetic NOTEEVENTS of a gigabyte or more.
 
 Writes synthetic tables whose discharge summaries and notes have about the length of real ones, then runs
-`plankwise data mimic` once for each definition, in a process of its own. The last line is one JSON object: for each
+`plankwise data mimic` once for each definition, in its own process. The last line is one JSON object: for each
 definition its seconds and the peak resident memory of that process.
 
 Usage: python benchmarks/mimic_memory.py [--gigabytes 1] [--memory 512] [--folder FOLDER]
@@ -9,7 +9,6 @@ Usage: python benchmarks/mimic_memory.py [--gigabytes 1] [--memory 512] [--folde
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -21,13 +20,14 @@ from typing import Any
 
 from plankwise.core.hardware import environment
 from plankwise.data.mimic.synthetic import write_synthetic
+from results import parser_of
 
 LENGTH = 8000  # characters of a note
 BYTES_PER_ADMISSION = 36_000  # at that length, roughly
 
 
 def measure(tables: Path, out: Path, definition: str, memory: int) -> dict[str, Any]:
-    """Run one extraction and watch it; wait4 gives the peak of this very process."""
+    """Run one extraction; wait4 returns the peak memory of that process alone, getrusage would not."""
     command = [sys.executable, "-m", "plankwise", "data", "mimic", "--definition", definition, "--json"]
     command += ["--mimic-dir", str(tables), "--out", str(out), "--memory", str(memory)]
     start = time.perf_counter()
@@ -50,10 +50,10 @@ def measure(tables: Path, out: Path, definition: str, memory: int) -> dict[str, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--gigabytes", type=float, default=1.0, help="least size of NOTEEVENTS")
+    parser = parser_of(__doc__)
+    parser.add_argument("--gigabytes", type=float, default=1.0, help="minimum size of NOTEEVENTS")
     parser.add_argument("--memory", type=int, default=512, help="MB for DuckDB")
-    parser.add_argument("--folder", type=Path, help="where to work; the system's place for temporary files by default")
+    parser.add_argument("--folder", type=Path, help="where to work; the system's temporary folder by default")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         tables = Path(name) / "tables"

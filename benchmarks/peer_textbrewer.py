@@ -6,7 +6,7 @@ temperature, and the mean squared error of hidden states on the uniform layer ma
 sums over layers where plankwise averages, so its weights are multiplied and divided by that; its cross-entropy differs
 from the divergence by a constant. Neither selects weights on the development split: the last ones count.
 
-TextBrewer is not a dependency. Install it where it disturbs nothing; it runs unpatched on Transformers 5:
+TextBrewer is not a dependency. Install it into a folder of its own; it runs unpatched on Transformers 5:
 
     pip install --no-deps --target peer textbrewer        # it also wants tqdm, and tensorboard or tensorboardX
     python benchmarks/peer_textbrewer.py --peer peer [--seeds 1 2 3] [--epochs 3] [--rounds 5] [--threads 1]
@@ -14,7 +14,7 @@ TextBrewer is not a dependency. Install it where it disturbs nothing; it runs un
 
 Seconds per step are from one loss to the next, loading of batches included, in rounds where both take turns; `bf16` is
 plankwise's own default on machines that multiply it, which TextBrewer has no switch for. The last line is one JSON
-object, and results/peer_textbrewer.json holds the same.
+document.
 """
 
 from __future__ import annotations
@@ -41,7 +41,6 @@ from transformers import (
     get_linear_schedule_with_warmup,
 )
 
-from plankwise.core.files import write_json
 from plankwise.core.hardware import environment, fixed_threads
 from plankwise.core.seeds import mix_seed
 from plankwise.data.batching.examples import Collator, encode, lengths_of
@@ -63,19 +62,19 @@ from plankwise.training.fit import Training, planned_steps
 from plankwise.training.objectives.registry import objective_of
 from plankwise.training.prediction import predict
 from plankwise.training.trainer import LengthGrouped
+from results import ROOT, parser_of
+from workbench import SHARED
 
-ROOT = Path(__file__).parents[1]
-SHARED = ROOT.parent / "shared"
 LAYERS, METRIC, RESAMPLES = 6, "macro_f1", 4000
-STEPS = 15  # of a timed round, of which the first only starts the clock
+STEPS = 15  # in a timed round; the first only starts the clock
 TEACHER = DistillationConfig(task=0.5, logits=0.5, temperature=2.0, hidden=0.5, layer_map="uniform", cache="none")
-READING = Truncation(max_length=128)
+TRUNCATION = Truncation(max_length=128)
 Clock = list[float]
 
 
 @dataclass(frozen=True)
 class Side:
-    """What both sides are given.
+    """The inputs of both sides.
 
     Attributes:
         task: with all its splits; the test split is read at the end alone.
@@ -96,7 +95,7 @@ class Batches:
     """The batches of `fit`, in its order: an iteration is an epoch."""
 
     def __init__(self, side: Side) -> None:
-        self._examples = encode(side.task.splits[TRAIN], side.tokenizer, READING)
+        self._examples = encode(side.task.splits[TRAIN], side.tokenizer, TRUNCATION)
         self._collate, self._size, self._epoch = Collator(side.tokenizer), side.training.batch_size, 0
         self._order = LengthGrouped(lengths_of(self._examples), self._size, side.seed)
 
@@ -126,7 +125,7 @@ def by_plankwise(side: Side, clock: Clock) -> PreTrainedModel:
         job = Job(
             task=side.task.without_test(),
             tokenizer=side.tokenizer,
-            truncation=READING,
+            truncation=TRUNCATION,
             objective=objective_of(side.task.kind),
             callbacks=(ReadsClock(clock),),
             seed=side.seed,
@@ -136,7 +135,7 @@ def by_plankwise(side: Side, clock: Clock) -> PreTrainedModel:
 
 
 def by_textbrewer(side: Side, clock: Clock) -> PreTrainedModel:
-    """Distil by TextBrewer's GeneralDistiller; the clock is read where its adaptor meets the student's outputs."""
+    """Distil with TextBrewer's GeneralDistiller; the clock is read where its adaptor gets the student's outputs."""
     student = rebuild(side.teacher, [(layer,) for layer in range(LAYERS)]).train()
     steps = planned_steps(len(side.task.splits[TRAIN]), side.training)
     schedule = {"num_warmup_steps": round(side.training.warmup * steps), "num_training_steps": steps}
@@ -168,7 +167,7 @@ def by_textbrewer(side: Side, clock: Clock) -> PreTrainedModel:
 def _distiller(side: Side, student: PreTrainedModel, folder: str, steps: int, of_teacher: Any, of_student: Any) -> Any:
     peer = importlib.import_module("textbrewer")
     pairs = hidden_pairs(TEACHER, LAYERS, len(layers_of(side.teacher)))
-    matches = [  # hidden states begin with the embeddings
+    matches = [  # hidden state 0 is that of the embeddings, hence + 1
         {
             "layer_S": mine + 1,
             "layer_T": theirs + 1,
@@ -198,15 +197,19 @@ def _optimizer(student: nn.Module, training: Training) -> torch.optim.Optimizer:
 
 
 def scored(side: Side) -> Pair:
-    """Train both sides and give their logits on the test split, TextBrewer's as those of the baseline."""
+    """Train both sides and return their logits on the test split, with TextBrewer in the place of the baseline."""
     peer, own = (
-        predict(train(side, []), side.tokenizer, side.task, TEST, READING) for train in (by_textbrewer, by_plankwise)
+        predict(train(side, []), side.tokenizer, side.task, TEST, TRUNCATION) for train in (by_textbrewer, by_plankwise)
     )
     return Pair(peer.labels, peer.logits, own.logits)
 
 
 def timed(side: Side, rounds: int) -> dict[str, list[float]]:
-    """Seconds per step of each round, sides in turns, backwards in every other round; one round goes untimed first."""
+    """Return the seconds per step of each round, in turns and in alternating order, after one untimed round.
+
+    `core.timing` times whole calls; here a call also builds a student and its batches, so the clock is read at the
+    losses instead.
+    """
     few = (STEPS - 0.5) / math.ceil(len(side.task.splits[TRAIN]) / side.training.batch_size)
     short = replace(side, training=replace(side.training, epochs=few))
     bf16 = replace(short, training=replace(short.training, precision="bf16"))
@@ -253,7 +256,7 @@ def side_of(arguments: argparse.Namespace, task: Task, seed: int) -> Side:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = parser_of(__doc__)
     parser.add_argument("--peer", type=Path, default=ROOT / "peer", help="folder that TextBrewer was installed into")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--epochs", type=float, default=3.0)
@@ -261,7 +264,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--data", type=Path, default=SHARED / "data/germeval2018")
     parser.add_argument("--baselines", type=Path, default=ROOT / "runs" / "germeval2018")
-    parser.add_argument("--write", type=Path, default=ROOT / "results" / "peer_textbrewer.json")
     arguments = parser.parse_args()
     sys.path.insert(0, str(arguments.peer.resolve()))
     task = GermEval2018(path=arguments.data).load()
@@ -270,8 +272,7 @@ def main() -> None:
         result = result_of([scored(side) for side in sides], timed(sides[0], arguments.rounds))
     steps = planned_steps(len(task.splits[TRAIN]), sides[0].training)
     about = {"seeds": arguments.seeds, "steps": steps, "rounds": arguments.rounds, "threads": arguments.threads}
-    write_json(arguments.write, {**result, **about, "environment": environment()})
-    print(json.dumps({**result, **about}))
+    print(json.dumps({**result, **about, "environment": environment()}))
 
 
 if __name__ == "__main__":

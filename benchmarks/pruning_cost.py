@@ -1,13 +1,13 @@
 """What structured pruning without labels costs at BERT-base size: half the operations, repaired and saved.
 
 BERT-base geometry with random weights, German tweets of GermEval 2018, 2,000 of them without their labels. Which heads
-and neurons such a model can spare means nothing; how long it takes to find out does not depend on the weights. The
-aim is at most 10 minutes on two cores. The last line is one JSON object:
+and neurons go means nothing in such a model, but the time to choose them does not depend on the weights. The target is
+at most 10 minutes on two cores. The last line is one JSON object:
 
-- seconds: of each phase: importance, selection, repair, save, and their total with all that lies between
+- seconds: of each phase: importance, selection, repair, save, and their total with everything between them
 - linear_flops_per_token: before and after, and fewer_flops, their ratio
 - speedup: of predicting the task's own texts, both models in turns, median of the rounds' ratios and their spread
-- peak_bytes: most memory of the whole process
+- peak_bytes: peak memory of the process
 
 Usage: python benchmarks/pruning_cost.py [--target 2.0] [--examples 2000] [--threads 2] [--rounds 7] [--data FOLDER]
 """
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification, BertConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from method_timing import predicting_by
 from plankwise.core.hardware import environment, fixed_threads
@@ -36,23 +36,16 @@ from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.methods.method import Job, StepLog
 from plankwise.methods.pruning import Pruning
 from plankwise.training.objectives.registry import objective_of
-from theseus_step import high_water_mark
+from results import parser_of
+from workbench import SHARED, bert_classifier, high_water_mark
 
-SHARED = Path(__file__).parents[1].parent / "shared"
 TEXTS = 64
-
-
-def bert_base(vocabulary: int, labels: int) -> PreTrainedModel:
-    torch.manual_seed(0)
-    config = BertConfig(vocab_size=vocabulary, num_labels=labels, problem_type="single_label_classification")
-    model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
-    return model.eval()
 
 
 def prune_and_save(
     model: PreTrainedModel, settings: Pruning, job: Job, folder: Path
 ) -> tuple[StepLog, dict[str, float]]:
-    """Prune `model` into `folder`; seconds of the phases."""
+    """Prune `model` into `folder`; return the log, and the seconds of saving and of the whole."""
     start = time.perf_counter()
     made = settings.compress(model, job)
     compressed = time.perf_counter()
@@ -62,7 +55,7 @@ def prune_and_save(
 
 def measure(arguments: argparse.Namespace, task: Task) -> dict[str, Any]:
     tokenizer, truncation = load_tokenizer(str(arguments.tokenizer)), Truncation(max_length=128)
-    model = bert_base(len(tokenizer), len(task.labels))
+    model = bert_classifier(len(task.labels), vocab_size=len(tokenizer))
     settings = Pruning(target=arguments.target, examples=arguments.examples, labels=False, training=None)
     with tempfile.TemporaryDirectory() as scratch, fixed_threads(arguments.threads):
         job = Job(
@@ -98,7 +91,7 @@ def measure(arguments: argparse.Namespace, task: Task) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = parser_of(__doc__)
     parser.add_argument("--target", type=float, default=2.0)
     parser.add_argument("--examples", type=int, default=2000)
     parser.add_argument("--threads", type=int, default=2)

@@ -1,9 +1,9 @@
-"""What int8 costs in score: every way of quantizing, run by the runtime that users get, on GermEval 2018.
+"""What int8 costs in score: every way of quantizing, in the runtime that users get, on GermEval 2018.
 
 Two models of each seed are quantized: the 12-layer baseline, and one that Theseus halved and pruning halved again.
-Static and accuracy-aware int8 only look at training texts, quantization-aware training goes over them once, with the
-12-layer fp32 model as its teacher. Each result is exported, and the artefact predicts the test split. The last line is
-one JSON object, also in results/quantization_germeval2018.json:
+Static and accuracy-aware int8 calibrate on training texts; quantization-aware training makes one pass over them, with
+the 12-layer fp32 model as its teacher. Each result is exported, and the artefact predicts the test split. The last line
+is one JSON document:
 
 - parents.MODEL.fp32: score of the fp32 model in torch, over seeds
 - parents.MODEL.VARIANT: score, difference in points (int8 minus fp32, mean and each seed), retained with its interval,
@@ -18,7 +18,6 @@ Usage: python benchmarks/quantization.py [--seeds 1 2 3] [--epochs 1] [--threads
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 from pathlib import Path
@@ -44,12 +43,12 @@ from plankwise.training.distillation.config import DistillationConfig
 from plankwise.training.fit import Training
 from plankwise.training.objectives.registry import objective_of
 from plankwise.training.prediction import predict
+from results import ROOT, parser_of
 
-ROOT = Path(__file__).parents[1]
-RUNS, RESULT = ROOT / "runs" / "quantization", ROOT / "results" / "quantization_germeval2018.json"
+RUNS = ROOT / "runs" / "quantization"
 MARGIN, CALIBRATED, RESAMPLES, QAT_RATE = 0.002, 300, 4000, 5e-5
 BASELINE, SMALLER = "12 layers", "6 layers, pruned 2×"
-PLAIN = {  # what an export makes of a model in fp32
+PLAIN = {  # exports of a model in fp32: runtime, precision
     "bf16": ("openvino", "bf16"),
     "dynamic int8": ("onnx", "int8-dynamic"),
     "static int8, NNCF": ("openvino", "int8"),
@@ -69,7 +68,7 @@ def settings(name: str, epochs: float) -> Quantization:
 
 
 def smaller_model(place: Place, seed: int, folder: Path, epochs: float) -> Path:
-    """Make the model of half the depth and half of what is left, by the command line; its folder."""
+    """Halve the depth and then the FLOPs of a model, by the command line, and return the folder of the result."""
     budget = Budget(epochs)
     theseus = {"method": "theseus", "modules": 6, "initialization": "bottom", "train_embeddings": True}
     pruning = {"method": "pruning", "target": 2.0, "labels": False, "examples": 1000, "repair": True, "teacher": LOGITS}
@@ -88,7 +87,7 @@ def smaller_model(place: Place, seed: int, folder: Path, epochs: float) -> Path:
 
 
 def quantized(parent: Path, baseline: Path, name: str, task: Task, place: Place, seed: int, epochs: float) -> Path:
-    """Quantize a model and save it; its folder."""
+    """Quantize a model, save it and return its folder."""
     out = RUNS / f"seed-{seed}" / parent.name / name.replace(" ", "-")
     if not out.exists():
         model, tokenizer = load_trained(str(parent)), load_tokenizer(str(parent))
@@ -109,7 +108,7 @@ def quantized(parent: Path, baseline: Path, name: str, task: Task, place: Place,
 
 
 def answers(model: Path, to: str, precision: str, task: Task, place: Place, out: Path) -> dict[str, Any]:
-    """Export a model and let the artefact predict the test split: its logits, and what it weighs."""
+    """Export a model and predict the test split with the artefact; return its logits and size."""
     if not out.exists():
         texts = list(task.splits[TRAIN].shuffle(seed=0)[:CALIBRATED]["text"])
         truncation = recipe_of(place).model.plain_truncation
@@ -128,7 +127,7 @@ def answers(model: Path, to: str, precision: str, task: Task, place: Place, out:
 
 
 def run_seed(place: Place, seed: int, task: Task, smaller: Path, epochs: float) -> None:
-    """Quantize both models of a seed in every way and keep the artefacts' logits."""
+    """Quantize both models of a seed in every way and save the logits of the artefacts."""
     baseline = place.baseline(seed)
     for parent in (baseline, smaller):
         folder = RUNS / f"seed-{seed}" / parent.name
@@ -150,7 +149,7 @@ def run_seed(place: Place, seed: int, task: Task, smaller: Path, epochs: float) 
         write_json(done, found)
 
 
-def collect(task: Task, seeds: list[int], threads: int, epochs: float) -> dict[str, Any]:
+def collect(task: Task, seeds: list[int], epochs: float) -> dict[str, Any]:
     labels, metric = np.asarray(task.splits[TEST]["label"][:]), task.metrics[0]
     parents: dict[str, Any] = {}
     for title, folder in ((BASELINE, "baseline"), (SMALLER, "model")):
@@ -176,7 +175,7 @@ def collect(task: Task, seeds: list[int], threads: int, epochs: float) -> dict[s
 
 
 def variant(pairs: list[Pair], metric: str) -> dict[str, Any]:
-    """Compare one variant's logits with those of fp32, over seeds."""
+    """Compare the logits of one variant with those of fp32, over seeds."""
     scores = [METRICS[metric](pair.labels, pair.compressed) for pair in pairs]
     differences = [
         100 * (new - METRICS[metric](pair.labels, pair.baseline)) for new, pair in zip(scores, pairs, strict=True)
@@ -197,7 +196,7 @@ def variant(pairs: list[Pair], metric: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = parser_of(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--do", nargs="+", choices=["smaller", "run", "collect"], default=["smaller", "run", "collect"])
     parser.add_argument("--epochs", type=float, default=1.0)
@@ -215,9 +214,7 @@ def main() -> None:
             if "run" in arguments.do:
                 run_seed(place, seed, task, arguments.smaller / f"smaller-{seed}" / "model", arguments.epochs)
     if "collect" in arguments.do:
-        result = collect(task, arguments.seeds, arguments.threads, arguments.epochs)
-        write_json(RESULT, result)
-        print(json.dumps(result))
+        print(json.dumps(collect(task, arguments.seeds, arguments.epochs)))
 
 
 if __name__ == "__main__":

@@ -1,16 +1,14 @@
-"""The tables of README.md on speed: runtimes on a CPU, prediction from end to end, a GPU, what pruning costs."""
+"""The result tables on speed and memory: runtimes, prediction, a GPU, training steps, pruning, extraction."""
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from plankwise.core.intervals import format_interval
 
 
 def throughput(result: dict[str, Any]) -> str:
-    """Write one line for each model and runtime, then single texts, then what was aimed at."""
-    check_not_quick(result)
+    """Write one line for each model and runtime, then single texts, then the targets."""
     first, second = "over_eager", "over_onnxruntime_fp32"
     lines = [
         "| model | runtime | ms per text | over eager | over ONNX Runtime fp32 | of the GEMM ceiling |",
@@ -40,12 +38,6 @@ def throughput(result: dict[str, Any]) -> str:
     return "\n".join([*lines, "", closing])
 
 
-def check_not_quick(result: dict[str, Any]) -> None:
-    """Refuse what a script measured while it was only tried out."""
-    if result.get("quick"):
-        sys.exit("a result was made with --quick and means nothing; make it anew")
-
-
 def faster(each: dict[str, Any], key: str) -> str:
     if key not in each:
         return ""
@@ -53,12 +45,12 @@ def faster(each: dict[str, Any], key: str) -> str:
 
 
 def warned(result: dict[str, Any]) -> str:
-    """Say what made the machine's figures doubtful."""
+    """Return the warnings about the measurement in a sentence."""
     return f"Warnings: {'; '.join(result['warnings'])}." if result["warnings"] else "The machine was quiet."
 
 
 def predict_overhead(result: dict[str, Any]) -> str:
-    """Write what the command takes over the model alone."""
+    """Write the time of the command and of the model alone."""
     over, inner, model = result["over_model"], result["without_start"], result["model"]
     verdict = "met" if result["met"] else "missed"
     lines = [
@@ -76,18 +68,17 @@ def predict_overhead(result: dict[str, Any]) -> str:
 
 
 def gpu(result: dict[str, Any]) -> str:
-    """Write milliseconds a text for every case, or that no GPU could be had."""
+    """Write milliseconds a text for every case, or why no GPU was used."""
     if not result["ran"]:
         return f"Not run: {result['why']}."
-    check_not_quick(result)
     lines = [
         "| texts | batch | variant | bert12, ms | bert6 | bert12-pruned | bert6-pruned |",
         "| --- | ---: | --- | ---: | ---: | ---: | ---: |",
     ]
     for text, sizes in result["cases"].items():
-        for size, told in sizes.items():
-            for form, each in told["bert12"].items():
-                others = [told[name].get(form, {}) for name in ("bert6", "bert12-pruned", "bert6-pruned")]
+        for size, found in sizes.items():
+            for form, each in found["bert12"].items():
+                others = [found[name].get(form, {}) for name in ("bert6", "bert12-pruned", "bert6-pruned")]
                 cells = [f"{each['ms_per_text']:.3f}", *(faster(other, "over_bert12") for other in others)]
                 lines.append(f"| {text} | {size} | {form} | {' | '.join(cells)} |")
     half = result["half_depth"]
@@ -104,7 +95,7 @@ def gpu(result: dict[str, Any]) -> str:
 
 
 def pruning_cost(result: dict[str, Any]) -> str:
-    """Write what each phase took, and what came of it."""
+    """Write the seconds of each phase, and the result."""
     lines = [f"| BERT-base geometry, {result['examples']:,} tweets without labels | |", "| --- | ---: |"]
     lines += [f"| {phase} | {value:.0f} s |" for phase, value in result["seconds"].items()]
     faster = format_interval(result["speedup"], *result["spread"], digits=2)
@@ -117,4 +108,57 @@ def pruning_cost(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-TABLES = {"throughput": throughput, "predict_overhead": predict_overhead, "gpu": gpu, "pruning_cost": pruning_cost}
+def theseus_step(result: dict[str, Any]) -> str:
+    rows = {
+        "Theseus / plain 12-layer step, fp32": "theseus_over_plain_fp32",
+        "Theseus in bf16 / plain step in fp32": "theseus_over_plain_bf16",
+        "Theseus / plain step, both bf16": "theseus_bf16_over_plain_bf16",
+        "Theseus / a step that keeps frozen gradients, fp32": "theseus_over_reference_fp32",
+        "peak memory, Theseus / plain": "peak_memory_ratio",
+    }
+    lines = ["| BERT-base geometry, 8 × 64 tokens, rate 0.5 | ratio |", "| --- | ---: |"]
+    return "\n".join([*lines, *(f"| {name} | {result[key]:.2f} |" for name, key in rows.items())])
+
+
+def domain_step(result: dict[str, Any]) -> str:
+    lines = ["| ratio | BERT-base | width 128 |", "| --- | ---: | ---: |"]
+    names = {
+        "a step of compressing the language model / one of plain training": "compression_over_plain",
+        "a step of fine-tuning 12 layers / 6 layers": "fine_tuning_speedup",
+    }
+    sizes = ("bert_base", "mini")
+    return "\n".join(
+        [
+            *lines,
+            *(
+                f"| {name} | {' | '.join(f'{result[size][key]:.2f}' for size in sizes)} |"
+                for name, key in names.items()
+            ),
+        ]
+    )
+
+
+def corpus_memory(result: dict[str, Any]) -> str:
+    lines = ["| generated corpus | blocks of tokens | peak anonymous memory |", "| ---: | ---: | ---: |"]
+    size, peak = f"{result['gigabytes']:.1f} GB", f"{result['peak_anon_mb']} MB"
+    return "\n".join([*lines, f"| {size} | {result['blocks']:,} | {peak} |"])
+
+
+def mimic_memory(result: dict[str, Any]) -> str:
+    lines = ["| definition | NOTEEVENTS | peak memory | admissions left |", "| --- | ---: | ---: | ---: |"]
+    size = f"{result['noteevents_bytes'] / 1e9:.2f} GB"
+    for name, each in result["definitions"].items():
+        lines.append(f"| {name} | {size} | {each['peak_bytes'] / 1e6:.0f} MB | {each['admissions']:,} |")
+    return "\n".join(lines)
+
+
+TABLES = {
+    "corpus_memory": corpus_memory,
+    "domain_step": domain_step,
+    "gpu": gpu,
+    "mimic_memory": mimic_memory,
+    "predict_overhead": predict_overhead,
+    "pruning_cost": pruning_cost,
+    "theseus_step": theseus_step,
+    "throughput": throughput,
+}

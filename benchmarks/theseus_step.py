@@ -1,4 +1,4 @@
-"""What one Theseus step costs: against a plain 12-layer step, and against the reference's way of freezing.
+"""What one Theseus step costs: against a plain 12-layer step, and a step of the reference implementation.
 
 BERT-base geometry, random weights, 8 texts of 64 tokens, AdamW, 12 → 6 layers at replacement rate 0.5. All variants
 take turns in every round; a round runs the same draws each time. The last line is one JSON object of medians:
@@ -8,7 +8,7 @@ take turns in every round; a round runs the same draws each time. The last line 
 - theseus_bf16_over_plain_bf16: both under bf16 autocast
 - theseus_over_reference_fp32: against a step that computes and stores the frozen gradients and keeps the predecessor's
   dropout, as the reference implementation does
-- peak_memory_ratio: peak memory of Theseus / of plain fine-tuning, each in a process of its own, less what the process
+- peak_memory_ratio: peak memory of Theseus / of plain fine-tuning, each in its own process, less what the process
   held before it built a model
 
 Usage: python benchmarks/theseus_step.py [--rounds 5]
@@ -20,12 +20,11 @@ import argparse
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, BertConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from plankwise.core.hardware import bf16_is_fast, environment
 from plankwise.core.schedules import constant
@@ -34,7 +33,19 @@ from plankwise.encoder.surgery import rebuild
 from plankwise.methods.layer_init import contiguous_modules, sources_of
 from plankwise.methods.module_replacing import Gate, Replacing
 from plankwise.methods.theseus import Theseus
-from steps import Seconds, Step, medians, over, repeated, take_turns, training_step, with_draws
+from results import parser_of
+from workbench import (
+    Seconds,
+    Step,
+    bert_classifier,
+    high_water_mark,
+    medians,
+    repeated,
+    seconds_per_step,
+    step_ratio,
+    training_step,
+    with_draws,
+)
 
 BATCH, TOKENS, RATE, MODULES = 8, 64, 0.5, 6
 DRAWS = 6  # Theseus steps in a round; each has a draw of its own
@@ -42,14 +53,8 @@ PLAIN = 2  # plain steps in a round
 LABELS = torch.zeros(BATCH, dtype=torch.long)
 
 
-def bert_base() -> PreTrainedModel:
-    torch.manual_seed(0)
-    model: PreTrainedModel = AutoModelForSequenceClassification.from_config(BertConfig(num_labels=2))
-    return model.train()
-
-
 def theseus_network(as_reference: bool) -> tuple[PreTrainedModel, list[Gate]]:
-    model = bert_base()
+    model = bert_classifier().train()
     settings = Theseus(modules=MODULES, predecessor_dropout=as_reference)
     sources = sources_of(contiguous_modules(len(layers_of(model)), MODULES), settings.initialization)
     network, gates = settings.assemble(model, rebuild(model, sources))
@@ -57,7 +62,7 @@ def theseus_network(as_reference: bool) -> tuple[PreTrainedModel, list[Gate]]:
 
 
 def plain_round(batch: dict[str, Tensor], bf16: bool) -> Step:
-    model = bert_base()
+    model = bert_classifier().train()
     return repeated(training_step(model, batch, LABELS, bf16), PLAIN)
 
 
@@ -72,7 +77,7 @@ def theseus_round(batch: dict[str, Tensor], bf16: bool, as_reference: bool = Fal
 
 
 def measure(rounds: int) -> Seconds:
-    """Seconds of one step, for each variant and round; each variant runs once untimed first."""
+    """Time all variants in turns; each runs once untimed first."""
     ids = torch.randint(1000, 30000, (BATCH, TOKENS), generator=torch.Generator().manual_seed(0))
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     variants: dict[str, tuple[Step, int]] = {
@@ -82,21 +87,15 @@ def measure(rounds: int) -> Seconds:
         "plain_bf16": (plain_round(batch, bf16=True), PLAIN),
         "theseus_bf16": (theseus_round(batch, bf16=True), DRAWS),
     }
-    return take_turns(variants, rounds)
+    return seconds_per_step(variants, rounds)
 
 
 def peak_bytes(variant: str) -> int:
-    """Peak memory of a few steps of one variant in a process of its own, less what it held before."""
+    """Measure the peak memory of a few steps of one variant in its own process, less the memory before the model."""
     output = subprocess.run(
         [sys.executable, __file__, "--peak-of", variant], capture_output=True, text=True, check=True
     ).stdout
     return int(output.splitlines()[-1])
-
-
-def high_water_mark() -> int:
-    """Largest resident size of this process so far, in bytes; getrusage would count that of the parent too."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 
 
 def report_peak(variant: str) -> None:
@@ -108,7 +107,7 @@ def report_peak(variant: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peak-of", choices=["plain", "theseus"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -119,10 +118,10 @@ def main() -> None:
     seconds = measure(arguments.rounds)
 
     result: dict[str, Any] = {
-        "theseus_over_plain_fp32": over(seconds, "theseus_fp32", "plain_fp32"),
-        "theseus_over_plain_bf16": over(seconds, "theseus_bf16", "plain_fp32"),
-        "theseus_bf16_over_plain_bf16": over(seconds, "theseus_bf16", "plain_bf16"),
-        "theseus_over_reference_fp32": over(seconds, "theseus_fp32", "reference_fp32"),
+        "theseus_over_plain_fp32": step_ratio(seconds, "theseus_fp32", "plain_fp32"),
+        "theseus_over_plain_bf16": step_ratio(seconds, "theseus_bf16", "plain_fp32"),
+        "theseus_bf16_over_plain_bf16": step_ratio(seconds, "theseus_bf16", "plain_bf16"),
+        "theseus_over_reference_fp32": step_ratio(seconds, "theseus_fp32", "reference_fp32"),
         "peak_memory_ratio": peaks["theseus"] / peaks["plain"],
         "peak_bytes": peaks,
         "seconds_per_step": medians(seconds),

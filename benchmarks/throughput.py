@@ -8,7 +8,7 @@ one run. Single texts of 32 and 128 tokens are timed before, in latency mode. Th
 - <model>.<runtime>: ms_per_text, over_eager and over_onnxruntime_fp32 (times of bert12 in that runtime / its own,
   medians of the rounds' ratios) with over_..._spread, percent_of_ceiling
 - latency.<tokens>.<model>.<runtime>: p50_ms, p95_ms, over_eager
-- targets: what was aimed at, what was measured, whether it was met
+- targets: target, measurement, and whether it was met
 - load, warnings, ceiling_gops, environment
 
 Artefacts are made once and kept under --work; remove that folder after changes to export.
@@ -32,7 +32,6 @@ from typing import Any
 
 import numpy as np
 
-from base_models import MODELS, TOKENIZER, base_model, random_texts, random_tweets
 from plankwise.core.hardware import environment, fixed_threads
 from plankwise.data.batching.inputs import Encoded
 from plankwise.data.batching.token_budget import padded_batch, starts_of, token_budget_batches
@@ -47,6 +46,8 @@ from plankwise.evaluation.benchmark.measurements import Measurements
 from plankwise.evaluation.benchmark.peak_gemm import peak_gemm
 from plankwise.evaluation.benchmark.system_load import LoadMonitor, load_warnings, unsteady_warnings
 from plankwise.evaluation.benchmark.workload import ARRIVAL_BATCH, Workload
+from results import parser_of
+from workbench import MODELS, TOKENIZER, base_model, random_texts, random_tweets
 
 RUNTIMES = {
     "eager": None,
@@ -71,21 +72,21 @@ TOKENS, CALIBRATION = (32, 128), 64
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where artefacts are kept, whose tokenizer they have, and of what size their models are."""
+class Artefacts:
+    """Where artefacts are kept, their tokenizer, and whether their models are small."""
 
     work: Path
     tokenizer: Path
     small: bool
 
     def folder(self, model: str, runtime: str) -> Path:
-        """Name a model's folder in one form."""
+        """Return the folder of a model in one runtime."""
         how = RUNTIMES[runtime]
         form = "torch" if how is None else "-".join(how)
         return self.work / ("small" if self.small else "base") / f"{model}.{form}"
 
     def make(self, model: str, runtime: str) -> None:
-        """Save or export a model unless that was done before."""
+        """Save or export a model unless its folder is there."""
         folder, how, source = self.folder(model, runtime), RUNTIMES[runtime], self.folder(model, "eager")
         tokenizer = load_tokenizer(str(self.tokenizer))
         if not (source / "config.json").exists():
@@ -94,13 +95,13 @@ class Place:
             return
         logging.info("making %s", folder)
         texts = random_texts(CALIBRATION, tokenizer.get_vocab(), tokenizer.num_special_tokens_to_add())
-        # Weights are random: how far probabilities move says nothing, and nothing is predicted with them.
+        # Weights are random, so that the change of probabilities means nothing: any tolerance will do.
         truncation = Truncation(max_length=128)
         export(source, folder, to=how[0], precision=how[1], truncation=truncation, calibration=texts, tolerance=1.0)
 
 
 def batches_of(tweets: Encoded, padding: Mapping[str, int], budget: int | None) -> Workload:
-    """Batch the tweets: sorted under a budget, or 8 at a time as they come."""
+    """Batch the tweets: sorted, under a budget of padded tokens, or 8 at a time in order of arrival."""
     numbers = np.arange(len(tweets.lengths))
     if budget is None:
         groups = [numbers[start : start + ARRIVAL_BATCH] for start in range(0, len(numbers), ARRIVAL_BATCH)]
@@ -111,79 +112,79 @@ def batches_of(tweets: Encoded, padding: Mapping[str, int], budget: int | None) 
     return Workload(batches, len(numbers), tweets.lengths.tolist())
 
 
-def opened(place: Place, names: Sequence[str], mode: Mode, threads: int) -> dict[str, Deployed]:
-    """Open what is named; eager and eager-sorted share one model."""
+def opened(artefacts: Artefacts, names: Sequence[str], mode: Mode, threads: int) -> dict[str, Deployed]:
+    """Open models by name; eager and eager-sorted share one."""
     torch_models: dict[str, Deployed] = {}
     found = {}
     for name in names:
         model, runtime = name.split(".")
         if RUNTIMES[runtime] is None:
             if model not in torch_models:
-                torch_models[model] = open_model(place.folder(model, runtime), mode, threads)
+                torch_models[model] = open_model(artefacts.folder(model, runtime), mode, threads)
             found[name] = torch_models[model]
         else:
-            found[name] = open_model(place.folder(model, runtime), mode, threads)
+            found[name] = open_model(artefacts.folder(model, runtime), mode, threads)
     return found
 
 
 def measure(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
-    place = Place(arguments.work, arguments.tokenizer, arguments.quick)
+    artefacts = Artefacts(arguments.work, arguments.tokenizer, arguments.quick)
     single = [name for name in SINGLE if name in names]
     for name in names:
-        place.make(*name.split("."))
-    with fixed_threads(arguments.threads), LoadMonitor() as watch:
-        figures = Measurements(tuple(REFERENCES), peak_gemm(arguments.threads), arguments.rounds)
-        alone = opened(place, single, "latency", arguments.threads)
-        latency = {str(tokens): figures.latency(alone, tokens) for tokens in TOKENS}
+        artefacts.make(*name.split("."))
+    with fixed_threads(arguments.threads), LoadMonitor() as monitor:
+        measurements = Measurements(tuple(REFERENCES), peak_gemm(arguments.threads), arguments.rounds)
+        alone = opened(artefacts, single, "latency", arguments.threads)
+        latency = {str(tokens): measurements.latency(alone, tokens) for tokens in TOKENS}
         alone.clear()
-        models = opened(place, names, "throughput", arguments.threads)
+        models = opened(artefacts, names, "throughput", arguments.threads)
         tweets = random_tweets(arguments.texts, 1000)
         work = {
             name: batches_of(tweets, each.manifest.padding, None if name.endswith(".eager") else arguments.budget)
             for name, each in models.items()
         }
-        throughput = figures.throughput(models, work)
-    told: dict[str, Any] = {model: {} for model in MODELS if any(name.startswith(f"{model}.") for name in names)}
-    for model, runtime in itertools.product(told, RUNTIMES):
+        throughput = measurements.throughput(models, work)
+    found: dict[str, Any] = {model: {} for model in MODELS if any(name.startswith(f"{model}.") for name in names)}
+    for model, runtime in itertools.product(found, RUNTIMES):
         name = f"{model}.{runtime}"
         if name in throughput:
-            told[model][runtime] = shown(name, throughput[name])
-    told["latency"] = {tokens: nested(case) for tokens, case in latency.items()}
-    told["targets"] = targets(told)
-    told |= {name: getattr(arguments, name) for name in ("rounds", "texts", "threads", "budget", "quick")}
-    told["ceiling_gops"], told["load"] = figures.peak_gops, watch.load.as_json()
-    told["warnings"] = [*load_warnings(watch.load, arguments.threads), *unsteady_warnings(figures.ratios)]
-    return {**told, "environment": environment()}
+            found[model][runtime] = shown(name, throughput[name])
+    found["latency"] = {tokens: nested(case) for tokens, case in latency.items()}
+    found["targets"] = targets(found)
+    found |= {name: getattr(arguments, name) for name in ("rounds", "texts", "threads", "budget", "quick")}
+    found["ceiling_gops"], found["load"] = measurements.peak_gops, monitor.load.as_json()
+    found["warnings"] = [*load_warnings(monitor.load, arguments.threads), *unsteady_warnings(measurements.ratios)]
+    return {**found, "environment": environment()}
 
 
 def shown(name: str, figure: Mapping[str, Any]) -> dict[str, Any]:
-    """Rename what is measured of one model in one runtime; a reference over itself is 1."""
-    told = {key: figure[key] for key in figure if key not in ("speedup", "spread", "over")}
+    """Rename the figures of one model in one runtime; the ratio of a reference to itself is 1."""
+    found = {key: figure[key] for key in figure if key not in ("speedup", "spread", "over")}
     for reference, key in REFERENCES.items():
         over = figure["over"].get(reference, {"speedup": 1.0, "spread": [1.0, 1.0]} if reference == name else None)
         if over is not None:
-            told |= {key: over["speedup"], f"{key}_spread": over["spread"]}
-    return told
+            found |= {key: over["speedup"], f"{key}_spread": over["spread"]}
+    return found
 
 
 def nested(case: Mapping[str, Any]) -> dict[str, Any]:
-    told: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for name, figure in case.items():
         model, runtime = name.split(".")
-        told.setdefault(model, {})[runtime] = shown(name, figure)
-    return told
+        found.setdefault(model, {})[runtime] = shown(name, figure)
+    return found
 
 
-def targets(told: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Hold what was measured against what was aimed at, as far as it was measured."""
-    found = []
+def targets(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Compare measurements with their targets; those that were not measured are left out."""
+    compared = []
     for model, aims in TARGETS.items():
-        figure = told.get(model, {}).get(INT8, {})
-        found += [target(f"{model}.{INT8}.{key}", aim, figure.get(key)) for key, aim in aims.items()]
-    for (tokens, case), (model, aim) in itertools.product(told["latency"].items(), LATENCY_TARGETS.items()):
+        figure = found.get(model, {}).get(INT8, {})
+        compared += [target(f"{model}.{INT8}.{key}", aim, figure.get(key)) for key, aim in aims.items()]
+    for (tokens, case), (model, aim) in itertools.product(found["latency"].items(), LATENCY_TARGETS.items()):
         figure = case.get(model, {}).get(INT8, {})
-        found.append(target(f"latency.{tokens}.{model}.{INT8}.over_eager", aim, figure.get("over_eager")))
-    return [each for each in found if each["measured"] is not None]
+        compared.append(target(f"latency.{tokens}.{model}.{INT8}.over_eager", aim, figure.get("over_eager")))
+    return [each for each in compared if each["measured"] is not None]
 
 
 def target(what: str, aim: float, measured: float | None) -> dict[str, Any]:
@@ -192,7 +193,7 @@ def target(what: str, aim: float, measured: float | None) -> dict[str, Any]:
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = parser_of(__doc__)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--texts", type=int, default=128)
@@ -200,7 +201,7 @@ def main() -> None:
     parser.add_argument("--budget", type=int, default=512)
     parser.add_argument("--tokenizer", type=Path, default=TOKENIZER)
     parser.add_argument("--only", nargs="+", metavar="MODEL.RUNTIME", help="patterns; references are always timed")
-    parser.add_argument("--quick", action="store_true", help="small models, few texts: the figures mean nothing")
+    parser.add_argument("--quick", action="store_true", help="small models, few texts: the measurements mean nothing")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.rounds, arguments.texts = min(arguments.rounds, 3), min(arguments.texts, 24)
