@@ -128,7 +128,7 @@ class TestUnknownKey:
     )
     def test_lists_exactly_the_keys_of_its_place(self, path: Path, old: str, new: str, settings: type[Any]) -> None:
         allowed = refusal(path, changed(old, new)[0]).partition("Allowed: ")[2]
-        assert allowed.split(", ") == [field.name for field in dataclasses.fields(settings)]
+        assert sorted(allowed.split(", ")) == sorted(field.name for field in dataclasses.fields(settings))
 
     def test_the_rest_is_counted(self, path: Path) -> None:
         text = RECIPE.replace("epochs: 2", "a: 1\n  b: 2\n  c: 3")

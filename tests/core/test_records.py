@@ -9,6 +9,7 @@ import pytest
 
 from plankwise.core.errors import CheckpointError
 from plankwise.core.records import FILE_NAME, Cost, Entry, Final, Interval, Record, read_record
+from plankwise.core.step_log import StepLog
 
 HALF = Interval(value=0.5, low=0.25, high=0.75)
 COST = Cost(parameters=110_000_000, size_bytes=440_000_000, train_seconds=12.5)
@@ -23,7 +24,7 @@ def entry(name: str) -> Entry:
         cost=COST,
         train_seconds=0.1 + 0.2,
         development_scores={"macro_f1": 1 / 3},
-        details={"redraws": 3, "curve": [0.1, 1e-300]},
+        details=StepLog.model_validate({"redraws": 3, "curve": [0.1, 1e-300]}),
     )
 
 
