@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
-from filelock import FileLock, Timeout
 from optuna.trial import FrozenTrial, TrialState
 
+from plankwise.core.claims import ExclusiveClaim, is_claimed
 from plankwise.core.errors import CheckpointError, OutputError
 from plankwise.core.seeds import mix_seed
 from plankwise.search.storage import SEED, distributions, open_storage, unless_given_up, unless_unreachable
@@ -59,14 +59,14 @@ class ClaimedTrial:
         setting: values of the recipe.
         seed: of the recipe.
         number: of its row in the table, from 1.
-        lock: held until the trial is over.
+        claim: on the trial, held until it is over.
     """
 
     trial: optuna.Trial
     setting: Setting
     seed: int
     number: int
-    lock: FileLock
+    claim: ExclusiveClaim
 
 
 class TrialQueue:
@@ -98,7 +98,7 @@ class TrialQueue:
         """
         self._plan, self._folder, self._grace_seconds = plan, folder, grace_seconds
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._queue = FileLock(folder / LOCKS / "queue")
+        self._queue = ExclusiveClaim(folder / LOCKS / "queue", folder, removes_lock=False)
         self._distributions = distributions(plan)
         with self._exclusive():
             self._study = self._open(url, resume, create)
@@ -106,10 +106,12 @@ class TrialQueue:
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
         """Hold the queue's lock; another worker that found nothing left to do may have removed its folder."""
-        while not self._queue.is_locked:
+        waiting = True
+        while waiting:
             (self._folder / LOCKS).mkdir(parents=True, exist_ok=True)
             with suppress(FileNotFoundError):
-                self._queue.acquire()
+                self._queue.wait()
+                waiting = False
         try:
             yield
         finally:
@@ -142,11 +144,12 @@ class TrialQueue:
                     return None
                 trial = self._ask(index)
                 if self._is_first(trial):
-                    lock = FileLock(self._lock_path(trial.number))
-                    lock.acquire(blocking=False)  # no one else has the number, so this cannot fail
+                    lock = self._lock_path(trial.number)
+                    claim = ExclusiveClaim(lock, lock, removes_lock=False)
+                    claim.take()  # no one else has the number, so this cannot fail
                     key = key_of(trial)
                     number = all_keys(self._plan).index(key) + 1
-                    return ClaimedTrial(trial, recipe_values(self._plan, trial.params), key.seed, number, lock)
+                    return ClaimedTrial(trial, recipe_values(self._plan, trial.params), key.seed, number, claim)
                 self._study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
 
     def _enqueue(self) -> int | None:
@@ -208,7 +211,7 @@ class TrialQueue:
             ended.set()
             if thread.ident is not None:
                 thread.join()
-            claim.lock.release()
+            claim.claim.release()
 
     def complete(self, claim: ClaimedTrial, score: float, notes: TrialRow) -> None:
         """Record a trial's score and what was measured with it."""
@@ -255,11 +258,7 @@ class TrialQueue:
     def _is_dead(self, trial: FrozenTrial) -> bool:
         path = self._lock_path(trial.number)
         if path.exists():  # of a worker on this machine
-            try:
-                with FileLock(path, blocking=False):
-                    return True
-            except Timeout:
-                return False
+            return not is_claimed(path)
         # A worker on another machine: its lock file is not here, only its heartbeat is in the storage.
         began = trial.datetime_start.timestamp() if trial.datetime_start else time.time()
         return time.time() - float(trial.user_attrs.get(HEARTBEAT, began)) > self._grace_seconds

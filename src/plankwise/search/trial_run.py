@@ -9,8 +9,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from filelock import FileLock
-
+from plankwise.core.claims import ExclusiveClaim
 from plankwise.core.errors import RecipeError
 from plankwise.core.files import make_writable_folder
 from plankwise.core.progress import quiet_loggers
@@ -70,12 +69,12 @@ def _shared_baseline(checked: Checked, out: Path, run: Run) -> Path:
     recipe = dataclasses.replace(checked.recipe, name=BASELINE, steps=())
     folder = out / BASELINES / f"{mix_seed(json.dumps(to_plain(recipe), sort_keys=True)):016x}"
     make_writable_folder(folder.parent)
-    lock = folder.with_suffix(".lock")
-    with FileLock(lock):
-        try:
-            run(dataclasses.replace(checked, recipe=recipe), folder, resume=True, until="baseline")
-        finally:
-            lock.unlink(missing_ok=True)  # a worker waiting for it notices, and creates a new one
+    claim = ExclusiveClaim(folder.with_suffix(".lock"), folder)
+    claim.wait()
+    try:
+        run(dataclasses.replace(checked, recipe=recipe), folder, resume=True, until="baseline")
+    finally:
+        claim.release()
     return folder / BASELINE
 
 
