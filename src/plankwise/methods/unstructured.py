@@ -97,7 +97,9 @@ class Unstructured(Method):
                 teacher=self.teacher,
                 given=model,
             )
-        masks.remove(self.sparsity)
+        masks.remove(
+            self.sparsity
+        )  # once more at the final sparsity: training may have kept an earlier evaluation's weights
         whole = UnstructuredLog(**dict(log), sparsity=sparsity_of(matrices))
         return Compressed(sparse.eval(), job.tokenizer, whole)
 
