@@ -97,9 +97,7 @@ class Unstructured(Method):
                 teacher=self.teacher,
                 given=model,
             )
-        masks.remove(
-            self.sparsity
-        )  # once more at the final sparsity: training may have kept an earlier evaluation's weights
+        masks.remove(self.sparsity)  # with the masks that the selected weights were evaluated with
         whole = UnstructuredLog(**dict(log), sparsity=sparsity_of(matrices))
         return Compressed(sparse.eval(), job.tokenizer, whole)
 
