@@ -205,7 +205,7 @@ def quick(name: str) -> Method:
 
 @functools.cache
 def first_of_pair(name: str) -> Compressed:
-    return compress(quick(name), start(layers=6), SCRATCH / "first" / name, data=task(32, 8))
+    return compress(quick(name), start(layers=6), SCRATCH / "first" / name, data=task(16, 8))
 
 
 def same_weights(one: PreTrainedModel, other: PreTrainedModel) -> bool:
@@ -315,7 +315,7 @@ def test_every_pair_composes_or_is_refused_by_the_plan(first: str, second: str, 
         with pytest.raises(MethodError, match=REFUSED[first, second]):
             SETTINGS[second].method.plan(spec)
         return
-    last = compress(quick(second), first_of_pair(first), tmp_path / "work", data=task(32, 8))
+    last = compress(quick(second), first_of_pair(first), tmp_path / "work", data=task(16, 8))
     assert last.model.config.num_hidden_layers == SETTINGS[second].method.plan(spec).config.num_hidden_layers
     again = plankwise.load(save(last, tmp_path / "model"))
     assert torch.isfinite(logits(again, last.tokenizer)).all()

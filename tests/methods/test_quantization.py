@@ -225,7 +225,7 @@ def test_the_fewest_that_have_to_stay_are_found_in_few_trials(needed: int, tmp_p
         trials.append(len(kept))
         return 0.82 if len(kept) == 9 else 0.81 if len(kept) >= needed else 0.8099
 
-    found = fewest_kept(rounding, groups, ranking, job(tmp_path, objective=ScoredBy(own=scored)), 0.01)
+    found = fewest_kept(rounding, groups, ranking, job(tmp_path, objective=ScoredBy(own=scored)), margin=0.01)
     assert found.kept == ranking[:needed]
     assert found.unquantized == 0.82
     assert found.chosen == (0.82 if needed == 9 else 0.81)

@@ -45,7 +45,7 @@ def test_a_model_that_lost_nothing_stays_as_it_is(kind: str) -> None:
     given = model(kind)
     heads, neurons = counts(given)
     same = prune(given, [range(heads)] * 3, [range(neurons)] * 3)
-    reconstruct(same, given, BATCHES, 1e-4)
+    reconstruct(same, given, BATCHES, ridge=1e-4)
     for one, other in zip(same.parameters(), given.parameters(), strict=True):
         assert torch.equal(one, other)
 
@@ -71,7 +71,7 @@ def test_units_that_others_can_replace_cost_nothing(kind: str) -> None:
     kept = range(heads) if kind == "mpnet" else range(heads - 1)
     smaller = prune(given, [kept] * 3, [range(neurons - 1)] * 3)
     before = error(smaller, given)
-    reconstruct(smaller, given, BATCHES, 1e-9)
+    reconstruct(smaller, given, BATCHES, ridge=1e-9)
     assert error(smaller, given) < 1e-4 * before
 
 
@@ -81,7 +81,7 @@ def test_what_is_left_comes_nearer_on_unseen_texts(kind: str) -> None:
     heads, neurons = counts(given)
     smaller = prune(given, [range(1, heads), [], range(heads)], [range(0, neurons, 2), range(3), []])
     cut = copy.deepcopy(smaller)
-    gains = reconstruct(smaller, given, BATCHES, 1e-4)
+    gains = reconstruct(smaller, given, BATCHES, ridge=1e-4)
     assert len(gains) == 6
     assert error(smaller, given) < 0.6 * error(cut, given)
 
@@ -112,7 +112,7 @@ def test_the_fit_is_ridge_least_squares() -> None:
     gram = inputs.T @ inputs
     penalty = ridge * np.diag(gram).mean() * np.eye(len(gram))
     expected = start + np.linalg.solve(gram + penalty, inputs.T @ (np.concatenate(taken["y"]) - inputs @ start))
-    reconstruct(smaller, given, BATCHES, ridge)
+    reconstruct(smaller, given, BATCHES, ridge=ridge)
     fitted = residual_outputs_of(smaller, layers_of(smaller)[0])[0]
     np.testing.assert_allclose(fitted.weight.detach().numpy().T, expected[:-1], atol=1e-5)
     np.testing.assert_allclose(fitted.bias.detach().numpy(), expected[-1], atol=1e-5)
@@ -128,7 +128,7 @@ def test_padding_is_left_out_and_the_original_unchanged() -> None:
         padded.append(longer)
     fitted_models = [prune(given, [[1]] * 3, [range(9)] * 3) for _ in range(2)]
     for smaller, batches in zip(fitted_models, (BATCHES, padded), strict=True):
-        reconstruct(smaller, given, batches, 1e-3)
+        reconstruct(smaller, given, batches, ridge=1e-3)
     for one, other in zip(fitted_models[0].parameters(), fitted_models[1].parameters(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
     assert all(torch.equal(value, before[name]) for name, value in given.state_dict().items())

@@ -62,7 +62,7 @@ def random_case(seed: int, whole: bool) -> tuple[list[Floats], list[Floats], Cos
 @pytest.mark.parametrize("seed", range(20))
 def test_the_choice_is_the_best_there_is(seed: int, step: int) -> None:
     heads, neurons, costs, budget = random_case(seed, whole=True)
-    kept = select(heads, neurons, costs, budget, step)
+    kept = select(heads, neurons, costs, budget, neuron_step=step)
     assert kept.cost(costs) <= budget
     assert total_loss(kept, heads, neurons) == pytest.approx(brute_force(heads, neurons, costs, budget, step))
 

@@ -62,7 +62,7 @@ class Checkpoint(Method):
         if self._is_other(job.tokenizer):  # only now known where the model was trained from scratch
             raise MethodError(f"{self.source} has another tokenizer than the model; its vocabulary has to be the same")
         labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
-        torch.manual_seed(mix_seed(job.seed, "checkpoint", "head"))
+        torch.manual_seed(mix_seed(job.seed, "checkpoint", "head"))  # the new head is random
         other = job.objective.load(self.source, labels).to(model.device)
         tokenizer = adapted_tokenizer(job.tokenizer, other.config, self.source)
         job = dataclasses.replace(job, tokenizer=tokenizer)

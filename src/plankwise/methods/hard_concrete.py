@@ -156,9 +156,10 @@ class LearnedGates(nn.Module):
         """Select the units that are most probably open, within `budget`; each counts by its share of the cost."""
         with torch.no_grad():
             heads, neurons = self._units(self._functions.keep_probability)
+        # A neuron saves far less than a head; weighted by cost, the selection keeps the largest expected cost.
         importance = self._by_layer(heads * self.head_costs, neurons * self.neuron_costs)
         of_heads, of_neurons = ([each.double().cpu().numpy() for each in part] for part in importance)
-        return select(of_heads, of_neurons, costs, budget, neuron_step)
+        return select(of_heads, of_neurons, costs, budget, neuron_step=neuron_step)
 
     def deterministic_factors(self, selection: Selection) -> list[LayerGates]:
         """Return the deterministic gates of the selected units in each layer."""

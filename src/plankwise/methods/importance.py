@@ -64,6 +64,7 @@ def gate_importance(
             value = sample.loss(network(**inputs), batch) * size  # a sum, so that gradients are those of single texts
         parts = [part for gate in gates for part in (gate.heads, gate.neurons)]
         torch.autograd.backward(value, inputs=[part for part in parts if part.numel()])
+        # [texts, units] each; squares and absolute values are taken of single texts, before the mean.
         for total, gate in zip(totals, gates, strict=True):
             gradient = torch.cat([_gradient(gate.heads), _gradient(gate.neurons)], dim=1).double()
             total += (gradient.square() if kind == "fisher" else gradient.abs()).sum(dim=0)
@@ -94,6 +95,7 @@ def magnitude_importance(model: PreTrainedModel) -> Importance:
 def _squares(inputs: Sequence[tuple[nn.Linear, int]], output: nn.Linear, units: int) -> Floats:
     if units == 0:
         return np.zeros(0)
+    # Units own columns of the output projection, and rows of the inputs; fused inputs hold several blocks of rows.
     total = output.weight.double().square().sum(dim=0).view(units, -1).sum(dim=1)
     for linear, blocks in inputs:
         total = total + linear.weight.double().square().sum(dim=1).view(blocks, units, -1).sum(dim=(0, 2))

@@ -112,6 +112,7 @@ def latency_costs(
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
         folder = (cache_folder() / "latency" if cache is None else cache) / name
         table = _stored(folder, lambda: {"measured_on": key, "types": _measure(model, call, rounds, progress)})
+    # Processes that disagreed would select different heads, and train different networks.
     agree(json.dumps(table, sort_keys=True), "the measured latencies")
     return _costs(model, table["types"])
 
@@ -170,7 +171,7 @@ def _stored(folder: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, An
     table = _read(folder)
     if table is None:
         if is_main_process():
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)  # `built_once` leaves a folder that exists as it is
         built_once(folder, lambda target: write_json(target / TABLE, measure()))
         table = _read(folder)
     assert table is not None
@@ -191,6 +192,7 @@ def _measure(model: PreTrainedModel, call: _Call, rounds: tuple[int, int], progr
     """Time every size of a layer, for each attention type: milliseconds above those of an empty layer."""
     stacks: dict[_Size, nn.ModuleList] = {}
     for kind, largest in _largest(model).items():
+        # One and two empty layers: their difference is the cost of a layer without units, norms and residuals included.
         empty = _cut(model, largest.head_layer, heads=0, neurons=0)
         stacks[kind, "empty", 1], stacks[kind, "empty", 2] = nn.ModuleList([empty]), nn.ModuleList([empty, empty])
         for count in _levels(largest.heads, MAX_HEAD_LEVELS):
@@ -198,7 +200,7 @@ def _measure(model: PreTrainedModel, call: _Call, rounds: tuple[int, int], progr
         for count in _levels(largest.neurons, NEURON_LEVELS):
             cut = _cut(model, largest.neuron_layer, heads=0, neurons=count)
             stacks[kind, "feed_forward", count] = nn.ModuleList([cut])
-    milliseconds = _median_ms(model, stacks, call, rounds, progress)
+    milliseconds = _median_ms(model, stacks, call, rounds=rounds, progress=progress)
     return {kind: _table(milliseconds, kind) for kind in _largest(model)}
 
 
@@ -232,6 +234,7 @@ def _median_ms(
     model: PreTrainedModel,
     stacks: Mapping[_Size, nn.ModuleList],
     call: _Call,
+    *,
     rounds: tuple[int, int],
     progress: bool,
 ) -> dict[_Size, float]:
@@ -264,5 +267,6 @@ def _median_ms(
 def _batch(model: PreTrainedModel, call: _Call) -> dict[str, Tensor]:
     words = int(model.config.vocab_size)
     generator = torch.Generator().manual_seed(mix_seed("latency"))
+    # From 5 on, as lower ids are often special tokens: RoBERTa counts positions from the padding id.
     ids = torch.randint(min(5, words - 1), words, (call.batch_size, call.tokens), generator=generator)
     return {"input_ids": ids.to(model.device), "attention_mask": torch.ones_like(ids).to(model.device)}

@@ -108,12 +108,13 @@ class LearnedPruning(Method):
         budget = costs.full() / self.target
         if costs.fixed >= budget:
             raise MethodError(f"target {self.target:g} cannot be met: heads and neurons are too little of the model")
+        # Gates are a submodule of the network, so optimizer and checkpoints treat them like its weights.
         network = copy.deepcopy(model).requires_grad_(True)
         gates = LearnedGates(costs, self.gates, self.gate_learning_rate / self.training.learning_rate)
         network.add_module(GATES, gates.to(model.device))
         search = self._search(network, gates, model, job)
         selection = gates.select(costs, budget, self.neuron_step)
-        delattr(network, GATES)
+        delattr(network, GATES)  # what is cut and returned is the plain network
         smaller = prune(network, selection.heads, selection.neurons)
         fold(smaller, gates.deterministic_factors(selection))  # factors below 1 go into the output projections
         with torch.no_grad():
@@ -143,6 +144,7 @@ class LearnedPruning(Method):
 
     def _tune(self, smaller: PreTrainedModel, model: PreTrainedModel, job: Job) -> StepLog:
         part = dataclasses.replace(self.training, epochs=self.training.epochs * (1 - self.search))
+        # A seed and folder of its own: other batches than in the search, and no mix-up of checkpoints.
         seed = mix_seed(job.seed, "learned_pruning", "tuning")
         own = dataclasses.replace(job, folder=job.folder / "tuning", seed=seed)
         return train_on_task(smaller, own, part, "tuning", teacher=self.teacher, given=model)

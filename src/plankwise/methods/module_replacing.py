@@ -81,7 +81,7 @@ class Slot(nn.Module):
     def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Run hidden states, [batch, tokens, width], through the branch that the gate selects."""
         share = self.gate.share if self.training else 1.0
-        if share == 1.0:
+        if share == 1.0:  # the successor replaces the whole module; the module's other slots are identities
             if self.successor is not None:
                 return self.successor(hidden, *args, **kwargs)
             return as_layer_output(self._config, hidden)
@@ -116,7 +116,7 @@ class Replacing:
 
     def __call__(self, step: int, total: int) -> None:
         """Set every gate for this step."""
-        rate = self._schedule(step / total)
+        rate = self._schedule(step / total)  # p of equation 2, or the α of a blend
         shares = [rate] * len(self._gates) if self._mode == "blend" else self.draw(step, rate)[0]
         for gate, share in zip(self._gates, shares, strict=True):
             gate.share = share

@@ -133,12 +133,13 @@ class Pruning(Method):
         costs = self._costs(model, job)
         budget = costs.full() / self.target
         if self.shape == "free":
-            selection = select(heads, neurons, costs, budget, self.neuron_step)
+            selection = select(heads, neurons, costs, budget, neuron_step=self.neuron_step)
         else:
             all_heads = self.shape == "plain"
             selection = select_uniform(
                 heads, neurons, costs, budget, neuron_step=self.neuron_step, whole_heads=all_heads
             )
+        # Sums of floats may differ in the last bit between processes, and with them a close selection.
         agree(repr(selection), "the heads and neurons that stay")
         return selection
 
@@ -148,6 +149,7 @@ class Pruning(Method):
             return magnitude_importance(model), None
         generator = torch.Generator(model.device).manual_seed(mix_seed(job.seed, "own labels"))
         loss = None if self.labels else job.objective.own_label_loss(generator)
+        # A twin shares the weights but none of their gradients: only the gates are differentiated.
         network = frozen_twin(model).eval()
         with (
             job.objective.sample(network, job, self.examples, loss=loss) as sample,
@@ -166,4 +168,4 @@ class Pruning(Method):
             job.objective.sample(model, job, self.examples, tokens=RECONSTRUCTION_TOKENS) as sample,
             bar("reconstruction", len(layers_of(model)), job.progress) as shown,
         ):
-            return reconstruct(smaller, model, list(sample.batches()), self.ridge, shown)
+            return reconstruct(smaller, model, list(sample.batches()), ridge=self.ridge, on_layer=shown)

@@ -106,6 +106,7 @@ class Quantization(Method):
                 "arithmetic, but the sums of an exported model saturate; with portable: true both are the same",
                 ", ".join(INT8_FLAGS),
             )
+        # A copy that computes as `model` does until groups of its matrices are switched to rounding.
         rounding, seconds = FakeQuantized(model, self.portable), dict[str, float]()
         log, measured = StepLog(), dict[str, Any]()
         begun = time.perf_counter()
@@ -113,7 +114,7 @@ class Quantization(Method):
         seconds["calibration"] = time.perf_counter() - begun
         names = [name for name in rounding.names() if self.embeddings or name != EMBEDDINGS]
         if self.margin is not None:
-            names, measured = self._within(self.margin, names, rounding, job, seconds)
+            names, measured = self._within(self.margin, names, rounding, job=job, seconds=seconds)
         rounding.quantize(names)
         if not names:
             hint = "; embeddings: false may change that" if self.embeddings else ""
@@ -146,7 +147,7 @@ class Quantization(Method):
             return sample.examples
 
     def _within(
-        self, margin: float, names: list[str], rounding: FakeQuantized, job: Job, seconds: dict[str, float]
+        self, margin: float, names: list[str], rounding: FakeQuantized, *, job: Job, seconds: dict[str, float]
     ) -> tuple[list[str], dict[str, Any]]:
         """Return those of `names` that can be quantized within the margin, and the log of the search."""
         begun = time.perf_counter()
@@ -155,7 +156,7 @@ class Quantization(Method):
         seconds["ranking"] = time.perf_counter() - begun
         # Embeddings come last: they are quantized for size, of which they are much in a small model, and never slower.
         ranking = sorted(changes, key=lambda group: group == EMBEDDINGS)
-        fallback = fewest_kept(rounding, groups, ranking, job, margin)
+        fallback = fewest_kept(rounding, groups, ranking, job, margin=margin)
         seconds["development"] = time.perf_counter() - begun - seconds["ranking"]
         stay = {name for group in fallback.kept for name in groups[group]}
         measured = {"sensitivities": changes, "fallback": dataclasses.asdict(fallback)}

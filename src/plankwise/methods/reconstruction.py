@@ -124,6 +124,7 @@ class _LayerRunner:
             raise _StopForward
 
         handles = [*handles, self.layers[index].register_forward_hook(leave)]
+        # The loop of the encoder runs as usual, so masks and positions are prepared by its own code.
         below = [_Replay(layer, config) for layer in self.layers[:index]]
         if below:
             below[-1].hidden = self._inputs[number]
@@ -142,6 +143,7 @@ def reconstruct(
     pruned: PreTrainedModel,
     original: PreTrainedModel,
     batches: Sequence[Batch],
+    *,
     ridge: float,
     on_layer: Callable[[int], None] = lambda done: None,
 ) -> list[float]:
@@ -165,7 +167,7 @@ def reconstruct(
     for index in range(len(student.layers)):
         targets = [[each.stream + each.outputs for each in teacher.sublayers(index, n)] for n in range(len(batches))]
         for part in (0, 1):  # attention, feed-forward
-            gains.append(_fit(student, index, part, [sums[part] for sums in targets], ridge))
+            gains.append(_fit(student, index, part, [sums[part] for sums in targets], ridge=ridge))
         for each in (student, teacher):
             each.advance(index)
         on_layer(index + 1)
@@ -173,13 +175,14 @@ def reconstruct(
     return gains
 
 
-def _fit(student: _LayerRunner, index: int, part: int, targets: Sequence[Tensor], ridge: float) -> float:
+def _fit(student: _LayerRunner, index: int, part: int, targets: Sequence[Tensor], *, ridge: float) -> float:
     """Fit one output projection to the stream wanted after it; return the share of the squared error it removed."""
     projection = residual_outputs_of(student.network, student.layers[index])[part]
     inputs = projection.in_features + (projection.bias is not None)  # the bias is the weight of a constant input
     if inputs == 0:
         return 0.0
     device = projection.weight.device
+    # Sums over all tokens of all batches, in fp64: the normal equations square the condition number of X.
     gram = torch.zeros((inputs, inputs), dtype=torch.float64, device=device)
     moment = torch.zeros((inputs, projection.out_features), dtype=torch.float64, device=device)  # XᵀR
     error = 0.0

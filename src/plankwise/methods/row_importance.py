@@ -53,6 +53,7 @@ def _activation_gradients_only(model: PreTrainedModel) -> Iterator[None]:
     """Compute gradients of activations but of no weights, which saves time and memory."""
     wanted, was_training = [value.requires_grad for value in model.parameters()], model.training
     model.requires_grad_(False).eval()
+    # With no weight to differentiate, the graph has to begin at the first activations.
     handle = model.get_input_embeddings().register_forward_hook(_begin_graph)
     try:
         yield
@@ -74,7 +75,7 @@ def _add_at_backward(total: Tensor, module: nn.Module, inputs: tuple[Tensor, ...
 
 def _add_linear(total: Tensor, values: Tensor, gradient: Tensor) -> None:
     """Add the rows of one batch: values [examples, tokens, inputs], gradient [examples, tokens, rows]."""
-    each = gradient.float()
+    each = gradient.float()  # in fp32, whatever the precision of the model
     products = values.float() @ values.float().mT
     total += ((products @ each) * each).sum(dim=(0, 1)).double().cpu()
 
@@ -83,5 +84,6 @@ def _add_embedding(total: Tensor, ids: Tensor, gradient: Tensor) -> None:
     """Add the rows of one batch: ids [examples, tokens], gradient [examples, tokens, width]."""
     each = gradient.float()
     same = (ids[:, :, None] == ids[:, None, :]).float()  # a word that occurs twice in a text has one gradient
+    # Every occurrence has the word's whole gradient, so its square is divided among the occurrences.
     squares = (same @ each).square().sum(dim=-1) / same.sum(dim=-1)
     total.index_add_(0, ids.flatten().cpu(), squares.flatten().double().cpu())

@@ -58,7 +58,7 @@ class _Part:
 
 
 def select(
-    heads: Sequence[Floats], neurons: Sequence[Floats], costs: CostTable, budget: float, neuron_step: int = 1
+    heads: Sequence[Floats], neurons: Sequence[Floats], costs: CostTable, budget: float, *, neuron_step: int = 1
 ) -> Selection:
     """Select units so that the least importance is lost while the cost is within `budget`.
 
@@ -76,6 +76,7 @@ def select(
     Raises:
         MethodError: if the budget is below the cost of a model without heads and neurons.
     """
+    # Attention of all layers, then feed-forward of all layers.
     parts = [_part(importance, table, 1) for importance, table in zip(heads, costs.attention, strict=True)]
     parts += [
         _part(importance, table, neuron_step) for importance, table in zip(neurons, costs.feed_forward, strict=True)
@@ -112,6 +113,7 @@ def select_uniform(
     counts = [len(importance) for importance in heads]
     if whole_heads and len(set(counts)) > 1:
         raise MethodError(f"layers of {min(counts)} to {max(counts)} heads cannot keep all of them and be equal")
+    # Two numbers describe a uniform model, so every pair of levels is tried.
     head_levels = [counts[0]] if whole_heads else list(range(min(counts) + 1))
     neuron_levels = _levels(min(len(importance) for importance in neurons), neuron_step)[int(whole_heads) :]
     if not neuron_levels:
@@ -215,7 +217,7 @@ def _add(best: Floats, spent: NDArray[np.int64], losses: Floats) -> tuple[Floats
     for level, (units, loss) in enumerate(zip(spent, losses, strict=True)):
         if units >= len(best):
             continue
-        candidate = best[: len(best) - units] + loss
+        candidate = best[: len(best) - units] + loss  # at each spending: the parts before it had `units` less
         better = candidate < found[units:]
         found[units:][better] = candidate[better]
         choice[units:][better] = level

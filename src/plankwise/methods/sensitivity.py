@@ -75,13 +75,16 @@ def sensitivities(rounding: FakeQuantized, groups: Groups, job: Job, examples: i
         for done, (group, names) in enumerate(groups.items(), 1):
             rounding.quantize(names)
             after = torch.cat([logits_of(network, batch) for batch in batches])
+            # KL(before ‖ after): the unquantized predictions take the teacher's place.
             changes[group] = float(job.objective.logits_loss(after, before, temperature=1.0))
             shown(done)
     rounding.quantize(())
     return dict(sorted(changes.items(), key=lambda change: -change[1]))
 
 
-def fewest_kept(rounding: FakeQuantized, groups: Groups, ranking: Sequence[str], job: Job, margin: float) -> Fallback:
+def fewest_kept(
+    rounding: FakeQuantized, groups: Groups, ranking: Sequence[str], job: Job, *, margin: float
+) -> Fallback:
     """Find how many of the first groups have to stay in fp32 for a development score within `margin`.
 
     The search assumes that more groups in fp32 score no worse. Where this does not hold, the result is still a number
@@ -106,7 +109,7 @@ def fewest_kept(rounding: FakeQuantized, groups: Groups, ranking: Sequence[str],
         tried[kept] = unquantized if kept == len(ranking) else score(kept)
         return tried[kept] >= unquantized - margin - ROUNDING
 
-    missed, kept = -1, 0
+    missed, kept = -1, 0  # `missed` is always too few, `kept` becomes enough
     while not is_within(kept):
         missed, kept = kept, min(max(1, 2 * kept), len(ranking))
     while kept - missed > 1:

@@ -140,7 +140,7 @@ class Theseus(Method):
             depths=_recorded_depths(network, successor),
         )
         agree(replacing.digest(), "the draws of Theseus")
-        copy_outside_layers(network, successor)
+        copy_outside_layers(network, successor)  # embeddings and head, which may have been trained in `network`
         assert log.training is not None
         redraws = replacing.redraws_until(log.training.steps, log.training.planned_steps)
         whole = TheseusLog(**{**dict(log), "redraws": redraws}, draws_sha256=replacing.digest())
@@ -179,6 +179,7 @@ class Theseus(Method):
                 )
                 slots.append(slot)
         set_layers(network, nn.ModuleList(slots))
+        # The layers' parameters are set already: predecessors frozen, successors trainable.
         embeddings = {id(value) for part in embeddings_of(network) for value in part.parameters()}
         layers = {id(value) for value in layers_of(network).parameters()}
         outside = [value for value in network.parameters() if id(value) not in layers]

@@ -97,7 +97,7 @@ class Unstructured(Method):
                 teacher=self.teacher,
                 given=model,
             )
-        masks.remove(self.sparsity)
+        masks.remove(self.sparsity)  # with the masks that the selected weights were evaluated with
         whole = UnstructuredLog(**dict(log), sparsity=sparsity_of(matrices))
         return Compressed(sparse.eval(), job.tokenizer, whole)
 

@@ -97,6 +97,7 @@ class TrimmedVocabulary(Method):
             raise MethodError("the embeddings are of low rank; trim the vocabulary before low_rank")
         self._files()
         if spec.tokenizer is not None:
+            # Special tokens, single characters and bytes, and rows that positions are counted from.
             stay = len(always_kept(spec.tokenizer) | fixed_rows(spec.config))
             if self.max_tokens is not None and self.max_tokens < stay:
                 raise MethodError(
@@ -136,6 +137,7 @@ class TrimmedVocabulary(Method):
         some = _texts(job.task.splits[DEVELOPMENT])
         check_unknown(some, trimmed, "the model with fewer tokens", refuse=False)
         if self.training is not None:
+            # A teacher "input" is the trimmed model before training, so that both read the same tokens.
             after, given = dataclasses.replace(job, tokenizer=trimmed), copy.deepcopy(smaller)
             log = train_on_task(smaller, after, self.training, "vocabulary", teacher=self.teacher, given=given)
         whole = VocabularyLog(
@@ -196,6 +198,7 @@ def _share_unchanged(job: Job, trimmed: PreTrainedTokenizerBase, kept: list[int]
     """Return the share of development texts, of the first few thousand, with the same tokens in both tokenizers."""
     split = job.task.splits[DEVELOPMENT]
     some = split.select(range(min(len(split), COMPARED_TEXTS)))
+    # Tokens of the trimmed tokenizer, translated back to the ids they had.
     old = (ids for part in tokenized(_texts(some), job.tokenizer) for ids in part)
     new = (ids for part in tokenized(_texts(some), trimmed) for ids in part)
     return float(np.mean([one == [kept[each] for each in other] for one, other in zip(old, new, strict=True)]))
