@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from plankwise.core.errors import DataError
-from plankwise.data.task import DEVELOPMENT, TEST, TRAIN, LabelledText, build_task, cut
+from plankwise.data.splitting import cut
+from plankwise.data.task import DEVELOPMENT, TEST, TRAIN, LabelledText, build_task
 from tiny import rows
 
 METRICS = ("macro_f1",)

@@ -170,7 +170,7 @@ class TestMapping:
         monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
         (tmp_path / "data").mkdir()
         write(tmp_path / "data" / "train.csv", columns([1, 0, 2]))
-        task = HubDataset(id=str(tmp_path / "data"), labels={1: "hate", 0: "none", 2: None}).load()
+        task = HubDataset(id=str(tmp_path / "data"), labels={"1": "hate", "0": "none", "2": None}).load()
         assert by_id(task) == {str(n): ("hate", "none")[(n - 1) % 3] for n in range(1, 73) if n % 3}
 
 
@@ -312,7 +312,7 @@ def test_a_german_export(tmp_path: Path) -> None:
     path = tmp_path / "kommentare.csv"
     lines = [f'"Kommentar {n}; mit ""Zitat"", Komma";{n % 2};{n}' for n in range(20)]
     path.write_text("\n".join(["Text;Hass;Nr", *lines]), encoding="utf-8-sig")
-    task = TableFiles(
+    task = source_of(
         train=path, delimiter=";", text="Text", label="Hass", id="Nr", labels={1: "hate", 0: "none"}
     ).load()
     assert by_id(task) == {str(n): ("none", "hate")[n % 2] for n in range(20)}
