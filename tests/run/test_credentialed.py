@@ -10,6 +10,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -36,10 +37,10 @@ SMALL += [
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_shipped_recipe_is_one(path: Path) -> None:
-    kinds = {"space": Study, "language_model": Domain}
+    kinds: dict[str, type[Any]] = {"space": Study, "language_model": Domain}
     keys = yaml.safe_load(path.read_text(encoding="utf-8"))
-    kind = next((kind for key, kind in kinds.items() if key in keys), Recipe)
-    read = read_recipe(path, kind)
+    kind: type[Any] = next((kind for key, kind in kinds.items() if key in keys), Recipe)
+    read: Any = read_recipe(path, kind)
     assert not isinstance(read, Domain) or (path.parent / read.language_model).exists()
     assert not isinstance(read, Study) or (path.parent / str(read.recipe)).exists()
 
@@ -148,7 +149,13 @@ def test_a_run_gives_out_no_text(place: Path) -> None:
         ([], lambda data: data.replace(b"the", b"\xff", 1)),
     ],
 )
-def test_refusals_quote_no_text(place: Path, tmp_path: Path, refused, changes: list[str], damage) -> None:
+def test_refusals_quote_no_text(
+    place: Path,
+    tmp_path: Path,
+    refused: Callable[..., str],
+    changes: list[str],
+    damage: Callable[[bytes], bytes] | None,
+) -> None:
     shutil.copytree(place / "mimic", tmp_path / "mimic")
     shutil.copytree(place / "source", tmp_path / "source")
     if damage:
@@ -168,12 +175,14 @@ def test_refusals_quote_no_text(place: Path, tmp_path: Path, refused, changes: l
         (["synthetic-mimic", "--admissions", "0"], "--admissions 0: give at least 1"),
     ],
 )
-def test_wrong_arguments_get_one_line(tmp_path: Path, refused, arguments: list[str], message: str) -> None:
+def test_wrong_arguments_get_one_line(
+    tmp_path: Path, refused: Callable[..., str], arguments: list[str], message: str
+) -> None:
     assert message in refused("data", *arguments, "--out", "new")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_cut_off_table_is_refused_without_a_quote(place: Path, tmp_path: Path, refused) -> None:
+def test_a_cut_off_table_is_refused_without_a_quote(place: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
     shutil.copytree(place / "tables", tmp_path / "tables")
     path = tmp_path / "tables" / "NOTEEVENTS.csv"
     path.write_bytes(path.read_bytes()[:200_001])

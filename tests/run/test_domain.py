@@ -112,7 +112,9 @@ def test_resuming_trains_nothing_again(finished: Path, place: Path) -> None:
 
 
 def entry(name: str, seconds: float, steps: int | None, best: int = 0, parameters: int = 100) -> Entry:
-    trained = {} if steps is None else {"steps": steps, "planned_steps": steps, "best_step": best, "train_seconds": 0.0}
+    trained: dict[str, Any] = (
+        {} if steps is None else {"steps": steps, "planned_steps": steps, "best_step": best, "train_seconds": 0.0}
+    )
     return Entry(
         name=name,
         settings={"training": {"batch_size": 10}},

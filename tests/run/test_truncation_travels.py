@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +75,12 @@ def lengths(place: Path, split: str) -> list[int]:
 
 
 @pytest.mark.parametrize(("name", "truncation"), [("tail", TAIL), ("windows", WINDOWS)])
-def test_every_model_of_a_run_knows_it(place, name, truncation):
+def test_every_model_of_a_run_knows_it(place: Path, name: str, truncation: Truncation) -> None:
     for folder in ("baseline", "steps/01-pruning", "model"):
         assert stored_truncation(load_config(str(place / "runs" / name / folder))) == truncation
 
 
-def test_the_record_counts_what_is_cut_or_thinned(place):
+def test_the_record_counts_what_is_cut_or_thinned(place: Path) -> None:
     record = read_record(place / "runs" / "tail")
     assert record.baseline is not None
     assert record.final is not None
@@ -99,7 +99,9 @@ def test_the_record_counts_what_is_cut_or_thinned(place):
 
 
 @pytest.mark.parametrize("name", ["tail", "windows"])
-def test_it_is_how_prediction_reads(place, tmp_path, monkeypatch, capsys, name):
+def test_it_is_how_prediction_reads(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
     saved = np.load(place / "runs" / name / "predictions.npz")
     options = ["--truncate", "--id", "id", "--threads", 1, "--json"]
     model = place / "runs" / name / "model"
@@ -116,7 +118,9 @@ def test_it_is_how_prediction_reads(place, tmp_path, monkeypatch, capsys, name):
     np.testing.assert_allclose([found[key] for key in saved["ids"].tolist()], expected, atol=2e-6)
 
 
-def test_evaluation_reads_as_the_model_where_the_recipe_is_silent(place, caplog):
+def test_evaluation_reads_as_the_model_where_the_recipe_is_silent(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
     model = place / "runs" / "tail" / "baseline"
     silent = write_recipe(place, "silent", source="unused")
@@ -137,17 +141,18 @@ def test_evaluation_reads_as_the_model_where_the_recipe_is_silent(place, caplog)
     assert said == [f"{model} reads texts with truncation head here, where it was made for truncation tail"]
 
 
-def test_more_than_the_model_can_read_is_refused(place):
+def test_more_than_the_model_can_read_is_refused(place: Path) -> None:
     silent = read_recipe(write_recipe(place, "silent", source="unused"), Recipe, ["model.max_length=100"])
-    for verb in (
+    verbs: list[Callable[[], object]] = [
         lambda: inspect.evaluate(place / "runs" / "tail" / "model", silent, "test"),
         lambda: inspect.bench([str(place / "source")], silent, None, "text", 1, baselines=False, memory=False),
-    ):
+    ]
+    for verb in verbs:
         with pytest.raises(RecipeError, match="max_length is 100; allowed: at most the model's 72 positions"):
             verb()
 
 
-def test_exports_and_benchmarks_take_it(place, tmp_path, caplog):
+def test_exports_and_benchmarks_take_it(place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     taken: dict[str, Any] = {}
 
     def export(model: str, out: Path, **how: Any) -> Manifest:
@@ -160,11 +165,11 @@ def test_exports_and_benchmarks_take_it(place, tmp_path, caplog):
 
     (tmp_path / "texts.txt").write_text("the day\n")
     step = str(place / "runs" / "tail" / "steps" / "01-pruning")  # no recipe lies beside it
-    for given, expected in (({}, TAIL), ({"max_length": 5}, Truncation(max_length=5, truncation="tail"))):
-        request = artefacts.ExportRequest(
-            model=step, out=tmp_path / "out", to="onnx", precision="fp32", texts=tmp_path / "texts.txt", **given
-        )
-        artefacts.export_model(request, exporter=export)
+    request = artefacts.ExportRequest(
+        model=step, out=tmp_path / "out", to="onnx", precision="fp32", texts=tmp_path / "texts.txt"
+    )
+    for max_length, expected in ((None, TAIL), (5, Truncation(max_length=5, truncation="tail"))):
+        artefacts.export_model(dataclasses.replace(request, max_length=max_length), exporter=export)
         assert taken["truncation"] == expected
     assert "reads texts with max_length 5 here, where it was made for max_length 6" in caplog.text
     silent = read_recipe(write_recipe(place, "silent", source="unused"), Recipe)
@@ -172,7 +177,9 @@ def test_exports_and_benchmarks_take_it(place, tmp_path, caplog):
     assert taken["config"].truncation == TAIL
 
 
-def test_compressing_further_keeps_it_unless_the_recipe_says_otherwise(place, caplog):
+def test_compressing_further_keeps_it_unless_the_recipe_says_otherwise(
+    place: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     source = str(place / "runs" / "windows" / "baseline")
     kept = check(read_recipe(write_recipe(place, "further", source=source), Recipe))
     assert kept.recipe.model.plain_truncation == WINDOWS
@@ -183,7 +190,7 @@ def test_compressing_further_keeps_it_unless_the_recipe_says_otherwise(place, ca
     assert f"{line} (stride 1, pooling mean, most 2)" in caplog.text
 
 
-def test_predictors_say_where_they_are_told_otherwise(place, caplog):
+def test_predictors_say_where_they_are_told_otherwise(place: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     model = place / "runs" / "tail" / "baseline"
     texts = [row["text"] for row in tiny.rows(30, 9)]
@@ -196,14 +203,16 @@ def test_predictors_say_where_they_are_told_otherwise(place, caplog):
     assert "reads texts with max_length 64 here, where it was made for max_length 6" in caplog.text
 
 
-def test_a_malformed_reading_ends_in_one_line(place, tmp_path, monkeypatch, capsys):
+def test_a_malformed_reading_ends_in_one_line(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = place / "runs" / "tail" / "baseline"
     tiny.tokenizer().save_pretrained(tmp_path / "model")
     config = json.loads((model / "config.json").read_text())
     config[TRUNCATION_KEY]["truncation"] = "middle"
     (tmp_path / "model" / "config.json").write_text(json.dumps(config))
     recipe = write_recipe(place, "silent", source=str(tmp_path / "model"))
-    verbs = {
+    verbs: dict[str, list[object]] = {
         "predict": [tmp_path / "model", place / "data.csv", tmp_path / "out.csv"],
         "evaluate": [tmp_path / "model", "--recipe", recipe],
         "export": [tmp_path / "model", "--out", tmp_path / "artefact", "--to", "torch", "--precision", "fp32"],

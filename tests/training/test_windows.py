@@ -134,7 +134,7 @@ class TestPredictions:
         back = predict_logits(model, tokenizer, [examples[index] for index in order], "mean")
         np.testing.assert_allclose(back, there[order], atol=1e-6)
 
-    def test_a_text_of_many_windows_is_run_in_small_batches(self):
+    def test_a_text_of_many_windows_is_run_in_small_batches(self) -> None:
         model, sizes = tiny.model(), []
         model.register_forward_hook(
             lambda _, __, inputs, ___: sizes.append(inputs["input_ids"].numel()), with_kwargs=True
