@@ -156,6 +156,10 @@ def test_settings_that_cannot_work_are_refused(given: dict[str, Any], message: s
         validate({"method": "pruning", **given}, Pruning)
 
 
+def test_the_key_of_older_recipes_is_read() -> None:
+    assert validate({"method": "pruning", "repair": False}, Pruning) == Pruning(reconstruction=False)
+
+
 def test_low_rank_layers_are_refused_by_the_plan() -> None:
     with pytest.raises(MethodError, match="put low_rank after pruning"):
         Pruning().plan(tiny.spec(with_ranks(model().config, Ranks(neurons=2, output=2))))
