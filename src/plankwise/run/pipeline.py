@@ -48,7 +48,7 @@ class Checked:
     """A recipe whose data and models have been looked at, before anything is written or trained.
 
     Attributes:
-        recipe: as given, with the reading of its model's source where it does not say how texts are read.
+        recipe: as given, with the truncation of its model's source where it does not say how texts are read.
         task: loaded, test split included; only the last stage reads that.
         specs: of the baseline and of the model after each step.
     """
@@ -72,7 +72,7 @@ def check(recipe: Recipe, task: Task | None = None) -> Checked:
     config = load_config(source or "") if scratch is None else pretraining_model_config(scratch)
     if is_quantized(config):
         raise ModelError(f"model.source {source}: {LAST}; allowed: a model whose weights are floating-point")
-    recipe = _with_own_reading(recipe, config)
+    recipe = _with_own_truncation(recipe, config)
     longest = usable_positions(config)
     if recipe.model.max_length > longest:
         raise ModelError(f"model.max_length {recipe.model.max_length} is more than the model's {longest} positions")
@@ -106,8 +106,8 @@ def _warn_of_words(recipe: Recipe) -> None:
             logger.warning(step.credentialed_warning)
 
 
-def _with_own_reading(recipe: Recipe, config: PreTrainedConfig) -> Recipe:
-    """Read texts as the source was trained to, where the recipe does not say how; blocks of a corpus are no texts."""
+def _with_own_truncation(recipe: Recipe, config: PreTrainedConfig) -> Recipe:
+    """Read texts as the source was trained to, where the recipe does not say how; blocks of a corpus are never truncated."""
     reads_blocks = OBJECTIVES[recipe.task.kinds[0]].reads_blocks
     own = None if reads_blocks else stored_truncation(config)
     if own is None:
