@@ -107,7 +107,7 @@ def _warn_of_words(recipe: Recipe) -> None:
 
 
 def _with_own_truncation(recipe: Recipe, config: PreTrainedConfig) -> Recipe:
-    """Read texts as the source was trained to, where the recipe does not say how; blocks of a corpus are never truncated."""
+    """Truncate texts as the source was trained to, where the recipe does not say how; corpora are not truncated."""
     reads_blocks = OBJECTIVES[recipe.task.kinds[0]].reads_blocks
     own = None if reads_blocks else stored_truncation(config)
     if own is None:
