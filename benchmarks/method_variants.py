@@ -74,9 +74,11 @@ def _pruned(budget: Budget) -> dict[str, Steps]:
     found: dict[str, Steps] = {}
     for target in TARGETS:
         step = {**common, "target": target}
-        found[f"pruning-{target:g}x-cut"] = [{**step, "repair": False, "training": None}]
-        found[f"pruning-{target:g}x-repaired"] = [{**step, "repair": True, "training": None}]
-        found[f"pruning-{target:g}x-recovered"] = [{**step, "repair": True, "teacher": LOGITS, "training": training}]
+        found[f"pruning-{target:g}x-cut"] = [{**step, "reconstruction": False, "training": None}]
+        found[f"pruning-{target:g}x-repaired"] = [{**step, "reconstruction": True, "training": None}]
+        found[f"pruning-{target:g}x-recovered"] = [
+            {**step, "reconstruction": True, "teacher": LOGITS, "training": training}
+        ]
     return found
 
 

@@ -71,7 +71,14 @@ def smaller_model(place: Place, seed: int, folder: Path, epochs: float) -> Path:
     """Halve the depth and then the FLOPs of a model, by the command line, and return the folder of the result."""
     budget = Budget(epochs)
     theseus = {"method": "theseus", "modules": 6, "initialization": "bottom", "train_embeddings": True}
-    pruning = {"method": "pruning", "target": 2.0, "labels": False, "examples": 1000, "repair": True, "teacher": LOGITS}
+    pruning = {
+        "method": "pruning",
+        "target": 2.0,
+        "labels": False,
+        "examples": 1000,
+        "reconstruction": True,
+        "teacher": LOGITS,
+    }
     steps = [
         {**theseus, "training": budget.training(STUDENT_RATE)},
         {**pruning, "training": budget.training(RECOVERY_RATE)},

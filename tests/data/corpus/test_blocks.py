@@ -18,7 +18,7 @@ from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
 import tiny
 from plankwise.core.errors import DataError
-from plankwise.data.corpus.blocks import PARALLELISM, blocks_of, continuations, ids_of
+from plankwise.data.corpus.blocks import PARALLELISM, blocks_of, continuations, ids_of, tokenized
 from plankwise.data.tokenizer.learning import Vocabulary, train_tokenizer
 
 LINES = [row["text"] for row in tiny.rows(200)]
@@ -184,3 +184,10 @@ def test_scripts_without_spaces_are_not_one_long_word() -> None:
     pieces = [*((token, 0.0) for token in tiny.SPECIAL), ("▁", -1.0), ("我", -2.0), ("们", -2.0), ("a", -2.0)]
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.Unigram(pieces, unk_id=1)), **NAMES)
     assert [index for index, goes_on in enumerate(continuations(tokenizer)) if goes_on] == [8]
+
+
+def test_generators_in_turns_leave_the_environment_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PARALLELISM, "false")
+    one, other = (tokenized(["the day", "a house"], tiny.tokenizer(), characters_per_call=1) for _ in range(2))
+    assert list(zip(one, other, strict=True))
+    assert os.environ[PARALLELISM] == "false"

@@ -322,7 +322,9 @@ class TestChoice:
 
     def test_too_few_are_refused(self) -> None:
         tokenizer = made("byte-level")
-        with pytest.raises(MethodError, match=r"most 20 is too few: \d+ tokens always stay; allowed: from \d+ on"):
+        with pytest.raises(
+            MethodError, match=r"max_tokens 20 is too few: \d+ tokens always stay; allowed: from \d+ on"
+        ):
             choose_tokens(tokenizer, count_tokens([], tokenizer), max_size=20)
 
     def test_counts_are_those_of_whole_texts(self) -> None:

@@ -159,9 +159,11 @@ def tokenized(
 ) -> Iterator[list[list[int]]]:
     """Tokenize whole texts on all cores, without special tokens; yield the ids of many texts at a time."""
     bare = bare_tokenizer(tokenizer)
-    with _all_cores():
-        for some in _batches(texts, characters_per_call):
-            yield [encoding.ids for encoding in bare.encode_batch_fast(some, add_special_tokens=False)]
+    for some in _batches(texts, characters_per_call):
+        # Not around the yield: of two generators in turns, the second would restore what the first had set.
+        with _all_cores():
+            encodings = bare.encode_batch_fast(some, add_special_tokens=False)
+        yield [encoding.ids for encoding in encodings]
 
 
 def _batches(texts: Iterable[str], characters_per_call: int) -> Iterator[list[str]]:

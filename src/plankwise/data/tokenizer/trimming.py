@@ -67,7 +67,9 @@ def choose_tokens(
     complete = _completion(data["model"])
     kept = complete({*always_kept(tokenizer), *also})
     if max_size is not None and len(kept) > max_size:
-        raise MethodError(f"most {max_size} is too few: {len(kept)} tokens always stay; allowed: from {len(kept)} on")
+        raise MethodError(
+            f"max_tokens {max_size} is too few: {len(kept)} tokens always stay; allowed: from {len(kept)} on"
+        )
     seen = np.flatnonzero(counts >= minimum_count).tolist()
     if max_size is None:
         return sorted(kept | complete(seen))
