@@ -120,7 +120,8 @@ class Pruning(Method):
         repaired = None
         if self.reconstruction:
             begun = time.perf_counter()
-            repaired = self._reconstruct(smaller, model, job)
+            repaired, used = self._reconstruct(smaller, model, job)
+            examples = examples or used
             seconds["repair"] = time.perf_counter() - begun
         if self.training is not None:
             log = train_on_task(smaller, job, self.training, "recovery", teacher=self.teacher, given=model)
@@ -163,9 +164,11 @@ class Pruning(Method):
             return latency_costs(model, batch_size=batch_size, tokens=tokens, progress=job.progress)
         return MEASURES[self.measure](model)
 
-    def _reconstruct(self, smaller: PreTrainedModel, model: PreTrainedModel, job: Job) -> list[float]:
+    def _reconstruct(self, smaller: PreTrainedModel, model: PreTrainedModel, job: Job) -> tuple[list[float], int]:
+        """Fit the output projections; return the shares of the error that went, and on how many examples."""
         with (
             job.objective.sample(model, job, self.examples, tokens=RECONSTRUCTION_TOKENS) as sample,
             bar("reconstruction", len(layers_of(model)), job.progress) as shown,
         ):
-            return reconstruct(smaller, model, list(sample.batches()), ridge=self.ridge, on_layer=shown)
+            gains = reconstruct(smaller, model, list(sample.batches()), ridge=self.ridge, on_layer=shown)
+            return gains, sample.examples
