@@ -301,7 +301,17 @@ def test_pipes_are_no_input_of_any_verb(
         ["study", "r.yaml", *out],
         ["domain", "r.yaml", *out],
         *(["run", recipe, *out, "--set", f"task.train=t.{kind}"] for kind in ("csv", "jsonl", "parquet")),
-        ["run", recipe, *out, "--set", "task={name: corpus, files: [t.txt]}", "--set", "steps=[]"],
+        [
+            "run",
+            recipe,
+            *out,
+            "--set",
+            "task={name: corpus, files: [t.txt]}",
+            "--set",
+            "steps=[]",
+            "--set",
+            "evaluation={}",
+        ],
         *(["run", recipe, *out, "--set", f"model.source=./{model}"] for model in sorted(Path().glob("m-*"))),
         *(["predict", f"./{model}", place / "data.csv", "out.csv"] for model in sorted(Path().glob("m-*"))),
         ["predict", place / "source", "t.csv", "out.csv"],
@@ -387,7 +397,7 @@ def corpus_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 WRONG_CORPUS = {
     "no such file": (["pretrain", "lm.yaml", "--set", "task.files=[gone.txt]"], r"'gone\.txt' matches no file"),
-    "broken file": (["pretrain", "lm.yaml", "--set", "task.files=[broken.jsonl]"], r"jsonl:1: not a line of JSON"),
+    "broken file": (["pretrain", "lm.yaml", "--set", "task.files=[broken.jsonl]"], r"jsonl, row 1: not a line of JSON"),
     "no source": (["pretrain", "lm.yaml", "--set", "task.files=null"], "give either files or dataset"),
     "no share": (["pretrain", "lm.yaml", "--set", "task.held_out=0.7"], "less than 0.5"),
     "labels": (

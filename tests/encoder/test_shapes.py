@@ -196,12 +196,12 @@ def test_growing_a_cut_model_changes_nothing_where_norms_come_first(name: str) -
 def test_methods_plan_with_the_sizes_of_each_layer() -> None:
     model = cut("bert")
     shapes = shapes_of(model.config)
-    assert shapes_of(LayerSubset(layers=2, keep=[1, 2]).plan(model.config)) == shapes[1:3]
-    assert shapes_of(Theseus(modules=2, initialization="top").plan(model.config)) == shapes[2:]
+    assert shapes_of(LayerSubset(layers=2, keep=[1, 2]).plan(tiny.spec(model)).config) == shapes[1:3]
+    assert shapes_of(Theseus(modules=2, initialization="top").plan(tiny.spec(model)).config) == shapes[2:]
     refusal = r"layers \[0, 1\] cannot be averaged: they have different heads or neurons"
     for method in (Theseus(modules=2, initialization="mean_of_module"), LayerSubset(layers=2, keep="mean_of_module")):
         with pytest.raises(MethodError, match=refusal):
-            method.plan(model.config)
+            method.plan(tiny.spec(model))
 
 
 @each_family

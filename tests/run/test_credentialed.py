@@ -187,5 +187,5 @@ def test_a_cut_off_table_is_refused_without_a_quote(place: Path, tmp_path: Path,
     path = tmp_path / "tables" / "NOTEEVENTS.csv"
     path.write_bytes(path.read_bytes()[:200_001])
     extraction = ["--definition", "admission-notes", "--mimic-dir", "tables", "--out", "new"]
-    assert "NOTEEVENTS.csv, row" in refused("data", "mimic", *extraction)
+    assert "NOTEEVENTS.csv: not a table; a quote is out of place near line" in refused("data", "mimic", *extraction)
     assert [each.name for each in tmp_path.iterdir()] == ["tables"]

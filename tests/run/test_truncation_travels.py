@@ -187,7 +187,7 @@ def test_compressing_further_keeps_it_unless_the_recipe_says_otherwise(
     other = check(read_recipe(write_recipe(place, "further", source=source, truncation="tail"), Recipe))
     assert other.recipe.model.plain_truncation == TAIL
     line = f"{source} reads texts with truncation tail, no windows here, where it was made for truncation head, windows"
-    assert f"{line} (stride 1, pooling mean, most 2)" in caplog.text
+    assert f"{line} (stride 1, pooling mean, max_windows 2)" in caplog.text
 
 
 def test_predictors_say_where_they_are_told_otherwise(place: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -111,7 +111,7 @@ def _safe_program(path: Path) -> torch.export.ExportedProgram:
     if refused:
         raise ModelError(f"{path} holds {refused[0][:60]}, an object that would be unpickled; allowed: only tensors")
     before = os.environ.get(_WEIGHTS_ONLY)
-    os.environ[_WEIGHTS_ONLY] = "1"  # each inner `torch.load` obeys it, even when called with weights_only=False
+    os.environ[_WEIGHTS_ONLY] = "1"  # each inner `torch.load` obeys it, whatever its argument says
     try:
         return torch.export.load(str(path))
     finally:
