@@ -4,29 +4,37 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from typing import Any
 
 from plankwise.core.recipe import to_plain
 from plankwise.methods.method import Method
 from plankwise.run.dry_run import estimate
+from plankwise.run.pipeline import Checked
 from plankwise.search.storage import check_storage
 from plankwise.search.study import probes
 from plankwise.search.study_plan import StudyPlan
 from plankwise.training.fit import planned_steps
 
+Rehearse = Callable[[Checked], list[dict[str, Any]]]
 
-def estimate_study(plan: StudyPlan) -> dict[str, Any]:
+
+def estimate_study(plan: StudyPlan, rehearse: Rehearse = estimate) -> dict[str, Any]:
     """Count settings, trials and baselines, and estimate their seconds on this machine with one worker.
 
     Seconds per step are those of the first setting; the number of steps is computed for each setting of a grid. A
     sampler's settings are not known yet: every trial counts as the first value of each parameter.
+
+    Args:
+        plan: the study, checked.
+        rehearse: estimates the stages of one run, as `run.dry_run.estimate` does.
     """
     if plan.study.storage is not None:
         check_storage(plan.study.storage)
     first = {key: probes(values)[0] for key, values in plan.study.space[0].items()}
     settings = plan.grid or (first,) * plan.settings_count
     recipes = [plan.recipe(setting, seed) for setting in settings for seed in plan.study.seeds]
-    rows = estimate(plan.checked(settings[0], plan.study.seeds[0]))
+    rows = rehearse(plan.checked(settings[0], plan.study.seeds[0]))
     before, steps = rows[: -len(recipes[0].steps)], rows[-len(recipes[0].steps) :]
     trials = [sum(_seconds(row, step) for row, step in zip(steps, recipe.steps, strict=False)) for recipe in recipes]
     # Trials that differ in their steps alone share a baseline; the seed is part of the recipe.
