@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import TrainerCallback
 
 import tiny
 from plankwise.core.recipe import read_recipe
@@ -61,14 +62,13 @@ def test_a_rehearsal_ends_in_time(path: Path, monkeypatch: pytest.MonkeyPatch) -
     """A machine on which each step takes a minute: one step a stage, and no more."""
     now, done = [0.0], []
 
-    class Slow(callbacks.Steps):
-        def on_step_end(self, *given: Any, **named: Any) -> None:
+    class Slow(TrainerCallback):  # type: ignore[misc]
+        def on_step_begin(self, *given: Any, **named: Any) -> None:
             now[0] += 60.0
             done.append(now[0])
 
     monkeypatch.setattr(callbacks, "time", type("Clock", (), {"perf_counter": staticmethod(lambda: now[0])}))
-    monkeypatch.setattr("plankwise.training.fit.Steps", Slow)
-    rows = estimate(check(read_recipe(path, Recipe)))
+    rows = estimate(check(read_recipe(path, Recipe)), [Slow()])
     assert len(done) == 3
     assert [row["seconds_per_step"] for row in rows] == [60.0, 0.0, 60.0, 60.0]
     assert rows[0]["seconds"] == 12 * 60.0

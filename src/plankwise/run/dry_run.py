@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    TrainerCallback,
 )
 
 from plankwise.core.hardware import default_device
@@ -59,13 +60,17 @@ class StageCost:
     seconds: float = 0.0
 
 
-def estimate(checked: Checked) -> list[dict[str, Any]]:
+def estimate(checked: Checked, callbacks: Sequence[TrainerCallback] = ()) -> list[dict[str, Any]]:
     """Estimate parameters, steps and rough seconds of every stage.
 
     Seconds come from a rehearsal: each stage trains random models of the planned shapes on a few batches of the task's
     own texts, of the usual length, with the schedule squeezed into these steps. It is bounded, and nothing is kept.
+
+    Args:
+        checked: by `check`.
+        callbacks: of the Transformers Trainer, for every step of a recipe that is tried out.
     """
-    return [dataclasses.asdict(cost) for cost in rehearse(checked)[0]]
+    return [dataclasses.asdict(cost) for cost in rehearse(checked, callbacks)[0]]
 
 
 @contextmanager
@@ -100,7 +105,9 @@ def rehearse_fine_tuning(
         return _rehearse_training(stage, _random_model(config, job), job, training, SECONDS_PER_STAGE)
 
 
-def rehearse(checked: Checked) -> tuple[list[StageCost], PreTrainedTokenizerBase]:
+def rehearse(
+    checked: Checked, callbacks: Sequence[TrainerCallback] = ()
+) -> tuple[list[StageCost], PreTrainedTokenizerBase]:
     """Return what `estimate` does, and the tokenizer that it was made with."""
     recipe = checked.recipe
     depths = 0 if recipe.model.scratch is None else len(recipe.model.scratch.growth)
@@ -109,10 +116,12 @@ def rehearse(checked: Checked) -> tuple[list[StageCost], PreTrainedTokenizerBase
     bound = "trying out a few steps of each stage, for %.0f s of training at most and %.0f s in all"
     logger.info(bound, seconds, seconds * trained)
     with _quietly():
-        return _rehearse(checked, seconds)
+        return _rehearse(checked, seconds, callbacks)
 
 
-def _rehearse(checked: Checked, seconds: float) -> tuple[list[StageCost], PreTrainedTokenizerBase]:
+def _rehearse(
+    checked: Checked, seconds: float, callbacks: Sequence[TrainerCallback]
+) -> tuple[list[StageCost], PreTrainedTokenizerBase]:
     recipe, task, spec = checked.recipe, checked.task.without_test(), checked.specs[0]
     costs: list[StageCost] = []
     if recipe.model.scratch is not None:
@@ -128,6 +137,7 @@ def _rehearse(checked: Checked, seconds: float) -> tuple[list[StageCost], PreTra
             truncation=recipe.model.plain_truncation,
             seed=0,
             folder=Path(folder),
+            callbacks=tuple(callbacks),
         )
         model = _random_model(spec.config, job)
         if recipe.baseline is not None:
