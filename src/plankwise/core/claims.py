@@ -51,7 +51,7 @@ class ExclusiveClaim:
         self._lock.acquire()
 
     def release(self) -> None:
-        """Give the claim up; without a claim nothing happens."""
+        """Release the claim; without a claim nothing happens."""
         if not self._lock.is_locked:
             return
         if self._removes_lock:

@@ -19,7 +19,7 @@ from plankwise.encoder.classifier_head import check_classifier
 from plankwise.encoder.shapes import new_model
 from plankwise.evaluation.metrics import METRICS, Array, Floats
 from plankwise.training.distillation.losses import Form, sigmoid_logits_loss, softmax_logits_loss
-from plankwise.training.objectives.losses import Loss, balanced_weights, task_loss
+from plankwise.training.objectives.losses import Loss, balanced_weights, drawn_class_loss, task_loss
 from plankwise.training.objectives.masking import Masking
 from plankwise.training.objectives.settings import ObjectiveSettings
 from plankwise.training.objectives.texts import TextObjective
@@ -84,13 +84,7 @@ class SingleLabel(_Classification):
 
     def own_label_loss(self, generator: torch.Generator) -> Loss:
         """Draw each text's class from the softmax."""
-
-        def loss(outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
-            logits = outputs.logits.float()
-            chosen = torch.multinomial(torch.softmax(logits.detach(), dim=-1), 1, generator=generator)[:, 0]
-            return functional.cross_entropy(logits, chosen)
-
-        return loss
+        return drawn_class_loss(generator)
 
 
 @dataclass(frozen=True)

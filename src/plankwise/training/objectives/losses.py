@@ -53,6 +53,17 @@ def masked_lm_loss(outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
     return functional.cross_entropy(outputs.logits.float(), batch["labels"])
 
 
+def drawn_class_loss(generator: torch.Generator) -> Loss:
+    """Build the cross-entropy at classes drawn from the model's own softmax; the labels of the batch are ignored."""
+
+    def loss(outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
+        logits = outputs.logits.float()
+        chosen = torch.multinomial(torch.softmax(logits.detach(), dim=-1), 1, generator=generator)[:, 0]
+        return functional.cross_entropy(logits, chosen)
+
+    return loss
+
+
 def balanced_weights(labels: Sequence[Any], kind: Kind, classes: int) -> list[float]:
     """Weigh each class against its frequency.
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from datasets import Dataset
 from torch import Tensor
-from torch.nn import functional
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import Self
 
@@ -25,7 +24,7 @@ from plankwise.data.task import DEVELOPMENT, TRAIN, Task
 from plankwise.data.truncation import Truncation
 from plankwise.encoder.checkpoint import load_masked_lm
 from plankwise.training.distillation.losses import Form, softmax_logits_loss
-from plankwise.training.objectives.losses import Loss, masked_lm_loss
+from plankwise.training.objectives.losses import Loss, drawn_class_loss, masked_lm_loss
 from plankwise.training.objectives.masking import (
     MaskedPositions,
     Masking,
@@ -100,13 +99,7 @@ class MaskedLM(Objective):
 
     def own_label_loss(self, generator: torch.Generator) -> Loss:
         """Draw the token of each masked position from the softmax."""
-
-        def loss(outputs: Any, batch: Mapping[str, Tensor]) -> Tensor:
-            logits = outputs.logits.float()
-            chosen = torch.multinomial(torch.softmax(logits.detach(), dim=-1), 1, generator=generator)[:, 0]
-            return functional.cross_entropy(logits, chosen)
-
-        return loss
+        return drawn_class_loss(generator)
 
     @contextmanager
     def training_data(self, model: PreTrainedModel, job: Job, distill: Distill) -> Iterator[Prepared]:
