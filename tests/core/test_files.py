@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -11,7 +12,15 @@ import pytest
 
 import tiny
 from plankwise.core.errors import OutputError
-from plankwise.core.files import atomic_folder, contents, make_writable_folder, sha256, write_json, write_text
+from plankwise.core.files import (
+    atomic_folder,
+    contents,
+    link_folder,
+    make_writable_folder,
+    sha256,
+    write_json,
+    write_text,
+)
 from plankwise.encoder.checkpoint import save
 
 UNWRITABLE = "gut bis hier \ud800"  # a lone surrogate fails while the file is being written
@@ -183,3 +192,38 @@ def test_what_is_being_written_is_not_among_the_contents(tmp_path: Path, monkeyp
         assert contents(tmp_path) == {"name.txt"}
     (tmp_path / ".hidden").touch()
     assert contents(tmp_path) == {"name.txt", "folder", ".hidden"}
+
+
+def test_a_linked_folder_shares_its_files_and_changes_none_of_them(tmp_path: Path) -> None:
+    """Files whose mode would have to change, and what symbolic links lead to, become files of their own."""
+    source = tmp_path / "source"
+    with atomic_folder(source) as place:
+        (place / "curves").mkdir()
+        (place / "curves" / "events").write_text("curve")
+        (place / "weights").write_text("weights")
+    (source / "private").write_text("mine")
+    (source / "private").chmod(0o600)
+    (source / "link").symlink_to(source / "weights")
+    with atomic_folder(tmp_path / "target") as place:
+        link_folder(source, place)
+    target = tmp_path / "target"
+    assert (target / "weights").samefile(source / "weights")
+    assert (target / "curves" / "events").samefile(source / "curves" / "events")
+    assert not (target / "private").samefile(source / "private")
+    assert (target / "private").read_text() == "mine"
+    assert stat.S_IMODE((source / "private").stat().st_mode) == 0o600
+    assert not (target / "link").is_symlink()
+    assert (target / "link").read_text() == "weights"
+
+
+def test_a_folder_is_copied_where_it_cannot_be_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EXDEV, "another file system")
+
+    with atomic_folder(tmp_path / "source") as place:
+        (place / "weights").write_text("weights")
+    monkeypatch.setattr(os, "link", refuse)
+    with atomic_folder(tmp_path / "target") as place:
+        link_folder(tmp_path / "source", place)
+    assert (tmp_path / "target" / "weights").read_text() == "weights"
+    assert not (tmp_path / "target" / "weights").samefile(tmp_path / "source" / "weights")

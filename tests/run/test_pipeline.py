@@ -17,7 +17,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import tiny
 from plankwise.core.errors import CheckpointError, MethodError, OutputError, RecipeError
-from plankwise.core.recipe import read_recipe
+from plankwise.core.recipe import read_recipe, to_plain
 from plankwise.core.records import read_record
 from plankwise.evaluation.saved_predictions import PREDICTIONS
 from plankwise.report.run_report import markdown, table, write_report
@@ -206,6 +206,39 @@ def test_a_baseline_can_be_shared_and_a_foreign_one_is_refused(
     assert record.baseline.train_seconds == read_record(finished).baseline.train_seconds  # type: ignore[union-attr]
     with pytest.raises(OutputError, match="other data, model, settings or seed"):
         run(check(recipe(recipe_path, "seed=3")), tmp_path / "other", baseline=finished / "baseline")
+
+
+def test_a_run_takes_over_what_another_has_of_it(finished: Path, recipe_path: Path, tmp_path: Path) -> None:
+    """Steps that agree are linked, not run; from the first that differs on everything is run again."""
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    other, out = recipe(recipe_path, "steps.1.layers=1", "name=other"), tmp_path / "out"
+    record = run(check(other), out, start_from=finished)
+    assert [step.settings for step in record.steps] == to_plain(other)["steps"]
+    for stage in ("baseline", "steps/01-theseus"):
+        assert (out / stage / "model.safetensors").samefile(finished / stage / "model.safetensors")
+        assert not (out / stage / "model.safetensors").is_symlink()
+    assert not (out / "steps/02-layer_subset/model.safetensors").samefile(
+        finished / "steps/02-layer_subset/model.safetensors"
+    )
+    assert not (out / "model/model.safetensors").samefile(finished / "model/model.safetensors")
+    run(check(other), tmp_path / "alone")
+    one, same = weights(out / "model"), weights(tmp_path / "alone/model")
+    assert all(torch.equal(one[key], same[key]) for key in one)
+    assert before == {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("override", "names"),
+    [("seed=3", "seed"), ("baseline.epochs=3", "training"), ("task.metrics=[accuracy]", "metrics")],
+)
+def test_a_run_of_another_baseline_gives_nothing(
+    override: str, names: str, finished: Path, recipe_path: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(OutputError, match=rf"starts from another baseline \(it differs in {names}\)"):
+        run(check(recipe(recipe_path, override)), tmp_path / "out", start_from=finished)
+    with pytest.raises(CheckpointError, match="there is no run in"):
+        run(check(recipe(recipe_path)), tmp_path / "out", start_from=tmp_path)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_test_split_is_read_by_the_last_stage_alone(recipe_path: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,26 @@ def atomic_folder(path: Path, private: bool = False) -> Iterator[Path]:
         if path.is_dir():
             shutil.rmtree(path)
         temporary.rename(path)
+
+
+def link_folder(source: Path, target: Path) -> None:
+    """Fill the new folder `target` with the files of `source`: as hard links where that is possible, else as copies.
+
+    Only files that `atomic_folder` would not have to change are linked: a link shares its mode and owner with the
+    original. What is linked must be replaced as a whole later on, never written to in place.
+    """
+    allowed = stat.S_IMODE(target.stat().st_mode) & 0o666
+
+    def link(original: str, copy: str) -> str:
+        real = os.path.realpath(original)  # a hard link of a symbolic link would be that link, not the file
+        found = Path(real).stat()
+        if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) == allowed:
+            with suppress(OSError):  # another file system, or one without hard links
+                os.link(real, copy)
+                return copy
+        return str(shutil.copy2(real, copy))
+
+    shutil.copytree(source, target, dirs_exist_ok=True, copy_function=link)
 
 
 def _open_up(folder: Path, allowed: int) -> None:

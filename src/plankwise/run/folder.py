@@ -16,7 +16,15 @@ from plankwise.core.claims import ExclusiveClaim
 from plankwise.core.distributed import is_main_process, on_main_process
 from plankwise.core.documents import read_yaml
 from plankwise.core.errors import CheckpointError, OutputError, RecipeError
-from plankwise.core.files import atomic_folder, contents, make_writable_folder, read_text, write_json, write_text
+from plankwise.core.files import (
+    atomic_folder,
+    contents,
+    link_folder,
+    make_writable_folder,
+    read_text,
+    write_json,
+    write_text,
+)
 from plankwise.core.paths import PARTIAL, check_folder, found_at, remove, undone_if_refused
 from plankwise.core.records import FILE_NAME, Cost, Entry, Record, read_record
 from plankwise.encoder.checkpoint import write_model
@@ -25,6 +33,7 @@ from plankwise.training.checkpoints import SEAL
 from plankwise.training.fit import CURVES
 
 RECIPE, STAGE, WORK, LOCK = "recipe.yaml", "stage.json", ".work", ".lock"
+PRETRAINED, BASELINE = "pretrained", "baseline"
 Made = tuple[PreTrainedModel, PreTrainedTokenizerBase, Entry]
 
 
@@ -139,8 +148,12 @@ class RunFolder:
         on_main_process(lambda: self._copy(self.path / source, target, {STAGE, CURVES}), self.path)
 
     def adopt(self, source: Path, name: str) -> None:
-        """Copy a complete stage of another run into this one, unless it is here already."""
-        on_main_process(lambda: None if self.has(name) else self._copy(source, name, set()), self.path)
+        """Take over a complete stage of another run, as hard links where possible, unless it is here already."""
+        on_main_process(lambda: None if self.has(name) else self._link(source, name), self.path)
+
+    def _link(self, source: Path, target: str) -> None:
+        with atomic_folder(self.path / target) as temporary:
+            link_folder(source, temporary)
 
     def _copy(self, source: Path, target: str, without: set[str]) -> None:
         with atomic_folder(self.path / target) as temporary:

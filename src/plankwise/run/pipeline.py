@@ -136,6 +136,7 @@ def run(
     progress: bool = False,
     until: Literal["baseline", "steps", "report"] = "report",
     baseline: Path | None = None,
+    start_from: Path | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> Record:
     """Run a checked recipe into the folder `out`, or resume the run that is there.
@@ -147,6 +148,8 @@ def run(
         progress: whether to show progress bars.
         until: where to stop; only `report` reads the test split.
         baseline: folder of a finished baseline of the same data, model and settings, to take instead of training one.
+        start_from: folder of another run of the same data, model, baseline and seed. Its baseline, and its steps as far
+            as their settings agree, are taken over (as hard links where possible) instead of being run again.
         callbacks: of the Transformers Trainer, for every training of the run.
     """
     recipe, task = checked.recipe, checked.task
@@ -159,8 +162,7 @@ def run(
             return _close(known, folder)
         record = _new_record(checked)
         chain = Stages(recipe, task, folder, progress=progress, callbacks=callbacks)
-        if baseline is not None:
-            chain.adopt_baseline(baseline)
+        chain.adopt(baseline, start_from)
         record.baseline = chain.baseline()
         _write(record, out)
         if until != "baseline":

@@ -25,14 +25,15 @@ from plankwise.encoder.stored_truncation import store_truncation
 from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.evaluation.benchmark.workload import texts_of_split
 from plankwise.methods.method import Compressed, Job, Method, StepLog
-from plankwise.run.folder import Made, RunFolder, read_entry
+from plankwise.run.folder import BASELINE as BASELINE
+from plankwise.run.folder import PRETRAINED, Made, RunFolder, read_entry
 from plankwise.run.recipe import Recipe
+from plankwise.run.shared_stages import shared_stages, stage_of
 from plankwise.training.objectives.registry import objective_of
 from plankwise.training.on_task import train_on_task
 from plankwise.training.pretraining.pretrain import pretrain
 
 logger = logging.getLogger(__name__)
-PRETRAINED, BASELINE = "pretrained", "baseline"
 _NO_COST = Cost(parameters=0, size_bytes=0, train_seconds=0.0)
 
 
@@ -55,8 +56,15 @@ class Stages:
         self._truncation = None if self._objective.reads_blocks else recipe.model.plain_truncation
         self.last = BASELINE
 
-    def adopt_baseline(self, source: Path) -> None:
-        """Copy a finished baseline into this run, if it is what this recipe would have trained."""
+    def adopt(self, baseline: Path | None, run: Path | None) -> None:
+        """Take over a finished baseline, or what another run has of this one; each must be what this one would make."""
+        if baseline is not None:
+            self._adopt_baseline(baseline)
+        if run is not None:
+            for name in shared_stages(run, self._recipe, self._task, self._baseline_settings()):
+                self._folder.adopt(run / name, name)
+
+    def _adopt_baseline(self, source: Path) -> None:
         entry = read_entry(source)
         if entry.settings != self._baseline_settings():
             raise OutputError(f"the baseline in {source} was made with other data, model, settings or seed")
@@ -64,9 +72,12 @@ class Stages:
 
     def baseline(self) -> Entry:
         """Train the uncompressed model, or use it as it is where the recipe says so."""
-        source, training = self._recipe.model.source or str(self._pretrained()), self._recipe.baseline
+        source, training = self._recipe.model.source, self._recipe.baseline
+        if source is None and not self._folder.has(BASELINE):  # a baseline that was taken over needs no pretraining
+            source = str(self._pretrained())
 
         def make(work: Path) -> Made:
+            assert source is not None
             torch.manual_seed(self._seed("head"))
             model = self._objective.load(source, self._task.labels, new_head=training is not None)
             job = self._job(work, BASELINE, load_tokenizer(source))
@@ -80,7 +91,7 @@ class Stages:
 
     def step(self, number: int, method: Method) -> Entry:
         """Compress the model so far by one method."""
-        name, source = f"steps/{number:02d}-{method.method}", self.last
+        name, source = stage_of(number, method), self.last
 
         def make(work: Path) -> Made:
             folder = str(self._folder.path / source)
