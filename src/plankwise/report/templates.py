@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jinja2
 
+from plankwise.core.intervals import format_interval
 from plankwise.core.records import format_optional
 from plankwise.evaluation.effects import shown_estimate
 
@@ -30,7 +32,11 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        interval=format_optional, estimate=shown_estimate, size=format_size, number=_format_number
+        interval=format_optional,
+        shown_interval=_format_stored,
+        estimate=shown_estimate,
+        size=format_size,
+        number=_format_number,
     )
     return environment
 
@@ -38,6 +44,11 @@ def _environment() -> jinja2.Environment:
 def format_size(size_bytes: int) -> str:
     """Format a size in MB of 10⁶ bytes."""
     return f"{size_bytes / 1e6:.1f} MB"
+
+
+def _format_stored(interval: Mapping[str, float]) -> str:
+    """Format an interval as a JSON document holds it."""
+    return format_interval(interval["value"], interval["low"], interval["high"])
 
 
 def _format_number(value: Any) -> str:

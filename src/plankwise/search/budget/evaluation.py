@@ -1,0 +1,241 @@
+"""One candidate from settings to figures: made by the pipeline, exported, scored as an artefact, and timed in turns.
+
+What is scored and timed is the artefact itself, in the runtime and precision it will run in, never its model in torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+
+from plankwise.core.errors import PlankwiseError
+from plankwise.core.progress import quiet_loggers
+from plankwise.core.recipe import to_plain, validate
+from plankwise.core.records import Interval, Record
+from plankwise.data.batching.inputs import Text
+from plankwise.data.task import DEVELOPMENT, TRAIN, Task
+from plankwise.deploy.export.export import export
+from plankwise.deploy.predictor import Predictor
+from plankwise.encoder.checkpoint import load_trained
+from plankwise.encoder.cost import count_parameters
+from plankwise.evaluation.benchmark.models import TITLES, Export
+from plankwise.evaluation.benchmark.paired_timing import PairedTiming, time_pairs
+from plankwise.evaluation.benchmark.workload import texts_of_split
+from plankwise.evaluation.comparison import Pair, behaviour, retained_performance
+from plankwise.evaluation.metrics import METRICS, Floats
+from plankwise.run import pipeline
+from plankwise.run.artefacts import CALIBRATED, COMPARED, sample_texts
+from plankwise.run.pipeline import check
+from plankwise.run.recipe import Recipe
+from plankwise.run.stages import BASELINE
+from plankwise.search.budget.candidate import Candidate, Failure, Outcome, model_key
+
+logger = logging.getLogger(__name__)
+MODELS, ARTEFACTS = "models", "artefacts"
+RESAMPLES = 2000
+TIMED = 256  # texts, at most
+UNRELIABLE = "int8-dynamic"  # its answers depend on the other texts of a batch
+QUIET = ("plankwise.run.stages", "plankwise.run.pipeline", "plankwise.encoder", "plankwise.deploy")
+Run = Callable[..., Record]
+Timer = Callable[..., Mapping[str, PairedTiming]]
+
+
+@dataclass(frozen=True)
+class Original:
+    """The model before compression, as every candidate is compared with it.
+
+    Attributes:
+        logits: on development, [rows, labels], of torch in fp32.
+        reference: folder of the artefact that speed-ups refer to.
+        title: of that artefact's runtime and precision.
+    """
+
+    logits: Floats
+    reference: Path
+    title: str
+
+
+class Evaluator:
+    """Makes and measures candidates of one recipe, in one folder.
+
+    Args:
+        recipe: with the task and the model; its steps are replaced by those of each candidate.
+        task: of that recipe, loaded.
+        folder: of the search.
+        agreement: whether the labels are the original's own predictions, so that the score is agreement with it.
+        run: runs a recipe.
+        exporter: makes artefacts.
+        timer: times artefacts.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        task: Task,
+        folder: Path,
+        *,
+        agreement: bool = False,
+        run: Run = pipeline.run,
+        exporter: Export = export,
+        timer: Timer = time_pairs,
+    ) -> None:
+        self.recipe, self.task, self.folder, self.agreement = recipe, task, folder, agreement
+        self._run, self._export, self._time = run, exporter, timer
+        self._known: dict[str, tuple[dict[str, Any], ...]] = {}
+
+    def measure(self, candidate: Candidate, original: Original) -> Outcome | Failure:
+        """Make, score and time a candidate; a fault of it is an answer, too."""
+        begun = time.perf_counter()
+        try:
+            model, record = self.model(candidate.steps)
+            artefact = self.artefact(candidate, model)
+            return self._measured(candidate, original, model, artefact, record=record, begun=begun)
+        except PlankwiseError as error:
+            return Failure(candidate=candidate, fault=str(error), seconds=time.perf_counter() - begun)
+
+    def model(self, steps: tuple[dict[str, Any], ...]) -> tuple[Path, Record]:
+        """Make the model of some steps, from the longest sequence of them that was made before."""
+        out = self.folder / MODELS / model_key(steps)
+        checked = check(self.with_steps(steps), self.task)
+        start = self._nearest(steps)
+        with quiet_loggers(*QUIET):
+            record = self._run(checked, out, resume=True, progress=True, until="steps", start_from=start)
+        self._known[model_key(steps)] = steps
+        last = f"steps/{len(steps):02d}-{steps[-1]['method']}" if steps else BASELINE
+        return out / last, record
+
+    def remember(self, steps: tuple[dict[str, Any], ...]) -> None:
+        """Take over stages of a model that an earlier process made, if it did."""
+        if (self.folder / MODELS / model_key(steps)).exists():
+            self._known[model_key(steps)] = steps
+
+    def with_steps(self, steps: tuple[dict[str, Any], ...]) -> Recipe:
+        """Return the recipe with these steps."""
+        plain = {**to_plain(self.recipe), "steps": list(steps)}
+        return dataclasses.replace(validate(plain, Recipe), name=self.recipe.name)
+
+    def artefact(self, candidate: Candidate, model: Path) -> Path:
+        """Export a model, unless that was done before."""
+        out = self.folder / ARTEFACTS / f"{candidate.model_key}-{candidate.runtime}-{candidate.precision}"
+        if out.exists():
+            return out
+        options: dict[str, Any] = {"texts": self._texts(DEVELOPMENT, COMPARED), "tolerance": 1.0}
+        if candidate.precision == "int8":
+            options["calibration"] = self._texts(TRAIN, CALIBRATED)
+        with quiet_loggers(*QUIET):
+            # The score on development decides, not the largest change of a single probability.
+            self._export(str(model), out, to=candidate.runtime, precision=candidate.precision, **options)
+        return out
+
+    def logits(self, folder: str | Path, split: str = DEVELOPMENT) -> Floats:
+        """Predict a split with a model or an artefact; logits are [rows, labels]."""
+        predictor = Predictor(folder, truncation=self.recipe.model.plain_truncation)
+        return predictor.logits(self._texts(split))
+
+    def retained(
+        self, logits: Floats, original: Floats, split: str = DEVELOPMENT, metric: str | None = None
+    ) -> Interval:
+        """Compute the retained performance, by default by the first metric, with what few rows cannot show."""
+        labels = self.labels(split)
+        found = retained_performance([Pair(labels, original, logits)], metric or self.task.metrics[0], RESAMPLES)
+        if found is None or not np.isfinite(logits).all():
+            return Interval(value=float("nan"), low=float("nan"), high=float("nan"))
+        return with_unseen_changes(found, behaviour(Pair(labels, original, logits))["label_loyalty"], len(labels))
+
+    def labels(self, split: str) -> Any:
+        """Return the labels of a split: indices, or flags for several labels."""
+        return np.asarray(self.task.splits[split]["label"][:])
+
+    def time(self, folders: Mapping[str, Path], split: str = DEVELOPMENT) -> Mapping[str, PairedTiming]:
+        """Time models and artefacts in turns on the texts of a split, against the first of them."""
+        return self._time(folders, texts_of_split(self.task.splits[split], TIMED))
+
+    def _measured(
+        self,
+        candidate: Candidate,
+        original: Original,
+        model: Path,
+        artefact: Path,
+        *,
+        record: Record,
+        begun: float,
+    ) -> Outcome:
+        logits, labels = self.logits(artefact), self.labels(DEVELOPMENT)
+        timing = self.time({"reference": original.reference, "candidate": artefact})["candidate"]
+        certifies = candidate.precision != UNRELIABLE
+        caveats = () if certifies else ("its answers depend on the other texts of a batch",)
+        return Outcome(
+            candidate=candidate,
+            scores={name: METRICS[name](labels, logits) for name in self.task.metrics},
+            retained=self.retained(logits, original.logits),
+            agreement=behaviour(Pair(labels, original.logits, logits))["label_loyalty"],
+            speedup=timing.speedup,
+            reference=original.title,
+            ms_per_text=timing.ms_per_text,
+            size_bytes=sum(file.stat().st_size for file in artefact.iterdir()),
+            parameters=_parameters(model, record),
+            train_seconds=sum(step.train_seconds for step in record.steps),
+            seconds=time.perf_counter() - begun,
+            caveats=(*caveats, *timing.warnings),
+            certifies=certifies,
+        )
+
+    def _texts(self, split: str, most: int | None = None) -> list[Text]:
+        rows = self.task.splits[split]
+        return texts_of_split(rows, len(rows)) if most is None else sample_texts(rows, most)
+
+    def _nearest(self, steps: tuple[dict[str, Any], ...]) -> Path | None:
+        """Return the folder of the model that shares most of these steps, from the first on."""
+        shared = {key: _shared(known, steps) for key, known in self._known.items()}
+        best = max(shared, key=lambda key: shared[key], default=None)
+        return None if best is None or best == model_key(steps) else self.folder / MODELS / best
+
+    def drop(self, candidate: Candidate) -> None:
+        """Remove the artefact of a candidate that will not be chosen."""
+        key = f"{candidate.model_key}-{candidate.runtime}-{candidate.precision}"
+        shutil.rmtree(self.folder / ARTEFACTS / key, ignore_errors=True)
+
+
+def with_unseen_changes(found: Interval, agreement: float, rows: int) -> Interval:
+    """Lower the end of an interval to what so few rows can say at all.
+
+    Where two models agree on every row, every resample gives the same ratio, and the bootstrap claims certainty. Yet a
+    share of up to 1 − 0.025^(1/n) of all texts may get another label without one among n rows showing it (the exact
+    interval of Clopper and Pearson 1934), and each of these may be an error.
+
+    Args:
+        found: by the bootstrap.
+        agreement: share of rows with the same label.
+        rows: their number.
+    """
+    possible = float(binomtest(round(agreement * rows), rows).proportion_ci(0.95, "exact").low)
+    unseen = agreement - possible if agreement == 1.0 else 0.0
+    return found.model_copy(update={"low": min(found.low, found.value - unseen)})
+
+
+def title_of(runtime: str, precision: str) -> str:
+    """Return how tables name a runtime and its precision."""
+    return f"{TITLES[runtime]} {precision}"
+
+
+def _shared(known: tuple[dict[str, Any], ...], steps: tuple[dict[str, Any], ...]) -> int:
+    count = 0
+    for one, other in zip(known, steps, strict=False):
+        if one != other:
+            break
+        count += 1
+    return count
+
+
+def _parameters(model: Path, record: Record) -> int:
+    entry = record.steps[-1] if record.steps else record.baseline
+    return entry.cost.parameters if entry is not None else count_parameters(load_trained(str(model)))

@@ -1,0 +1,150 @@
+"""What a user asks of `plankwise shrink`, and the checks that need no work."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedConfig
+
+from plankwise.core.errors import ModelError, RecipeError, one_of
+from plankwise.core.hardware import saturates
+from plankwise.deploy.export.export import missing_packages
+from plankwise.encoder.checkpoint import load_config
+from plankwise.encoder.classifier_head import check_classifier
+from plankwise.encoder.quantized import LAST, is_quantized
+from plankwise.run.candidates import PROCESSORS
+from plankwise.search.budget.goal import Goal
+from plankwise.search.shrink.ladder import RUNTIMES, Pair
+from plankwise.search.shrink.ready import NAMES, aim_of
+
+SHORTEST = 60.0  # seconds: an export, a scoring and a timing take about that
+DEVICES = ("cpu", "cuda")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShrinkRequest:
+    """One search.
+
+    Attributes:
+        model: folder or Hub id of a fine-tuned classifier.
+        data: files of rows to train, calibrate and, without `test`, decide on.
+        out: folder of the search.
+        test: files of rows that the model has never seen: half of them to decide on, half of them held back.
+        text: column of the text; guessed if not given.
+        pair: column of a second text.
+        label: column of the label.
+        names: the model's label by what the label column holds, where these differ.
+        label_separator: between the labels of a cell.
+        encoding: of text files.
+        delimiter: of CSV files.
+        retain: share of the score to keep; by default 0.99, or what the ready recipe aims at.
+        speedup: times as fast as the original in an optimised runtime in fp32.
+        max_size_mb: of the artefact, in 10⁶ bytes.
+        seconds: that the search may take.
+        device: where the model will run.
+        processor: another kind of processor that it will run on: nothing that is timed here counts there.
+        metric: of labelled rows.
+        recipe: a ready recipe to make alone.
+        max_length: tokens of an input; by default as the model was trained.
+        seed: of everything random.
+    """
+
+    model: str
+    data: tuple[Path, ...]
+    out: Path
+    test: tuple[Path, ...] = ()
+    text: str | None = None
+    pair: str | None = None
+    label: str | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+    label_separator: str | None = None
+    encoding: str | None = None
+    delimiter: str | None = None
+    retain: float | None = None
+    speedup: float | None = None
+    max_size_mb: float | None = None
+    seconds: float = 1800.0
+    device: str = "cpu"
+    processor: str | None = None
+    metric: str | None = None
+    recipe: str | None = None
+    max_length: int | None = None
+    seed: int = 0
+
+    def goal(self) -> Goal:
+        """Return the budget.
+
+        Raises:
+            PlankwiseError: if it contradicts itself.
+        """
+        for name, value in (("retain", self.retain), ("speedup", self.speedup), ("max-size-mb", self.max_size_mb)):
+            if value is not None and not math.isfinite(value):
+                raise RecipeError(f"--{name} {value}: allowed: a number")
+        aim = Goal() if self.recipe is None else aim_of(self.recipe, saturating=saturates())
+        return Goal(
+            retain=aim.retain if self.retain is None else self.retain,
+            speedup=aim.speedup if self.speedup is None else self.speedup,
+            max_size_bytes=None if self.max_size_mb is None else round(1e6 * self.max_size_mb),
+        )
+
+
+def check_request(request: ShrinkRequest) -> tuple[Goal, PreTrainedConfig]:
+    """Refuse what can be refused before data is read or a weight is loaded.
+
+    Returns:
+        The budget, and the model's configuration.
+
+    Raises:
+        PlankwiseError: naming the value and what is allowed.
+    """
+    goal = request.goal()
+    if request.seconds < SHORTEST:
+        raise RecipeError(
+            f"--time {request.seconds:g}s is too short for a single measurement; allowed: {SHORTEST:g}s or more"
+        )
+    if request.recipe is not None:
+        one_of(request.recipe, NAMES, "ready recipe")
+    if one_of(request.device, DEVICES, "device") == "cuda":
+        if not torch.cuda.is_available():
+            raise ModelError("--on cuda: torch finds no CUDA device here; allowed: --on cpu")
+        raise ModelError(
+            "--on cuda: artefacts run on the CPU; allowed: --on cpu, where a GPU that is there still trains"
+        )
+    pairs_of(request.processor)
+    config = load_config(request.model)
+    if is_quantized(config):
+        raise ModelError(f"{request.model}: {LAST}; allowed: a model whose weights are floating-point")
+    check_head(config, request.model)
+    return goal, config
+
+
+def check_head(config: PreTrainedConfig, model: str) -> None:
+    """Refuse a model that does not choose among labels.
+
+    Raises:
+        ModelError: also where the configuration names no architecture, so that there is no head to speak of.
+    """
+    check_classifier(config, model)
+    if not config.architectures:
+        raise ModelError(f"{model} has no classification head; fine-tune it first, by plankwise run")
+
+
+def pairs_of(processor: str | None) -> tuple[Pair, ...]:
+    """Return the runtimes and precisions to try; for another processor only what is known to suit it.
+
+    Raises:
+        ModelError: if there is no such processor, or no runtime is installed.
+    """
+    if processor is not None:
+        order = PROCESSORS[one_of(processor, tuple(PROCESSORS), "processor")]
+        found = [(each.runtime, each.precision) for each in order if not missing_packages(each.runtime)][:1]
+    else:
+        installed = [runtime for runtime in RUNTIMES if not missing_packages(runtime)]
+        found = [(runtime, precision) for precision in ("int8", "fp32") for runtime in installed]
+    if not found:
+        raise ModelError("neither OpenVINO nor ONNX Runtime is installed; pip install 'plankwise[openvino,onnx]'")
+    return tuple(found)
