@@ -71,7 +71,6 @@ class Evaluator:
         recipe: with the task and the model; its steps are replaced by those of each candidate.
         task: of that recipe, loaded.
         folder: of the search.
-        agreement: whether the labels are the original's own predictions, so that the score is agreement with it.
         run: runs a recipe.
         exporter: makes artefacts.
         timer: times artefacts.
@@ -83,12 +82,11 @@ class Evaluator:
         task: Task,
         folder: Path,
         *,
-        agreement: bool = False,
         run: Run = pipeline.run,
         exporter: Export = export,
         timer: Timer = time_pairs,
     ) -> None:
-        self.recipe, self.task, self.folder, self.agreement = recipe, task, folder, agreement
+        self.recipe, self.task, self.folder = recipe, task, folder
         self._run, self._export, self._time = run, exporter, timer
         self._known: dict[str, tuple[dict[str, Any], ...]] = {}
 

@@ -12,6 +12,8 @@ from transformers import PreTrainedConfig
 
 from plankwise.core.errors import ModelError, RecipeError, one_of
 from plankwise.core.hardware import saturates
+from plankwise.data.given.columns import ColumnOptions
+from plankwise.data.text_files import TextFormat
 from plankwise.deploy.export.export import missing_packages
 from plankwise.encoder.checkpoint import load_config
 from plankwise.encoder.classifier_head import check_classifier
@@ -19,6 +21,7 @@ from plankwise.encoder.quantized import LAST, is_quantized
 from plankwise.run.candidates import PROCESSORS
 from plankwise.search.budget.goal import Goal
 from plankwise.search.shrink.ladder import RUNTIMES, Pair
+from plankwise.search.shrink.prepare_data import GivenFiles
 from plankwise.search.shrink.ready import NAMES, aim_of
 
 SHORTEST = 60.0  # seconds: an export, a scoring and a timing take about that
@@ -74,6 +77,12 @@ class ShrinkRequest:
     recipe: str | None = None
     max_length: int | None = None
     seed: int = 0
+
+    def files(self) -> GivenFiles:
+        """Return the files, with what is given of their columns."""
+        options = ColumnOptions(self.text, self.pair, self.label, self.label_separator)
+        form = TextFormat(self.encoding, self.delimiter)
+        return GivenFiles(self.data, self.test, options, self.names, form)
 
     def goal(self) -> Goal:
         """Return the budget.
