@@ -11,7 +11,7 @@ from transformers import AutoModelForTokenClassification
 
 import tiny
 from plankwise.core.errors import ModelError
-from plankwise.encoder.checkpoint import load_classifier, load_trained, save
+from plankwise.encoder.checkpoint import load_classifier, load_fine_tuned, load_trained, save
 
 LABELS = ("bad", "good", "so")
 OUTPUT = dict.fromkeys(("roberta", "xlm-roberta", "camembert", "electra", "mpnet"), "classifier.out_proj")
@@ -95,3 +95,22 @@ def test_a_model_with_another_head_is_no_classifier(tmp_path: Path) -> None:
     AutoModelForTokenClassification.from_config(tiny.model("modernbert", 1).config).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="is a ModernBertForTokenClassification, not a classifier of texts"):
         load_trained(str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", tiny.ARCHITECTURES)
+def test_a_fine_tuned_model_keeps_its_answers_in_the_order_of_the_task(tmp_path: Path, kind: str) -> None:
+    source = saved(tmp_path / "m", kind, problem_type=None)
+    own, taken = load_trained(source), load_fine_tuned(source, ("so", "bad", "fine"), names={"good": "fine"})
+    batch = tiny.batch()
+    assert torch.equal(taken(**batch).logits, own(**batch).logits[:, [2, 0, 1]])
+    assert taken.config.id2label == {0: "so", 1: "bad", 2: "fine"}
+    assert taken.config.label2id == {"so": 0, "bad": 1, "fine": 2}
+    assert taken.config.problem_type == "single_label_classification"
+
+
+def test_a_fine_tuned_model_never_gets_a_new_head(tmp_path: Path) -> None:
+    source = saved(tmp_path / "m")
+    with pytest.raises(ModelError, match=r"has 3 labels \(bad, good, so\), the task 3 labels \(bad, good, nice\)"):
+        load_fine_tuned(source, ("bad", "good", "nice"))
+    with pytest.raises(ModelError, match="'single_label_classification', the task is of 'multi_label_classification'"):
+        load_fine_tuned(source, LABELS, "multi_label")

@@ -166,6 +166,13 @@ class TestMajority:
         assert METRICS["accuracy"](labels, guess) == 0.25
         assert METRICS["macro_f1"](labels, guess) == pytest.approx((2 / 5) / 3)
 
+    def test_counts_a_class_that_never_occurs_as_zero(self) -> None:
+        """As the model's own score does, which has a logit for it."""
+        labels = np.array([0, 0, 1])
+        guess = majority_logits(labels, labels, classes=4)
+        expected = f1_score(labels, [0, 0, 0], labels=range(4), average="macro", zero_division=0)
+        assert METRICS["macro_f1"](labels, guess) == pytest.approx(expected)
+
     def test_of_several_labels_are_those_above_one_half(self) -> None:
         train = np.array([[1, 0, 1], [1, 0, 0], [0, 1, 0], [1, 1, 0]], dtype=np.float32)
         guess = majority_logits(train[:2], train)

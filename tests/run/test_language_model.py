@@ -185,8 +185,8 @@ def test_what_cannot_work_is_refused_beforehand(recipe_path: Path, tmp_path: Pat
         recipe(recipe_path, "evaluation.rounds=5")
     with pytest.raises(RecipeError, match="class_weights is for a task with labels"):
         recipe(recipe_path, "objective.class_weights=balanced")
-    with pytest.raises(RecipeError, match="baseline: null is for a task of name 'corpus'"):
-        recipe(recipe_path, "baseline=null", f"task={{name: table, train: {tiny.write_table(tmp_path)}}}")
+    with pytest.raises(RecipeError, match=r"model\.labels names the labels of a fine-tuned classifier"):
+        recipe(recipe_path, "baseline=null", "model.labels={a: b}")
     bare = tiny.tokenizer()
     bare.mask_token = None
     source = tiny.save_source(tmp_path / "bare")

@@ -42,7 +42,7 @@ def recipe(tmp_path: Path) -> Recipe:
             "masking.rate=0.3",
             "masking is for training a language model; allowed: with a task of name 'corpus', or with",
         ),
-        ("baseline=null", "baseline: null is for a task of name 'corpus'"),
+        ("model.labels={a: b}", "model.labels names the labels of a fine-tuned classifier; allowed: with baseline: nu"),
     ],
 )
 def test_settings_that_would_be_ignored_are_refused(

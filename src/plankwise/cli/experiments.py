@@ -56,6 +56,8 @@ def finetune(
 ) -> None:
     """Train the baseline only, without touching the test split; `run --resume` or `compress` continue from it."""
     checked = checked_recipe(recipe, overrides, seed, out, resume=resume, deduplicate=deduplicate)
+    if checked.recipe.baseline is None:
+        raise RecipeError(f"{recipe}: baseline: null takes the model as it is, so there is nothing to train; use run")
     run_checked(checked, out, resume=resume, as_json=as_json, until="baseline")
 
 
@@ -105,7 +107,11 @@ def compress(
     recipe: RecipePath,
     out: Out,
     baseline: Annotated[
-        Path, typer.Option(help="A finished baseline: RUN/baseline of a run with the same data and seed.")
+        str,
+        typer.Option(
+            metavar="MODEL",
+            help="RUN/baseline of a run with the same data and seed, or a fine-tuned classifier: its folder or Hub id.",
+        ),
     ],
     overrides: Set = None,
     resume: Resume = False,
@@ -113,14 +119,15 @@ def compress(
     deduplicate: Deduplicate = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compress a baseline that has been trained before, and prove what was kept."""
+    """Compress a model that has been fine-tuned before, and prove what was kept."""
     from plankwise.core.paths import check_folder
-    from plankwise.run.folder import read_entry
+    from plankwise.run.baselines import as_it_is, is_baseline_stage
 
     check_folder(out)
-    read_entry(baseline)  # fails early, before anything is loaded
-    checked = checked_recipe(recipe, overrides, seed, out, resume=resume, deduplicate=deduplicate)
-    run_checked(checked, out, resume=resume, as_json=as_json, baseline=baseline)
+    stage = is_baseline_stage(Path(baseline))  # fails early, before anything is loaded
+    given = overrides if stage else [*(overrides or []), *as_it_is(baseline)]
+    checked = checked_recipe(recipe, given, seed, out, resume=resume, deduplicate=deduplicate)
+    run_checked(checked, out, resume=resume, as_json=as_json, baseline=Path(baseline) if stage else None)
 
 
 @app.command()

@@ -20,6 +20,7 @@ from plankwise.data.splitting import cut, labels_of
 Kind = str  # the name of the objective that the task is for; open, because objectives are registered
 Access = Literal["open", "credentialed"]
 TRAIN, DEVELOPMENT, TEST = "train", "development", "test"
+UNSEEN = "unseen in train"
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ def build_task(
     metrics: tuple[str, ...],
     kind: Kind = "single_label",
     *,
+    classes: Sequence[str] | None = None,
     access: Access = "open",
     development_share: float = 0.1,
     test_share: float = 0.2,
@@ -85,13 +87,15 @@ def build_task(
 ) -> Task:
     """Make a task of labelled texts; cut a missing test split, then a missing development split, off train.
 
-    Cuts are stratified by label and seeded. Labels are those of train, sorted.
+    Cuts are stratified by label and seeded.
 
     Args:
         name: of the task.
         splits: rows of `train` and, where they are given, `development` and `test`.
         metrics: names of metrics; the first selects checkpoints.
         kind: how many labels a text has, a key of `label_columns.LABEL_COLUMNS`.
+        classes: all labels, in the order of the model's logits, also those that no row has; those of train, sorted, by
+            default.
         access: `credentialed` keeps labels out of messages.
         development_share: share of train to cut off.
         test_share: share of train to cut off, first.
@@ -99,7 +103,7 @@ def build_task(
         deduplicate: drop texts that are in two splits from the earlier one; otherwise they are only counted.
 
     Raises:
-        DataError: if a split is empty or has one class only, or a label never occurs in train.
+        DataError: if a split is empty or has one class only, or a label never occurs in train, or is not in `classes`.
     """
     column, parts, secret = label_column(kind), dict(splits), access == "credentialed"
     if TEST not in parts:
@@ -110,9 +114,9 @@ def build_task(
     parts = without_overlap(name, parts, deduplicate)
     for part, rows in parts.items():
         _check_variety(rows, column, f"{name}: the {part} split", access)
-    labels = tuple(sorted({each for row in parts[TRAIN] for each in labels_of(row)}))
-    for part in (DEVELOPMENT, TEST):
-        _check_known(parts[part], labels, f"{name}: the {part} split", access)
+    labels = tuple(classes or sorted({each for row in parts[TRAIN] for each in labels_of(row)}))
+    for part in (TRAIN, DEVELOPMENT, TEST):
+        _check_known(parts[part], labels, f"{name}: the {part} split", access, "not in classes" if classes else UNSEEN)
     datasets = {part: _as_dataset(parts[part], labels, column) for part in (TRAIN, DEVELOPMENT, TEST)}
     hashes = {part: _hash(parts[part]) for part in datasets}
     return Task(name, DatasetDict(datasets), labels, kind, metrics, access, hashes)
@@ -128,15 +132,13 @@ def _check_variety(rows: Sequence[LabelledText], column: LabelColumn, what: str,
         raise DataError(f"{what} holds only {shown} in its {len(rows)} rows; at least two are needed")
 
 
-def _check_known(rows: Sequence[LabelledText], labels: Sequence[str], what: str, access: Access) -> None:
+def _check_known(rows: Sequence[LabelledText], labels: Sequence[str], what: str, access: Access, fault: str) -> None:
     for row in rows:
         for label in labels_of(row):
             if label not in labels and access == "credentialed":
-                raise DataError(f"{what}, row {row['id']}: its label is unseen in train")
+                raise DataError(f"{what}, row {row['id']}: its label is {fault}")
             if label not in labels:
-                raise DataError(
-                    f"{what}, row {row['id']}: the label '{label}' is unseen in train; {suggest(label, labels)}"
-                )
+                raise DataError(f"{what}, row {row['id']}: the label '{label}' is {fault}; {suggest(label, labels)}")
 
 
 def _as_dataset(rows: Sequence[LabelledText], labels: Sequence[str], column: LabelColumn) -> Dataset:

@@ -6,7 +6,7 @@ import copy
 import logging
 import pickle  # only for its error; nothing here unpickles
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from plankwise.core.hub import looks_like_path, where_to_read
 from plankwise.core.paths import check_files_of
 from plankwise.core.progress import quiet_loading
 from plankwise.encoder.anatomy import anatomy_of
-from plankwise.encoder.classifier_head import check_classifier, match_head
+from plankwise.encoder.classifier_head import PROBLEM_TYPES, check_classifier, head_order, match_head, put_in_order
 from plankwise.encoder.configuration import depth_key
 from plankwise.encoder.guard import guard_config, unguarded_config
 from plankwise.encoder.quantized import quantized_of
@@ -41,7 +41,6 @@ from plankwise.encoder.stored_truncation import stored_truncation
 from plankwise.encoder.unsupported import check_foreign, check_stored_types, replace_attention
 
 logger = logging.getLogger(__name__)
-PROBLEM_TYPES = {"single_label": "single_label_classification", "multi_label": "multi_label_classification"}
 WEIGHTS = "model.safetensors"
 _COUNTED = ("position_ids", "token_type_ids", "inv_freq")  # buffers that older versions of Transformers saved
 _UNSAFE = (
@@ -120,6 +119,27 @@ def load_classifier(source: str, labels: Sequence[str], kind: str = "single_labe
     config.problem_type = PROBLEM_TYPES[kind]
     model, lost = _load(AutoModelForSequenceClassification, source, config, ignore_mismatched_sizes=True)
     match_head(model, stored, source, lost)
+    return model
+
+
+def load_fine_tuned(
+    source: str, labels: Sequence[str], kind: str = "single_label", names: Mapping[str, str] | None = None
+) -> PreTrainedModel:
+    """Load a fine-tuned classifier in fp32 as it is, its outputs in the order of `labels`.
+
+    Args:
+        source: a local folder or a Hub id.
+        labels: of the task, in the order of the logits.
+        kind: of the task.
+        names: the task's labels by the model's own; others keep their names.
+
+    Raises:
+        ModelError: as `load_trained`, and if its labels are not those of the task.
+    """
+    order = head_order(load_config(source), source, labels, kind, names=names)
+    model = load_trained(source)
+    put_in_order(model, order, labels)
+    model.config.problem_type = PROBLEM_TYPES[kind]
     return model
 
 

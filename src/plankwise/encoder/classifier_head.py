@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -14,7 +14,8 @@ from plankwise.core.errors import ModelError
 
 logger = logging.getLogger(__name__)
 _CLASSIFIER = "ForSequenceClassification"
-_MULTI = "multi_label_classification"
+PROBLEM_TYPES = {"single_label": "single_label_classification", "multi_label": "multi_label_classification"}
+_MULTI = PROBLEM_TYPES["multi_label"]
 _SHOWN = 80  # characters of a list of labels
 
 
@@ -45,6 +46,69 @@ def check_classifier(config: PreTrainedConfig, source: str) -> None:
     twice = next((label for label, count in Counter(labels_of(config)).items() if count > 1), None)
     if twice is not None:
         raise ModelError(f"{source} names two of its labels '{twice[:_SHOWN]}'; allowed: a name of its own for each")
+
+
+def head_order(
+    config: PreTrainedConfig,
+    source: str,
+    labels: Sequence[str],
+    kind: str,
+    *,
+    names: Mapping[str, str] | None = None,
+    secret: bool = False,
+) -> list[int]:
+    """Return which output of a fine-tuned classifier stands for each label of a task; labels are matched by name.
+
+    Args:
+        config: of the model.
+        source: folder or Hub id, for messages.
+        labels: of the task.
+        kind: of the task: whether a text has one label or any number of them.
+        names: the task's labels by the model's own, such as `{LABEL_0: none}`; others keep their names.
+        secret: whether the task's labels must not be shown.
+
+    Raises:
+        ModelError: if it is no classifier, or one of another kind, or its labels are not those of the task.
+    """
+    check_classifier(config, source)
+    stored = config.problem_type or PROBLEM_TYPES["single_label"]  # as Transformers' own pipelines read it
+    if stored != PROBLEM_TYPES[kind]:
+        raise ModelError(
+            f"{source} is a classifier of problem_type '{stored}', the task is of '{PROBLEM_TYPES[kind]}'; "
+            "allowed: the same in both. If the model was trained for it, correct problem_type in its config.json"
+        )
+    own, given = labels_of(config), names or {}
+    mine, theirs = f"the model has {_listed(own)}", f"the task {'its own' if secret else _listed(labels)}"
+    unknown = next((name for name in given if name not in own), None)
+    if unknown is not None:
+        raise ModelError(f"model.labels names '{unknown}', which is no label of {source}: {mine}")
+    stray = next((name for name in given.values() if name not in labels), None)
+    if stray is not None:
+        raise ModelError(f"model.labels names '{stray}', which is no label of the task: {mine}, {theirs}")
+    named = [given.get(label, label) for label in own]
+    if sorted(named) == sorted(labels):
+        return [named.index(label) for label in labels]
+    if len(set(named)) < len(named):
+        hint = "model.labels gives one name to two labels; allowed: a name of its own for each"
+    elif set(labels) < set(named):
+        hint = "name all of the model's labels in task.classes, also those that no row has"
+    else:
+        hint = "say which label is which, as in --set 'model.labels={LABEL_0: no, LABEL_1: yes}'"
+    raise ModelError(f"the labels of {source} are not those of the task: {mine}, {theirs}; {hint}")
+
+
+def put_in_order(model: PreTrainedModel, order: Sequence[int], labels: Sequence[str]) -> None:
+    """Put the outputs of a classifier into the order of a task's labels, in place, and name them so.
+
+    Args:
+        model: to change; its weights and its configuration.
+        order: index of the output of each label, by `head_order`.
+        labels: of the task.
+    """
+    if list(order) != sorted(order):
+        _permute(_last_layer(model)[1], list(order))
+    model.config.id2label = dict(enumerate(labels))
+    model.config.label2id = {label: index for index, label in enumerate(labels)}
 
 
 def match_head(model: PreTrainedModel, stored: PreTrainedConfig, source: str, lost: Sequence[str]) -> None:

@@ -123,10 +123,16 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def majority_logits(labels: Array, train_labels: Array) -> Floats:
-    """Make logits that always choose the class most frequent in train; for several labels, those above one half."""
+def majority_logits(labels: Array, train_labels: Array, classes: int | None = None) -> Floats:
+    """Make logits that always choose the class most frequent in train; for several labels, those above one half.
+
+    Args:
+        labels: to be scored against, [examples] or [examples, classes].
+        train_labels: of train, in the same form.
+        classes: number of classes of a task with one label each; all of those that occur by default.
+    """
     if labels.ndim == 1:
-        classes = int(max(labels.max(), train_labels.max())) + 1
+        classes = classes or int(max(labels.max(), train_labels.max())) + 1
         chosen = np.bincount(train_labels, minlength=classes).argmax()
         return np.tile(np.eye(classes)[chosen], (len(labels), 1))
     return np.tile(np.where(train_labels.mean(axis=0) > 0.5, 1.0, -1.0), (len(labels), 1))

@@ -78,7 +78,7 @@ def _compare(
     pair = Pair(old.labels, old.logits, new.logits)
     resamples = recipe.evaluation.bootstrap
     train_labels = np.asarray(task.splits[TRAIN]["label"][:])
-    guess = majority_logits(old.labels, train_labels)
+    guess = majority_logits(old.labels, train_labels, len(task.labels))
     majority = {name: METRICS[name](old.labels, guess) for name in task.metrics}
     scores = new.scores(task.metrics)
     return Final(

@@ -82,6 +82,8 @@ def check(recipe: Recipe, task: Task | None = None) -> Checked:
         objective.check_tokenizer(tokenizer, str(source))
     if recipe.baseline is not None:
         check_training(recipe.baseline)
+    elif source is not None:
+        objective.check_teacher(config, source)  # a model that answers something else needs no data to be refused
     specs = [ModelSpec(config=config, tokenizer=tokenizer, objective=objective)]
     for number, step in enumerate(recipe.steps):
         try:
@@ -89,6 +91,8 @@ def check(recipe: Recipe, task: Task | None = None) -> Checked:
         except (MethodError, RecipeError, ModelError) as error:
             raise type(error)(f"steps.{number} ({step.method}): {error}") from None
     task = task or recipe.task.load()
+    if recipe.baseline is None and source is not None:
+        objective.check_baseline(config, source, task, recipe.model.labels)
     if not objective.reads_blocks:
         check_fits(recipe.model.plain_truncation, task, tokenizer)
     _check_texts(recipe, task, objective)

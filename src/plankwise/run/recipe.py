@@ -11,6 +11,7 @@ from plankwise.core.recipe import Name, settings
 from plankwise.data.corpus.corpus import Corpus
 from plankwise.data.tasks.docstrings import Docstrings
 from plankwise.data.tasks.germeval import GermEval2018, GermEval2019
+from plankwise.data.tasks.labels import HeadLabels
 from plankwise.data.tasks.tables import HubDataset, TableFiles
 from plankwise.data.truncation import Truncation
 from plankwise.methods.registry import AnyMethod
@@ -34,10 +35,13 @@ class Model(Truncation):
     Attributes:
         source: a local folder or a Hub id.
         scratch: geometry and pretraining of a new one.
+        labels: the task's labels by the model's own, such as `{LABEL_0: none, LABEL_1: hate}`, where `baseline: null`
+            takes a fine-tuned classifier; labels that are not named here keep their names.
     """
 
     source: str | None = None
     scratch: PretrainingConfig | None = None
+    labels: HeadLabels | None = None
 
     @pydantic.model_validator(mode="after")
     def _one_of_both(self) -> Model:
@@ -72,7 +76,7 @@ class Recipe:
         task: the data.
         model: the encoder.
         baseline: how the uncompressed model is fine-tuned; on a corpus, how the language model goes on training, and
-            null takes it as it is.
+            null takes it as it is. For a task with labels, null takes the fine-tuned classifier `model.source`.
         objective: the loss.
         masking: what a language model has to guess.
         steps: methods, in order.
@@ -94,8 +98,13 @@ class Recipe:
     def _nothing_is_ignored(self) -> Recipe:
         objective = OBJECTIVES[self.task.kinds[0]]
         objective.check_settings(self.objective, self.model)
-        if self.baseline is None and objective.has_labels:
-            raise ValueError("baseline: null is for a task of name 'corpus'; elsewhere the model has to be fine-tuned")
+        if self.baseline is None and objective.has_labels and self.model.source is None:
+            raise ValueError("baseline: null takes a fine-tuned classifier as it is; allowed: with model.source")
+        if self.model.labels is not None and (self.baseline is not None or not objective.has_labels):
+            raise ValueError(
+                "model.labels names the labels of a fine-tuned classifier; allowed: with baseline: null, for a task "
+                "with labels"
+            )
         if self.masking != Masking() and not objective.reads_blocks and self.model.scratch is None:
             raise ValueError(
                 "masking is for training a language model; allowed: with a task of name 'corpus', or with model.scratch"

@@ -12,7 +12,6 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from plankwise.core.cache import cache_folder
-from plankwise.core.errors import OutputError
 from plankwise.core.hardware import default_device
 from plankwise.core.recipe import to_plain
 from plankwise.core.records import Cost, Entry
@@ -25,10 +24,10 @@ from plankwise.encoder.stored_truncation import store_truncation
 from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.evaluation.benchmark.workload import texts_of_split
 from plankwise.methods.method import Compressed, Job, Method, StepLog
+from plankwise.run.baselines import baseline_settings, check_baseline, shared_stages, stage_of
 from plankwise.run.folder import BASELINE as BASELINE
-from plankwise.run.folder import PRETRAINED, Made, RunFolder, read_entry
+from plankwise.run.folder import PRETRAINED, Made, RunFolder
 from plankwise.run.recipe import Recipe
-from plankwise.run.shared_stages import shared_stages, stage_of
 from plankwise.training.objectives.registry import objective_of
 from plankwise.training.on_task import train_on_task
 from plankwise.training.pretraining.pretrain import pretrain
@@ -59,16 +58,11 @@ class Stages:
     def adopt(self, baseline: Path | None, run: Path | None) -> None:
         """Take over a finished baseline, or what another run has of this one; each must be what this one would make."""
         if baseline is not None:
-            self._adopt_baseline(baseline)
+            check_baseline(baseline, self._recipe, self._task)
+            self._folder.adopt(baseline, BASELINE)
         if run is not None:
-            for name in shared_stages(run, self._recipe, self._task, self._baseline_settings()):
+            for name in shared_stages(run, self._recipe, self._task):
                 self._folder.adopt(run / name, name)
-
-    def _adopt_baseline(self, source: Path) -> None:
-        entry = read_entry(source)
-        if entry.settings != self._baseline_settings():
-            raise OutputError(f"the baseline in {source} was made with other data, model, settings or seed")
-        self._folder.adopt(source, BASELINE)
 
     def baseline(self) -> Entry:
         """Train the uncompressed model, or use it as it is where the recipe says so."""
@@ -79,11 +73,16 @@ class Stages:
         def make(work: Path) -> Made:
             assert source is not None
             torch.manual_seed(self._seed("head"))
-            model = self._objective.load(source, self._task.labels, new_head=training is not None)
+            if training is None:
+                model = self._objective.load_baseline(source, self._task.labels, self._recipe.model.labels)
+            else:
+                model = self._objective.load(source, self._task.labels)
             job = self._job(work, BASELINE, load_tokenizer(source))
             model.to(default_device())
             log = StepLog() if training is None else train_on_task(model, job, training, "baseline")
-            entry = self._entry(BASELINE, self._baseline_settings(), Compressed(model, job.tokenizer, log), job)
+            entry = self._entry(
+                BASELINE, baseline_settings(self._recipe, self._task), Compressed(model, job.tokenizer, log), job
+            )
             store_truncation(model.config, self._truncation)
             return model, job.tokenizer, entry
 
@@ -179,17 +178,6 @@ class Stages:
             details=made.log,
             texts_read=texts_read,
         )
-
-    def _baseline_settings(self) -> dict[str, Any]:
-        recipe = self._recipe
-        return {
-            "training": None if recipe.baseline is None else to_plain(recipe.baseline),
-            "model": to_plain(recipe.model),
-            "seed": recipe.seed,
-            "objective": to_plain(recipe.objective),
-            "masking": to_plain(recipe.masking),
-            "data_hashes": dict(self._task.hashes),
-        }
 
     def _seed(self, stage: str) -> int:
         return mix_seed(self._recipe.seed, stage)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from plankwise.core.errors import DataError
+from plankwise.core.errors import DataError, RecipeError
 from plankwise.core.recipe import to_plain, validate
 from plankwise.data.table_io import KINDS
 from plankwise.data.task import TEST, TRAIN, Task
@@ -471,3 +471,38 @@ def test_the_old_name_of_a_metric_is_read_as_the_new_one(
     assert validate({**source, "metrics": ["accuracy", "official_f"]}, schema).metrics == ("accuracy", "germeval_f1")
     assert caplog.messages == ["the metric official_f is now called germeval_f1"]
     assert to_plain(validate({**source, "metrics": ["germeval_f1"]}, schema))["metrics"] == ["germeval_f1"]
+
+
+class TestClasses:
+    TABLE: ClassVar[Columns] = {"text": [f"text {number}" for number in range(40)], "label": ["1", "0", "1", "NA"] * 10}
+
+    def load(self, folder: Path, **settings: Any) -> Task:
+        path = write(folder / "t.csv", self.TABLE)
+        return validate({"train": str(path), **settings}, TableFiles).load()
+
+    def test_have_the_order_given_and_may_lack_rows(self, tmp_path: Path) -> None:
+        """Numbers are names, and a spelling of a missing value is a class where it is named."""
+        task = self.load(tmp_path, classes=[1, "rare", "NA", 0])
+        assert task.labels == ("1", "rare", "NA", "0")
+        counted = {part: set(split["label"]) for part, split in task.splits.items()}
+        assert all(each == {0, 2, 3} for each in counted.values())
+
+    def test_several_labels_have_a_flag_for_each(self, tmp_path: Path) -> None:
+        task = self.load(tmp_path, classes=["never", 0, 1, "NA"], label_separator=",")
+        assert set(map(tuple, task.splits[TRAIN]["label"])) == {(0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)}
+
+    @pytest.mark.parametrize(
+        ("access", "message"),
+        [("open", "the label 'NA' is not in classes; .*0, 1, N"), ("credentialed", "its label is not in classes")],
+    )
+    def test_refuse_a_row_of_another(self, tmp_path: Path, access: str, message: str) -> None:
+        with pytest.raises(DataError, match=message):
+            self.load(tmp_path, classes=[0, 1, "N"], labels={0: 0, 1: 1, "NA": "NA"}, access=access)
+
+    @pytest.mark.parametrize(
+        ("classes", "message"),
+        [([0, "0"], "the label '0' is named twice"), ([], "at least 1"), ([True], "string"), ([""], "at least 1")],
+    )
+    def test_that_cannot_be_are_refused(self, tmp_path: Path, classes: list[Any], message: str) -> None:
+        with pytest.raises(RecipeError, match=message):
+            self.load(tmp_path, classes=classes)

@@ -87,6 +87,32 @@ def _named(given: Any) -> Any:
 LabelNames = Annotated[dict[str, str | None], pydantic.Field(min_length=1), pydantic.BeforeValidator(_named)]
 
 
+def _as_names(given: Any) -> Any:
+    """Turn whole numbers, as YAML reads the labels 0 and 1, into strings."""
+    if isinstance(given, Mapping):
+        return {_as_names(key): _as_names(value) for key, value in given.items()}
+    if isinstance(given, (list, tuple)):
+        return [_as_names(each) for each in given]
+    return str(given) if isinstance(given, int) and not isinstance(given, bool) else given
+
+
+def _all_different(classes: tuple[str, ...]) -> tuple[str, ...]:
+    twice = next((name for name, count in Counter(classes).items() if count > 1), None)
+    if twice is not None:
+        raise ValueError(f"the label '{twice}' is named twice; allowed: each label once")
+    return classes
+
+
+_Name = Annotated[str, pydantic.Field(min_length=1)]
+HeadLabels = Annotated[dict[str, _Name], pydantic.Field(min_length=1), pydantic.BeforeValidator(_as_names)]
+ClassNames = Annotated[
+    tuple[_Name, ...],
+    pydantic.Field(min_length=1),
+    pydantic.BeforeValidator(_as_names),
+    pydantic.AfterValidator(_all_different),
+]
+
+
 class UnnamedLabelError(ValueError):
     """A raw label that the mapping does not name."""
 

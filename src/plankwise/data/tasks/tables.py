@@ -17,7 +17,7 @@ from plankwise.core.recipe import settings
 from plankwise.data.table_io import check_columns as check_columns_there
 from plankwise.data.table_io import read_table
 from plankwise.data.task import DEVELOPMENT, TEST, TRAIN, Access, LabelledText, Task, build_task
-from plankwise.data.tasks.labels import LabelNames, check_columns, is_missing, plain
+from plankwise.data.tasks.labels import ClassNames, LabelNames, check_columns, is_missing, plain
 from plankwise.data.tasks.rows import rows_of
 from plankwise.data.text_files import EncodingName, TextFormat, unpacked
 
@@ -53,6 +53,8 @@ class TableFiles:
         label_separator: splits the one label column into several labels and makes a multi-label task.
         labels: names of the raw labels, such as `{1: hate, 0: none}`; several may share a name, and null drops the
             rows of a label. With a list of columns it renames these. A raw label without a name is refused.
+        classes: all labels of the task in the order of the model's outputs, also those that no row has; by default
+            those of train, sorted.
         delimiter: between the cells of CSV files.
         encoding: of text files, such as cp1252 or utf-16; UTF-8 by default.
         id: column of an identifier; row numbers by default.
@@ -76,6 +78,7 @@ class TableFiles:
     label: str | list[str] = "label"
     label_separator: Annotated[str, pydantic.Field(min_length=1)] | None = None
     labels: LabelNames | None = None
+    classes: ClassNames | None = None
     delimiter: Delimiter | None = None
     encoding: EncodingName | None = None
     id: str | None = None
@@ -100,8 +103,9 @@ class TableFiles:
         """Read the files and check them."""
         given = {TRAIN: self.train, DEVELOPMENT: self.development, TEST: self.test}
         form, columns = TextFormat(self.encoding, self.delimiter), _columns_of(self)
+        declared = set(map(plain, self.classes or ()))
         splits = {
-            part: rows_of(read_table(path, columns, form), self, str(path), identifier=self.id)
+            part: rows_of(read_table(path, columns, form), self, str(path), declared=declared, identifier=self.id)
             for part, path in given.items()
             if path is not None
         }
@@ -132,6 +136,7 @@ class HubDataset:
     label: str | list[str] = "label"
     label_separator: Annotated[str, pydantic.Field(min_length=1)] | None = None
     labels: LabelNames | None = None
+    classes: ClassNames | None = None
     title: str | None = None
     metrics: Annotated[tuple[MetricName, ...], pydantic.Field(min_length=1)] = ("macro_f1", "accuracy")
     access: Access = "open"
@@ -164,7 +169,7 @@ class HubDataset:
         columns = _columns_of(self)
         check_columns_there(where, columns, data.column_names)
         table = {column: data[column][:] for column in columns}
-        declared: set[str] = set()
+        declared = set(map(plain, self.classes or ()))
         for column in columns:
             feature = data.features[column]
             if isinstance(feature, datasets.ClassLabel):
@@ -184,6 +189,7 @@ def _build(source: TableFiles | HubDataset, splits: Mapping[str, list[LabelledTe
         splits,
         tuple(source.metrics),
         kind="multi_label" if several else "single_label",
+        classes=source.classes,
         access=source.access,
         development_share=source.development_share,
         test_share=source.test_share,

@@ -14,8 +14,8 @@ from transformers import AutoModelForSequenceClassification, PreTrainedConfig, P
 from typing_extensions import Self
 
 from plankwise.data.task import TRAIN, Task
-from plankwise.encoder.checkpoint import load_classifier, load_trained
-from plankwise.encoder.classifier_head import check_classifier
+from plankwise.encoder.checkpoint import load_classifier, load_fine_tuned, load_trained
+from plankwise.encoder.classifier_head import check_classifier, head_order
 from plankwise.encoder.shapes import new_model
 from plankwise.evaluation.metrics import METRICS, Array, Floats
 from plankwise.training.distillation.losses import Form, sigmoid_logits_loss, softmax_logits_loss
@@ -41,6 +41,10 @@ class _Classification(TextObjective):
         """Load an encoder with a classification head; labels are matched by name, as `load_classifier` says."""
         return load_classifier(source, labels, self.kind)
 
+    def load_baseline(self, source: str, labels: Sequence[str], names: Mapping[str, str] | None) -> PreTrainedModel:
+        """Load a fine-tuned classifier; labels are matched by name, as `load_fine_tuned` says."""
+        return load_fine_tuned(source, labels, self.kind, names)
+
     def load_trained(self, folder: str) -> PreTrainedModel:
         """Load a fine-tuned classifier exactly as it was saved."""
         return load_trained(folder)
@@ -55,6 +59,12 @@ class _Classification(TextObjective):
     def check_teacher(self, config: PreTrainedConfig, source: str) -> None:
         """Refuse a teacher that is no classifier."""
         check_classifier(config, source)
+
+    def check_baseline(
+        self, config: PreTrainedConfig, source: str, task: Task, names: Mapping[str, str] | None
+    ) -> None:
+        """Refuse what is no classifier, or one of other labels."""
+        head_order(config, source, task.labels, self.kind, names=names, secret=task.access == "credentialed")
 
     def loss(self, task: Task) -> Loss:
         """Build the cross-entropy of the task, its classes weighted as the settings say."""

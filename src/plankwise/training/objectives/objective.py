@@ -160,6 +160,17 @@ class Objective(ABC):
     def load(self, source: str, labels: Sequence[str], new_head: bool = True) -> PreTrainedModel:
         """Load a pretrained encoder with a head for `labels`; a head that is missing is random if `new_head`."""
 
+    def load_baseline(self, source: str, labels: Sequence[str], names: Mapping[str, str] | None) -> PreTrainedModel:
+        """Load a model that was trained for this objective, with the task's labels in the task's order.
+
+        Args:
+            source: folder or Hub id.
+            labels: of the task.
+            names: the task's labels by the model's own.
+        """
+        del names
+        return self.load(source, labels, new_head=False)
+
     @abstractmethod
     def load_trained(self, folder: str) -> PreTrainedModel:
         """Load a model that was trained for this objective exactly as it was saved."""
@@ -183,6 +194,16 @@ class Objective(ABC):
             ModelError: saying what it is.
         """
         del config, source
+
+    def check_baseline(
+        self, config: PreTrainedConfig, source: str, task: Task, names: Mapping[str, str] | None
+    ) -> None:
+        """Refuse a model that `load_baseline` would not take, by its configuration alone.
+
+        Raises:
+            ModelError: saying what it is, or naming its labels and the task's.
+        """
+        del config, source, task, names
 
     def check_texts(self, job: Job) -> None:
         """Refuse texts that turn out to be too few once a tokenizer that was trained on them is there.
