@@ -122,10 +122,11 @@ def verdict_of(goal: Goal, chosen: Outcome, held_back: HeldBack, start: Start, *
     missed = [name for name, value in goal.missing(final).items() if value > 0]
     if not start.beats_majority:
         missed.append("original")
+    faster = format_interval(speed.value, speed.low, speed.high, digits=2, unit="×")
     shown = (
         f"{chosen.candidate.name}: {format_interval(retained.value, retained.low, retained.high)} of {metric} kept "
-        f"on {held_back.rows} rows held back, {format_interval(speed.value, speed.low, speed.high, digits=2, unit='×')} "
-        f"as fast as the original in {start.reference}, {chosen.size_bytes / 1e6:.1f} MB"
+        f"on {held_back.rows} rows held back, {faster} as fast as the original in {start.reference}, "
+        f"{chosen.size_bytes / 1e6:.1f} MB"
     )
     begins = f"goal met ({goal.describe()})" if not missed else f"goal not met ({goal.describe()}), nearest is"
     why = "" if start.beats_majority else "; the original itself does not beat the majority class, so nothing is proved"
@@ -151,8 +152,8 @@ def lines_of(document: Mapping[str, Any], out: Path) -> list[str]:
         document["verdict"]["text"],
         f"measured is {document['measured']}; as fast as the original: {faster}",
         *([f"int8 alone, with no other compression: {'; '.join(said)}"] if said else []),
-        f"original: {document['metric']} {format_interval(*[original['interval'][k] for k in ('value', 'low', 'high')])} "
-        f"on development, majority class {original['majority']:.3f}",
+        f"original: {document['metric']} {format_interval(**original['interval'])} on development, "
+        f"majority class {original['majority']:.3f}",
         *document["notes"],
         f"{out / MODEL}, {out / ARTEFACT}, {out / RECIPE}, {out / PAGE}",
     ]

@@ -13,9 +13,9 @@ from transformers import PreTrainedConfig
 
 from plankwise.core.errors import RecipeError
 from plankwise.core.files import read_text
+from plankwise.core.hardware import bf16_is_fast, default_device
 from plankwise.core.progress import duration
 from plankwise.core.recipe import to_plain, validate
-from plankwise.core.hardware import bf16_is_fast, default_device
 from plankwise.data.batching.inputs import Text, encode_texts
 from plankwise.data.batching.token_budget import TOKENS_PER_BATCH
 from plankwise.data.given.parts import split_given
@@ -27,13 +27,13 @@ from plankwise.deploy.answers import kind_of
 from plankwise.deploy.predictor import Predictor
 from plankwise.encoder.checkpoint import load_trained
 from plankwise.encoder.classifier_head import labels_of
-from plankwise.encoder.cost import count_parameters
 from plankwise.encoder.configuration import usable_positions
+from plankwise.encoder.cost import count_parameters
 from plankwise.encoder.stored_truncation import stored_truncation
+from plankwise.evaluation.benchmark.paired_timing import time_pairs
 from plankwise.evaluation.benchmark.workload import texts_of_split
 from plankwise.run.pipeline import check
 from plankwise.run.recipe import Recipe
-from plankwise.evaluation.benchmark.paired_timing import time_pairs
 from plankwise.search.budget.evaluation import Evaluator, Timer
 from plankwise.search.budget.folder import claimed, refuse_taken
 from plankwise.search.budget.goal import Goal
@@ -55,7 +55,11 @@ PROBED = 64  # texts that are timed for a plan
 
 
 def shrink(
-    request: ShrinkRequest, *, resume: bool = False, listener: Listener = lambda progress: None
+    request: ShrinkRequest,
+    *,
+    resume: bool = False,
+    listener: Listener = lambda progress: None,
+    timer: Timer = time_pairs,
 ) -> dict[str, Any]:
     """Search for the best model under a budget and write it.
 
@@ -246,10 +250,8 @@ def _ladder(request: ShrinkRequest, facts: Facts) -> Ladder:
 def _say(start: Start, data: GivenData) -> None:
     """Log what the original does, before anything is compared with it."""
     times = ", ".join(f"{name} {value:.3g}" for name, value in start.ms_per_text.items())
-    metric = task.metrics[0]
-    logger.info(
-        "the original: %s %s on development (%s); ms a text: %s", metric, start.interval, prepared.measured, times
-    )
+    metric, measured = next(iter(start.scores)), data.measured[DEVELOPMENT]
+    logger.info("the original: %s %s on development (%s); ms a text: %s", metric, start.interval, measured, times)
     if not start.beats_majority:
         logger.warning(
             "the original's %s %s does not beat the majority class, %.3f: keeping it proves nothing; no budget is met",
