@@ -1,0 +1,1 @@
+"""One command for a model that is fine-tuned already: climb from cheap to dear until the budget is met."""
