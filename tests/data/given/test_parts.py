@@ -113,10 +113,18 @@ def test_too_many_rows_are_chosen_from_labelled_ones_first() -> None:
     assert sizes(parts) == [200, 60, 55]
     assert sum(row["label"] is not None for row in parts.rows[TRAIN]) == 180
     assert parts.said == (
-        "train: 200 of 280 rows are used, chosen by seed 3",
-        "test: 55 of 60 rows are used, chosen by seed 3",
+        "train: 200 of 280 rows are chosen to use, by seed 3",
+        "test: 55 of 60 rows are chosen to use, by seed 3",
     )
     assert parts.rows == split_given(given(rows(300), rows(100, None, "u")), max_rows=most, seed=3).rows
+
+
+def test_of_very_many_rows_some_are_cut() -> None:
+    most = {TRAIN: 60, DEVELOPMENT: 60, TEST: 60}
+    parts = split_given(given(rows(1000), rows(600, None, "u")), max_rows=most)
+    assert sizes(parts) == [60, 60, 60]
+    assert parts.said[0] == "1,080 of 1,600 rows are chosen to cut, by seed 0"
+    assert all(row["label"] is not None for row in parts.rows[TRAIN])
 
 
 @pytest.mark.parametrize(

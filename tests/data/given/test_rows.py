@@ -68,6 +68,8 @@ def test_columns_are_guessed(
         ("text,label,target", "x,hate,none", "its label may be in label, target; give --label"),
         ("text;label", "x;y", 'its header is one column that holds .;.; give delimiter: ";"'),
         ("a sentence of several words and more,y", "secret,none", "its first row is no header but a row of texts"),
+        ("A plane flies.,A plane flies.,5.0", "a,secret,4.75", "its first row is no header but a row of texts"),
+        ("A plane flies.,The plane", f'"{LONG}","{LONG}"', "its first row is no header but a row of texts"),
         ("a sentence of several,hate", "secret words,none", "its first row is no header but a row of texts"),
         ("", "", "it has no columns"),
     ],
@@ -120,7 +122,7 @@ def test_files_of_all_kinds_are_pooled_and_say_what_they_hold(tmp_path: Path) ->
         "t.csv: text in 'tweet' (guessed), label in 'class' (guessed), 2 of 3 rows labelled",
         "u.jsonl: text in 'text' (guessed), label in 'label' (guessed), 1 of 3 rows labelled",
         "v.txt.gz: one text a line, 2 rows without labels",
-        "w.parquet: text in 'review' (guessed), no labels, 1 rows",
+        "w.parquet: text in 'review' (guessed), no labels, 1 row",
     )
     assert (len(rows.labelled), len(rows.unlabelled)) == (3, 6)
     assert [row["text"] for row in rows.only([parquet]).rows] == ["r"]
@@ -132,6 +134,18 @@ def test_files_of_one_name_have_ids_of_their_own(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         paths.append(csv(tmp_path / name, "text", "x"))
     assert [row["id"] for row in read(*paths).rows] == [f"{path}:1" for path in paths]
+
+
+def test_a_table_that_is_named_like_plain_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.txt"
+    path.write_text("a secret\tOTHER\tOTHER\nanother\tOFFENSE\tINSULT\nlast\n")
+    with pytest.raises(DataError, match=r"t.txt: most of its lines hold tabs; name it .tsv, with a first"):
+        read(path)
+
+
+def test_a_column_without_a_name_is_no_label(tmp_path: Path) -> None:
+    rows = read(csv(tmp_path, ",text,class", "0,x,7"), label="")
+    assert columns(rows) == [("text", None, None)]
 
 
 def test_encoding_and_delimiter_go_to_the_files_that_have_them(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ LABEL_NAMES = (
     *("label_text", "label_name", "class_name", "intent", "emotion", "topic", "stance"),
 )
 _SAMPLE = 1000  # rows that guesses are made from
+_ENDS = (".", "!", "?", "…")
 _LONG, _MAX_NAME, _MAX_WORDS = 20, 60, 6  # characters of long strings, and of a column's name; words of a name
 
 
@@ -103,11 +104,11 @@ def choose_columns(
     sample = _sample(path, form, names)
     text, pair = options.text, options.pair
     if text is None:
-        text, pair = _guess_texts(path, sample, options, matcher)
+        text, pair = _guess_texts(path, names, sample, options, matcher)
     free = {name: cells for name, cells in sample.items() if name not in (text, pair)}
     hint = None
     if options.label is not None:
-        label = options.label if options.label in names else None
+        label = options.label if options.label and options.label in names else None
     else:
         label = _guess_label(path, free, matcher, several)
         hint = None if label else _label_like(path, free, matcher)
@@ -139,6 +140,11 @@ def column_names(path: Path, form: TextFormat) -> list[str]:
     return names
 
 
+def _is_cell(name: str) -> bool:
+    """Return whether a name of a column reads like a cell instead: a number, a sentence, or several words."""
+    return bool(re.fullmatch(r"\s*[-+]?\d+([.,]\d+)?\s*", name)) or name.rstrip()[-1:] in _ENDS or name.count(" ") > 3
+
+
 def _no_header(path: Path) -> DataError:
     return DataError(f"{path}: its first row is no header but a row of texts; put one such as text,label first")
 
@@ -160,7 +166,7 @@ def _sample(path: Path, form: TextFormat, names: Sequence[str]) -> dict[str, lis
 
 
 def _guess_texts(
-    path: Path, sample: dict[str, list[Any]], options: ColumnOptions, matcher: LabelMatcher
+    path: Path, names: Sequence[str], sample: dict[str, list[Any]], options: ColumnOptions, matcher: LabelMatcher
 ) -> tuple[str, str | None]:
     """Return the columns of the text and of the second text, by their names or as the only long strings."""
     if options.pair is not None and options.pair not in sample:
@@ -170,11 +176,11 @@ def _guess_texts(
     in_pairs = {name for pair in found for name in pair} | {options.pair}
     found += [(name, options.pair) for name in _named(textual, TEXT_NAMES) if name not in in_pairs]
     if not found:
-        if any(matcher.fits([name]) for name in sample):
+        if any(_is_cell(name) or matcher.fits([name]) for name in names):
             raise _no_header(path)
         labels = {options.pair, *_named(sample, LABEL_NAMES)}
         rest = [name for name in textual if name not in labels]
-        long = rest if len(sample) == 1 else [name for name in rest if _is_long(sample[name])]
+        long = rest if len(names) == 1 else [name for name in rest if _is_long(sample[name])]
         found = [(name, options.pair) for name in long]
     if len(found) == 1:
         return found[0]

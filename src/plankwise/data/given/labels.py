@@ -100,10 +100,10 @@ class LabelMatcher:
             where: path of the table.
         """
         if len(unknown) > _MAX_DISTINCT or any(len(each) > _MAX_SHOWN for each in unknown):
-            shown = f"holds {len(unknown)} values that are not labels of the model"
+            shown, example = f"holds {len(unknown)} values that are not labels of the model", "RAW"
         else:
             shown = f"holds labels that the model does not have: {shown_counts(unknown.most_common())}"
-        example = next((raw for raw in unknown if len(raw) <= _MAX_SHOWN), "RAW")
+            example = min(unknown)
         return DataError(
             f"{where}: the column '{column}' {shown}; the model's are {', '.join(self.labels)}. Labels are matched by "
             f"name: give --map '{example}=LABEL' for each, or --label for another column; {NO_LABELS}"

@@ -24,6 +24,7 @@ AGREEMENT: Measured = "agreement with the original"
 HELD_BACK = (DEVELOPMENT, TEST)
 MIN_ROWS = 50  # of a part that is held back: with fewer, a lower bound of 99 % retained cannot be shown
 MAX_ROWS: Mapping[str, int] = MappingProxyType({TRAIN: 50_000, DEVELOPMENT: 5_000, TEST: 5_000})
+POOL = 3  # times the rows of all parts are cut, where there are more: duplicates are dropped before parts are limited
 TEST_SHARE = 0.2  # of the rows that measure
 DEVELOPMENT_SHARE = 0.25  # of what is left of them, so that train, development and test are 60, 20 and 20 %
 
@@ -68,15 +69,20 @@ def split_given(
         DataError: if too few rows or only one class can be held back, or a class occurs in one part alone.
     """
     measuring, more = (given.labelled, given.unlabelled) if given.labelled else (given.unlabelled, [])
-    rows: dict[str, list[LabelledText]] = {TRAIN: measuring}
     _check_enough(len(measuring), bool(given.labelled), test is not None, min_rows)
+    most = POOL * sum(max_rows.values())
+    measuring, more = _some(measuring, most, seed), _some(more, most, seed)
+    looked_at = len(measuring) + len(more)
+    said = [] if looked_at == len(given.rows) else [_chosen(looked_at, len(given.rows), seed, "to cut")]
+    rows: dict[str, list[LabelledText]] = {TRAIN: measuring}
     if test is None:
         rows[TRAIN], rows[TEST] = cut(rows[TRAIN], TEST_SHARE, seed, "the rows for test")
     else:
         rows[TEST] = test.labelled or test.unlabelled
     rows[TRAIN], rows[DEVELOPMENT] = cut(rows[TRAIN], DEVELOPMENT_SHARE, seed, "the rows for development")
     rows[TRAIN] = [*rows[TRAIN], *more]
-    said = [] if test is None or not test.labelled else _unused(test.unlabelled)
+    if test is not None and test.labelled and test.unlabelled:
+        said.append(f"{len(test.unlabelled):,} rows of --test without a label are left out")
     said += _drop_shared(rows)
     said += [line for part in rows if (line := _limit(rows, part, max_rows[part], seed))]
     measured = {part: SCORE if rows[part] and rows[part][0]["label"] is not None else AGREEMENT for part in HELD_BACK}
@@ -133,10 +139,6 @@ def _check_part(rows: Sequence[LabelledText], part: str, min_rows: int) -> None:
         check_classes([joined(row) for row in rows], part, SCORE)
 
 
-def _unused(rows: Sequence[LabelledText]) -> list[str]:
-    return [f"{len(rows):,} rows of --test without a label are left out"] if rows else []
-
-
 def _drop_shared(rows: dict[str, list[LabelledText]]) -> list[str]:
     """Drop, in place, rows of train and development whose text is in a later part."""
     later = {text_key(row) for row in rows[TEST]}
@@ -160,7 +162,19 @@ def _limit(rows: dict[str, list[LabelledText]], part: str, max_rows: int, seed: 
     there = rows[part]
     if len(there) <= max_rows:
         return None
-    order = np.random.default_rng(seed).permutation(len(there)).tolist()
-    order.sort(key=lambda at: there[at]["label"] is None)  # stable: chance decides among the labelled, then the others
-    rows[part] = [there[at] for at in sorted(order[:max_rows])]
-    return f"{part}: {max_rows:,} of {len(there):,} rows are used, chosen by seed {seed}"
+    labelled = [row for row in there if row["label"] is not None]
+    others = [row for row in there if row["label"] is None]
+    chosen = _some(labelled, max_rows, seed)
+    rows[part] = [*chosen, *_some(others, max_rows - len(chosen), seed)]
+    return f"{part}: {_chosen(max_rows, len(there), seed, 'to use')}"
+
+
+def _some(rows: list[LabelledText], count: int, seed: int) -> list[LabelledText]:
+    """Return at most so many rows, chosen by the seed, in their order."""
+    if len(rows) <= count:
+        return rows
+    return [rows[at] for at in sorted(np.random.default_rng(seed).permutation(len(rows))[:count].tolist())]
+
+
+def _chosen(count: int, of: int, seed: int, what_for: str) -> str:
+    return f"{count:,} of {of:,} rows are chosen {what_for}, by seed {seed}"

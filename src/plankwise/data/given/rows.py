@@ -170,7 +170,12 @@ def _read_file(
 def _cells(path: Path, form: TextFormat, columns: Columns) -> Iterable[tuple[int, list[Any] | Malformed]]:
     """Yield the number and the cells of each row: text, second text and label, as far as there are columns for them."""
     if kind_of(path) == PLAIN_TEXT:
-        return ((number, [line]) for number, line in enumerate(read_lines(path, form.encoding), 1) if line)
+        lines = read_lines(path, form.encoding)
+        if sum("\t" in line for line in lines) > len(lines) / 2:
+            raise DataError(
+                f"{path}: most of its lines hold tabs; name it .tsv, with a first line such as text, tab, label"
+            )
+        return ((number, [line]) for number, line in enumerate(lines, 1) if line)
     wanted = [each for each in (columns.text, columns.pair, columns.label) if each is not None]
     return enumerate(read_rows(path, wanted, form, keys="any"), 1)
 
@@ -198,7 +203,7 @@ def _labels(
 
 def _said(name: str, columns: Columns, options: ColumnOptions, rows: Sequence[LabelledText]) -> str:
     """Say in one line where a file holds what, and how much of it."""
-    count = f"{len(rows):,} rows"
+    count = f"{len(rows):,} row{'s' if len(rows) != 1 else ''}"
     if columns is _TEXT_ONLY:
         return f"{name}: one text a line, {count} without labels"
     where = f"text in '{columns.text}'" + (f" and '{columns.pair}'" if columns.pair else "")

@@ -13,7 +13,6 @@ from plankwise.core.errors import OutputError, RecipeError, suggest
 from plankwise.core.files import contents, read_text, sha256
 from plankwise.data.given.parts import AGREEMENT, HELD_BACK, SCORE, Measured
 from plankwise.data.task import DEVELOPMENT, TRAIN
-from plankwise.data.tasks.labels import look_alikes, plain, read_label
 from plankwise.evaluation.metrics import METRICS
 
 DOCUMENT, FORMAT = "data.json", 1
@@ -127,6 +126,9 @@ def task_settings(
     """
     if metric is not None and metric not in METRICS:
         raise RecipeError(f"no metric '{metric}'; {suggest(metric, METRICS)}")
+    unreadable = next((label for label in model_labels if not label.strip() or label != label.strip()), None)
+    if unreadable is not None:
+        raise RecipeError(f"the model's label '{unreadable}' begins or ends with a space, which tables lose; rename it")
     first = () if metric is None else (metric,)
     settings: dict[str, Any] = {
         "name": "table",
@@ -137,35 +139,12 @@ def task_settings(
         "metrics": list(dict.fromkeys((*first, *DEFAULT_METRICS[measured]))),
         "classes": list(model_labels),
     }
-    names = _own_names(model_labels)
     optional = {
         "text_pair": "text_pair" if pair else None,
         "label_separator": SEPARATOR if multi_label else None,
-        "labels": names,
         "title": title,
     }
     return {**settings, **{key: value for key, value in optional.items() if value is not None}}
-
-
-def _own_names(labels: Sequence[str]) -> dict[str, str] | None:
-    """Return a mapping of each label to itself where a table of them would be refused without, such as for `null`.
-
-    Raises:
-        RecipeError: if a label is needed in the mapping, which cannot hold it as it is.
-    """
-    if not look_alikes(labels) and all(_is_read_as_it_is(label) for label in labels):
-        return None
-    changed = next((label for label in labels if plain(label) != label), None)
-    if changed is not None:
-        raise RecipeError(f"the model's label '{changed}' cannot be told from '{plain(changed)}' in a table; rename it")
-    return {label: label for label in labels}
-
-
-def _is_read_as_it_is(label: str) -> bool:
-    try:
-        return read_label(label, ()) == label
-    except ValueError:
-        return False
 
 
 def reused(folder: Path, made_of: Mapping[str, Any]) -> GivenData | None:
