@@ -29,7 +29,7 @@ def without_overlap(name: str, splits: Mapping[str, list[LabelledText]], drop: b
         The splits.
     """
     kept = dict(splits)
-    keys = {part: list(map(_key, rows)) for part, rows in kept.items()}
+    keys = {part: list(map(text_key, rows)) for part, rows in kept.items()}
     for earlier, later in PAIRS:
         one, other = (earlier, later) if drop else (later, earlier)
         known: defaultdict[bytes, set[frozenset[str]]] = defaultdict(set)
@@ -51,7 +51,7 @@ def without_overlap(name: str, splits: Mapping[str, list[LabelledText]], drop: b
     return kept
 
 
-def _key(row: LabelledText) -> bytes:
+def text_key(row: LabelledText) -> bytes:
     """Hash the text or texts of a row, ignoring case and white space."""
     texts = (row["text"], row.get("text_pair") or "")
     folded = "\0".join(" ".join(text.split()).casefold() for text in texts)

@@ -117,14 +117,16 @@ def read_table(path: Path, columns: Sequence[str], form: TextFormat | None = Non
     return {column: [row[place] for row in rows] for place, column in enumerate(columns)}
 
 
-def read_header(path: Path) -> list[str]:
-    """Read the names of the columns of a CSV file; none of an empty file.
+def read_header(path: Path, form: TextFormat | None = None) -> list[str]:
+    """Read the names of the columns of a CSV or TSV file; none of an empty file.
 
     Raises:
         DataError: if the file cannot be read.
     """
-    with readable(path), open_packed(path) as file, open_text(file, None, newline="") as text:
-        return next(csv.reader(checked_lines(text, path, None)), [])
+    form = form or TextFormat()
+    separator = form.delimiter or SEPARATORS[kind_of(path)]
+    with readable(path, form.encoding), open_packed(path) as file, open_text(file, form.encoding, newline="") as text:
+        return next(csv.reader(checked_lines(text, path, form.encoding), delimiter=separator), [])
 
 
 @contextmanager

@@ -54,7 +54,7 @@ def read_label(cell: Any, known: Container[str]) -> str:
     text = "" if is_missing(cell) else str(cell).strip()
     if isinstance(cell, float) and cell.is_integer():
         text = str(int(cell))
-    if not _folded(text):
+    if not folded(text):
         raise ValueError("is empty")
     if not is_text(text):
         raise ValueError("holds a NUL or half of a surrogate pair; allowed: text")
@@ -200,7 +200,7 @@ def look_alikes(labels: Iterable[str], known: Container[str] = ()) -> list[list[
     groups: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
     for label, count in Counter(labels).most_common():
         if plain(label) not in known:
-            groups[_folded(label)].append((label, count))
+            groups[folded(label)].append((label, count))
     return [group for group in groups.values() if len(group) > 1]
 
 
@@ -219,6 +219,7 @@ def shown_counts(counts: Iterable[tuple[str, int]], max_labels: int = 10) -> str
 
 
 @lru_cache(4096)
-def _folded(label: str) -> str:
+def folded(label: str) -> str:
+    """Return a label without what look-alikes differ in: case, spaces, invisible characters and Unicode form."""
     text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", plain(label)).casefold())
     return "".join(each for each in text if not each.isspace() and unicodedata.category(each) != "Cf")

@@ -216,11 +216,16 @@ def _model_hash(predictor: Predictor) -> str:
     """Hash the files of a model, or the name of a model on the Hub, or the manifest of a model in memory."""
     if predictor.source is None:
         return hashlib.sha256(predictor.deployed.manifest.model_dump_json().encode()).hexdigest()
-    folder = Path(predictor.source)
+    return source_hash(predictor.source)
+
+
+def source_hash(source: str) -> str:
+    """Hash the files of a folder with a model or an artefact, or the name of a model on the Hub."""
+    folder = Path(source)
     if is_artefact(folder):
         return sha256(folder / FILE_NAME)  # holds the hashes of all other files
     files = sorted(each for each in folder.glob("*") if each.suffix in MODEL_FILES and each.is_file())
-    lines = [predictor.source] if not files else [f"{each.name} {sha256(each)}" for each in files]
+    lines = [source] if not files else [f"{each.name} {sha256(each)}" for each in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
