@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,6 +94,31 @@ def test_the_verbs_work_one_after_the_other(
     assert tiny.call(monkeypatch, "report", first, second, "--out", place / "page.html") == 0
     assert "| other | 1 |" in capsys.readouterr().out
     assert (place / "page.html").read_text().startswith("<!doctype html>")
+
+
+def test_a_tail_of_steps_is_run_again_by_number_or_name(
+    place: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe, out = place / "recipe.yaml", tmp_path / "out"
+    shutil.copytree(finished, out)
+    two = ["--set", "steps=[{method: layer_subset, layers: 3, training: {epochs: 1}}]", "--json"]
+    for refused, message in (
+        (["--from", "3"], "--from 3: there is no such step; allowed: 1 to 2, 01-layer_subset, 01-theseus"),
+        (["--from", "01-nothing"], "--from 01-nothing: there is no such step"),
+        (["--from", "2"], "differs in steps.0"),
+        (["--from", "1", "--resume"], "give one of both"),
+        (["--from", "1", "--seed", "9"], "differs in seed"),
+    ):
+        assert tiny.call(monkeypatch, "run", recipe, "--out", out, *two, *refused) == 2
+        said = capsys.readouterr().err.strip()
+        assert message in said
+        assert len(said.splitlines()) == 1
+    assert tiny.call(monkeypatch, "run", recipe, "--out", out, *two, "--from", "01-theseus", "--dry-run") == 0
+    assert [row["stage"] for row in json.loads(capsys.readouterr().out)] == ["01-layer_subset"]
+    assert (out / "steps" / "01-theseus" / "stage.json").exists()
+    assert tiny.call(monkeypatch, "run", recipe, "--out", out, *two, "--from", "01-theseus") == 0
+    assert [step["name"] for step in json.loads(capsys.readouterr().out)["steps"]] == ["layer_subset"]
+    assert [each.name for each in (out / "steps").iterdir()] == ["01-layer_subset"]
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(

@@ -241,6 +241,114 @@ def test_a_run_of_another_baseline_gives_nothing(
     assert not (tmp_path / "out").exists()
 
 
+def copied(run_folder: Path, to: Path) -> Path:
+    shutil.copytree(run_folder, to)
+    return to
+
+
+def test_steps_are_run_again_from_one_on(finished: Path, recipe_path: Path, tmp_path: Path) -> None:
+    """What is before stays untouched, what follows is as in a run that was never another."""
+    out = copied(finished, tmp_path / "out")
+    (out / "notes.txt").write_text("mine")
+    before = {path: path.stat().st_mtime_ns for path in (out / "steps" / "01-theseus").rglob("*")}
+    other = recipe(recipe_path, "steps.1={method: pruning, target: 1.2, examples: 32}")
+    record = run(check(other), out, from_step=2)
+    assert [step.name for step in record.steps] == ["theseus", "pruning"]
+    assert before == {path: path.stat().st_mtime_ns for path in (out / "steps" / "01-theseus").rglob("*")}
+    assert sorted(path.name for path in (out / "steps").iterdir()) == ["01-theseus", "02-pruning"]
+    assert (out / "notes.txt").exists()
+    assert recipe(out / "recipe.yaml") == other
+    again = run(check(recipe(recipe_path)), out, from_step=2)
+    known = read_record(finished)
+    assert again.final is not None
+    assert known.final is not None
+    assert again.final.scores == known.final.scores
+    for name in ("steps/02-layer_subset", "model"):
+        one, same = weights(finished / name), weights(out / name)
+        assert all(torch.equal(one[key], same[key]) for key in one)
+    dropped = run(check(recipe(recipe_path, "steps.1=null", "steps=[]")), out, from_step=1)
+    assert dropped.steps == []
+    assert not list((out / "steps").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "from_step", "message"),
+    [
+        (["seed=2"], 2, r"differs in seed\); allowed with --from 2: other steps from number 2 on"),
+        (["steps.0.modules=2"], 2, r"differs in steps\.0\)"),
+        (["steps=[]"], 2, r"differs in steps\.0\)"),
+        (["evaluation.rounds=4", "task.split_seed=9"], 1, r"differs in task, evaluation\)"),
+    ],
+)
+def test_a_rerun_of_what_does_not_agree_removes_nothing(
+    overrides: list[str], from_step: int, message: str, finished: Path, recipe_path: Path
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"}
+    with pytest.raises(OutputError, match=message):
+        run(check(recipe(recipe_path, *overrides)), finished, from_step=from_step)
+    assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.name != ".lock"}
+
+
+def test_a_rerun_needs_the_same_data_and_a_stage_to_start_from(
+    finished: Path, recipe_path: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(OutputError, match="holds no run, so there are no steps to run again"):
+        run(check(recipe(recipe_path)), tmp_path / "new", from_step=1)
+    out = copied(finished, tmp_path / "out")
+    (out / "steps" / "01-theseus" / "stage.json").unlink()
+    with pytest.raises(OutputError, match="01-theseus is not complete, so nothing can go on from it"):
+        run(check(recipe(recipe_path)), out, from_step=2)
+    checked = check(recipe(recipe_path))
+    checked.task.hashes["test"] = "another"  # type: ignore[index]
+    with pytest.raises(OutputError, match="the data changed"):
+        run(checked, out, from_step=1)
+    assert (out / "model").exists()
+    assert read_record(out).final is not None
+
+
+def test_a_rerun_that_is_killed_resumes(finished: Path, recipe_path: Path, tmp_path: Path) -> None:
+    out, other = copied(finished, tmp_path / "out"), check(recipe(recipe_path, "steps.1.training.epochs=1"))
+    with pytest.raises(KeyboardInterrupt):
+        run(other, out, from_step=2, callbacks=[tiny.Kill("02-layer_subset")])
+    assert read_record(out).final is None
+    run(other, out, resume=True)
+    run(other, tmp_path / "alone")
+    one, same = weights(out / "model"), weights(tmp_path / "alone" / "model")
+    assert all(torch.equal(one[key], same[key]) for key in one)
+
+
+THREE_STEPS = (
+    "keep=last",
+    "steps=[{method: layer_subset, layers: 3, training: {epochs: 1}}, {method: layer_subset, layers: 2, "
+    "training: {epochs: 1}}, {method: layer_subset, layers: 1, training: {epochs: 1}}]",
+)
+
+
+def test_models_of_steps_are_dropped_as_soon_as_the_next_is_complete(recipe_path: Path, tmp_path: Path) -> None:
+    """A run killed in the third step resumes without the first model, and what is left can be run again."""
+    checked, out = check(recipe(recipe_path, *THREE_STEPS)), tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        run(checked, out, callbacks=[tiny.Kill("03-layer_subset")])
+    has_model = {path.name: (path / "model.safetensors").exists() for path in (out / "steps").iterdir()}
+    assert has_model == {"01-layer_subset": False, "02-layer_subset": True}
+    assert {path.name for path in (out / "steps" / "01-layer_subset").iterdir()} == {"stage.json"}
+    record = run(checked, out, resume=True)
+    assert [step.cost.parameters for step in record.steps] == sorted(
+        {step.cost.parameters for step in record.steps}, reverse=True
+    )
+    run(check(recipe(recipe_path, *THREE_STEPS, "keep=all")), tmp_path / "all")
+    one, same = weights(out / "model"), weights(tmp_path / "all" / "model")
+    assert all(torch.equal(one[key], same[key]) for key in one)
+    assert [(out / name / "model.safetensors").exists() for name in ("baseline", "steps/03-layer_subset")] == [True] * 2
+    with pytest.raises(OutputError, match=r"02-layer_subset was dropped, as keep: last asks for; allowed: --from 1, 4"):
+        run(checked, out, from_step=3)
+    # Another run takes over as far as a model is left.
+    other = check(recipe(recipe_path, *THREE_STEPS, "name=other", "steps.2.training.epochs=2"))
+    taken = run(other, tmp_path / "other", start_from=out, until="steps")
+    assert (tmp_path / "other/baseline/model.safetensors").samefile(out / "baseline/model.safetensors")
+    assert taken.steps[0].settings == record.steps[0].settings
+
+
 def test_the_test_split_is_read_by_the_last_stage_alone(recipe_path: Path, tmp_path: Path) -> None:
     """Until the last stage there is no test split: whatever read it earlier would fail."""
     checked = check(recipe(recipe_path))

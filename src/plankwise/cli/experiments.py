@@ -12,6 +12,7 @@ from plankwise.cli.options import (
     AsJson,
     Deduplicate,
     DryRun,
+    FromStep,
     Out,
     RecipePath,
     Resume,
@@ -21,6 +22,7 @@ from plankwise.cli.options import (
     checked_recipe,
     print_document,
     print_plan,
+    recipe_of,
     run_checked,
     run_or_plan,
 )
@@ -35,13 +37,22 @@ def run(
     overrides: Set = None,
     resume: Resume = False,
     seed: Seed = None,
+    from_: FromStep = None,
     deduplicate: Deduplicate = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
     """Run the whole chain: baseline, every step, evaluation, record and report."""
-    checked = checked_recipe(recipe, overrides, seed, None if dry_run else out, resume=resume, deduplicate=deduplicate)
-    run_or_plan(checked, out, resume=resume, dry_run=dry_run, as_json=as_json)
+    step = None
+    if from_ is not None:
+        from plankwise.run.contents import step_number
+
+        if resume:
+            raise RecipeError("--from runs steps of a run again, --resume continues it; give one of both")
+        step = step_number(from_, recipe_of(recipe, overrides, seed).steps, out)
+    place = None if dry_run and step is None else out
+    checked = checked_recipe(recipe, overrides, seed, place, resume=resume, from_step=step, deduplicate=deduplicate)
+    run_or_plan(checked, out, resume=resume, dry_run=dry_run, as_json=as_json, from_step=step)
 
 
 @app.command()

@@ -35,6 +35,10 @@ Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", hel
 Resume = Annotated[bool, typer.Option("--resume", help="Resume the run in the folder, or begin it.")]
 MAX_SEED, MAX_TOKENS, MAX_THREADS, MAX_ROUNDS = 2**31 - 1, 1_000_000, 4096, 10_000  # as in `core/numbers.py`
 Seed = Annotated[int | None, typer.Option(help="Override the recipe's seed.")]
+FromStep = Annotated[
+    str | None,
+    typer.Option("--from", metavar="STEP", help="Run the steps of a run again from this one: 3, or 03-quantization."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan and its estimated cost; train nothing.")]
 Deduplicate = Annotated[
     bool, typer.Option("--deduplicate", help="Drop rows of train and development whose text is in a later split.")
@@ -62,6 +66,7 @@ def checked_recipe(
     out: Path | None = None,
     *,
     resume: bool = False,
+    from_step: int | None = None,
     deduplicate: bool = False,
 ) -> Checked:
     """Read a recipe and check it against its data and model.
@@ -78,7 +83,7 @@ def checked_recipe(
     dropping = ["task.deduplicate=true"] if deduplicate else []
     recipe = recipe_of(path, [*(overrides or []), *dropping], seed)
     if out is not None:
-        RunFolder(out, to_plain(recipe)).refuse_taken(resume)
+        RunFolder(out, to_plain(recipe)).refuse_taken(resume, from_step)
     return check(recipe)
 
 
@@ -97,14 +102,18 @@ def run_checked(checked: Checked, out: Path, *, resume: bool, as_json: bool, **h
         print_table(record_table(record, out))
 
 
-def run_or_plan(checked: Checked, out: Path, *, resume: bool, dry_run: bool, as_json: bool) -> None:
-    """Run a checked recipe, or only print its plan."""
+def run_or_plan(
+    checked: Checked, out: Path, *, resume: bool, dry_run: bool, as_json: bool, from_step: int | None = None
+) -> None:
+    """Run a checked recipe, or only print its plan; of a run that is there, the steps from a number on."""
     if dry_run:
         from plankwise.run.dry_run import estimate
 
-        print_plan(estimate(checked), as_json)
+        plan = estimate(checked)
+        again = 0 if from_step is None else len(checked.recipe.steps) - from_step + 1
+        print_plan(plan if from_step is None else plan[len(plan) - again :], as_json)
     else:
-        run_checked(checked, out, resume=resume, as_json=as_json)
+        run_checked(checked, out, resume=resume, as_json=as_json, from_step=from_step)
 
 
 def print_plan(plan: list[dict[str, Any]], as_json: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ from plankwise.core.errors import OutputError
 from plankwise.core.recipe import to_plain
 from plankwise.core.records import read_record
 from plankwise.data.task import Task
-from plankwise.methods.method import Method
-from plankwise.run.folder import BASELINE, PRETRAINED, STAGE, read_entry
+from plankwise.run.contents import BASELINE, PRETRAINED, STAGE, differing, has_model, stage_of
+from plankwise.run.folder import read_entry
 from plankwise.run.recipe import Recipe
 
 logger = logging.getLogger(__name__)
@@ -60,17 +59,12 @@ def check_baseline(source: Path, recipe: Recipe, task: Task) -> None:
         CheckpointError: if `source` is not a finished stage.
         OutputError: naming what differs.
     """
-    differing = _differing(baseline_settings(recipe, task), read_entry(source).settings)
-    if differing:
+    names = differing(read_entry(source).settings, baseline_settings(recipe, task))
+    if names:
         raise OutputError(
-            f"the baseline in {source} was made with other data, model, settings or seed (it differs in {differing}); "
-            f"to take it as it is, give the recipe baseline: null and model.source: {source}"
+            f"the baseline in {source} was made with other data, model, settings or seed (it differs in "
+            f"{', '.join(names)}); to take it as it is, give the recipe baseline: null and model.source: {source}"
         )
-
-
-def stage_of(number: int, step: Method) -> str:
-    """Return the folder of a step in its run; steps are numbered from 1."""
-    return f"steps/{number:02d}-{step.method}"
 
 
 def shared_stages(source: Path, recipe: Recipe, task: Task) -> list[str]:
@@ -91,18 +85,15 @@ def shared_stages(source: Path, recipe: Recipe, task: Task) -> list[str]:
     other, entry = read_record(source), read_entry(source / BASELINE)
     mine = {"kind": task.kind, "labels": list(task.labels), "metrics": list(task.metrics)}
     theirs = {**{key: other.task.get(key) for key in _OF_THE_TASK}, **entry.settings}
-    differing = _differing({**mine, **baseline_settings(recipe, task)}, theirs)
-    if differing:
-        raise OutputError(f"the run in {source} starts from another baseline (it differs in {differing})")
+    unlike = differing(theirs, {**mine, **baseline_settings(recipe, task)})
+    if unlike:
+        raise OutputError(f"the run in {source} starts from another baseline (it differs in {', '.join(unlike)})")
     names = [name for name in (PRETRAINED, BASELINE) if (source / name / STAGE).exists()]
     for number, step in enumerate(recipe.steps, 1):
         name = stage_of(number, step)
         if not (source / name / STAGE).exists() or read_entry(source / name).settings != to_plain(step):
             break
         names.append(name)
+    while len(names) > 1 and not has_model(source / names[-1]):  # dropped, as `keep: last` asks for
+        names.pop()
     return names
-
-
-def _differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """List the keys in which two settings differ."""
-    return ", ".join(key for key in {**one, **other} if one.get(key) != other.get(key))

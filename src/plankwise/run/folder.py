@@ -14,8 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plankwise.core.claims import ExclusiveClaim
 from plankwise.core.distributed import is_main_process, on_main_process
-from plankwise.core.documents import read_yaml
-from plankwise.core.errors import CheckpointError, OutputError, RecipeError
+from plankwise.core.errors import CheckpointError, OutputError
 from plankwise.core.files import (
     atomic_folder,
     contents,
@@ -29,11 +28,15 @@ from plankwise.core.paths import PARTIAL, check_folder, found_at, remove, undone
 from plankwise.core.records import FILE_NAME, Cost, Entry, Record, read_record
 from plankwise.encoder.checkpoint import write_model
 from plankwise.encoder.cost import compressed_size_bytes, count_parameters, linear_flops_per_token, weights_size_bytes
+from plankwise.run.contents import BASELINE as BASELINE
+from plankwise.run.contents import PRETRAINED as PRETRAINED
+from plankwise.run.contents import RECIPE as RECIPE
+from plankwise.run.contents import STAGE as STAGE
+from plankwise.run.contents import check_rerun, differing, recipe_in, remove_model, remove_results
 from plankwise.training.checkpoints import SEAL
 from plankwise.training.fit import CURVES
 
-RECIPE, STAGE, WORK, LOCK = "recipe.yaml", "stage.json", ".work", ".lock"
-PRETRAINED, BASELINE = "pretrained", "baseline"
+WORK, LOCK = ".work", ".lock"
 Made = tuple[PreTrainedModel, PreTrainedTokenizerBase, Entry]
 
 
@@ -49,28 +52,34 @@ class RunFolder:
         self.path, self._recipe = path, recipe
 
     @contextmanager
-    def claimed(self, resume: bool) -> Iterator[None]:
+    def claimed(self, resume: bool, from_step: int | None = None) -> Iterator[None]:
         """Claim the folder for this recipe while the context lasts. All processes have to enter it.
 
         Args:
             resume: whether the folder may hold an unfinished run of this recipe.
+            from_step: number of the step from which on the recipe of the run in the folder may differ. The folder then
+                belongs to the other recipe until `rewind` is called.
 
         Raises:
             OutputError: in every process, if the folder cannot be written to, holds something else, is in use, or holds
                 this very run and `resume` is false.
         """
         with ExitStack() as stack:
-            on_main_process(lambda: self._claim(stack, resume), self.path)
+            on_main_process(lambda: self._claim(stack, resume, from_step), self.path)
             yield
 
-    def _claim(self, stack: ExitStack, resume: bool) -> None:
+    def _claim(self, stack: ExitStack, resume: bool, from_step: int | None) -> None:
         """Claim the folder in this process, and leave to `stack` what has to be undone."""
-        self._refuse_taken(resume)
+        self._refuse_taken(resume, from_step)
         found = found_at(self.path)
         make_writable_folder(self.path)
         stack.enter_context(ExclusiveClaim(self.path / LOCK, self.path))
         stack.enter_context(undone_if_refused(found, self._holds_work))
         self._remove_partial()
+        if from_step is None:
+            self._write_recipe()
+
+    def _write_recipe(self) -> None:
         write_text(self.path / RECIPE, yaml.safe_dump(self._recipe, sort_keys=False, allow_unicode=True))
 
     def _holds_work(self) -> bool:
@@ -83,31 +92,32 @@ class RunFolder:
             for left in folder.glob(f".*{PARTIAL}"):
                 remove(left)
 
-    def refuse_taken(self, resume: bool) -> None:
+    def refuse_taken(self, resume: bool, from_step: int | None = None) -> None:
         """Refuse a folder that cannot be this run's; nothing is written. All processes have to call this.
 
         Args:
             resume: whether the folder may hold an unfinished run of this recipe.
+            from_step: as for `claimed`.
 
         Raises:
             OutputError: in every process, if the folder cannot be written to, holds something else, or holds this very
                 run and `resume` is false.
         """
-        on_main_process(lambda: self._refuse_taken(resume), self.path)
+        on_main_process(lambda: self._refuse_taken(resume, from_step), self.path)
 
-    def _refuse_taken(self, resume: bool) -> None:
+    def _refuse_taken(self, resume: bool, from_step: int | None) -> None:
         check_folder(self.path)
+        if from_step is not None:
+            check_rerun(self.path, self._recipe, from_step)
+            return
         present = contents(self.path) - {LOCK}
         if not present:
             return
         if RECIPE not in present:
             raise OutputError(f"{self.path} holds files that are not of a run; choose an empty or a new folder")
-        try:
-            other = read_yaml(self.path / RECIPE)[1]
-        except RecipeError:
-            other = None
+        other = recipe_in(self.path)
         if other != self._recipe:
-            names = _differing(other, self._recipe)
+            names = ", ".join(differing(other, self._recipe)) or "everything"
             raise OutputError(f"{self.path} holds another recipe's run (it differs in {names}); choose another folder")
         if not resume:
             raise OutputError(f"{self.path} holds a run of this recipe already; add --resume to continue it")
@@ -142,6 +152,27 @@ class RunFolder:
                 shutil.copytree(curves, temporary / CURVES)
             cost = cost_of(model, temporary, entry.train_seconds)
             write_json(temporary / STAGE, entry.model_copy(update={"cost": cost}).model_dump(mode="json"))
+
+    def drop_model(self, name: str) -> None:
+        """Remove the model of a complete stage; its record and curves stay. All processes have to call this."""
+        on_main_process(lambda: remove_model(self.path / name), self.path)
+
+    def rewind(self, from_step: int, record: Record) -> None:
+        """Remove the steps from one on, and what follows them; the folder then belongs to this recipe.
+
+        All processes have to call this. A kill leaves a folder from which either recipe can go on.
+
+        Args:
+            from_step: number of the first step to remove.
+            record: of the new run, without results.
+        """
+        on_main_process(lambda: self._rewind(from_step, record), self.path)
+
+    def _rewind(self, from_step: int, record: Record) -> None:
+        record.write(self.path)  # first: a record with results would pass for a finished run
+        remove_results(self.path, from_step)
+        self.tidy()
+        self._write_recipe()
 
     def copy_model(self, source: str, target: str) -> None:
         """Copy a stage's model, without its record and curves, to the folder where users look for it."""
@@ -193,10 +224,3 @@ def read_entry(folder: Path) -> Entry:
         raise CheckpointError(
             f"{folder / STAGE} is damaged: {getattr(error, 'strerror', None) or str(error).splitlines()[0]}"
         ) from None
-
-
-def _differing(one: Any, other: dict[str, Any]) -> str:
-    """List the keys in which two recipes differ."""
-    if not isinstance(one, dict):
-        return "everything"
-    return ", ".join(key for key in {**one, **other} if one.get(key) != other.get(key))

@@ -29,6 +29,8 @@ from plankwise.evaluation.benchmark.workload import texts_of_split
 from plankwise.evaluation.saved_predictions import PREDICTIONS
 from plankwise.methods.method import ModelSpec
 from plankwise.report.run_report import write_report
+from plankwise.run.contents import MODEL as MODEL
+from plankwise.run.contents import REPORT
 from plankwise.run.final_evaluation import measure_final
 from plankwise.run.folder import RunFolder
 from plankwise.run.recipe import Recipe
@@ -40,7 +42,6 @@ from plankwise.training.objectives.registry import OBJECTIVES, objective_of
 from plankwise.training.pretraining.config import pretraining_model_config
 
 logger = logging.getLogger(__name__)
-MODEL = "model"
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,7 @@ def run(
     until: Literal["baseline", "steps", "report"] = "report",
     baseline: Path | None = None,
     start_from: Path | None = None,
+    from_step: int | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> Record:
     """Run a checked recipe into the folder `out`, or resume the run that is there.
@@ -154,17 +156,18 @@ def run(
         baseline: folder of a finished baseline of the same data, model and settings, to take instead of training one.
         start_from: folder of another run of the same data, model, baseline and seed. Its baseline, and its steps as far
             as their settings agree, are taken over (as hard links where possible) instead of being run again.
+        from_step: number of the step, from 1, from which on the run in `out` is run again; the recipe of that run may
+            differ in these steps alone. Nothing is removed before everything is checked.
         callbacks: of the Transformers Trainer, for every training of the run.
     """
     recipe, task = checked.recipe, checked.task
     folder = RunFolder(out, to_plain(recipe))
-    with folder.claimed(resume):
-        known = folder.known()
-        if known is not None and known.data_hashes != dict(task.hashes):
-            raise OutputError(f"the data changed since the run in {out} began; choose another folder")
-        if known is not None and known.final is not None:
+    with folder.claimed(resume, from_step):
+        known, record = _known(folder, task), _new_record(checked)
+        if from_step is not None:
+            folder.rewind(from_step, record)
+        elif known is not None and known.final is not None:
             return _close(known, folder)
-        record = _new_record(checked)
         chain = Stages(recipe, task, folder, progress=progress, callbacks=callbacks)
         chain.adopt(baseline, start_from)
         record.baseline = chain.baseline()
@@ -175,19 +178,33 @@ def run(
                 _write(record, out)
         if until == "report":
             folder.copy_model(chain.last, MODEL)
-            if is_main_process() and TEST in task.splits:
-                record = measure_final(record, task, recipe, out / BASELINE, out / MODEL, out / PREDICTIONS)
-                record.write(out)
-            _close(record, folder)
+            record = _close(_measured(record, checked, out), folder)
         wait_for_everyone()
     return record
+
+
+def _known(folder: RunFolder, task: Task) -> Record | None:
+    """Return the record of the run so far; refuse to go on with other data."""
+    known = folder.known()
+    if known is not None and known.data_hashes != dict(task.hashes):
+        raise OutputError(f"the data changed since the run in {folder.path} began; choose another folder")
+    return known
+
+
+def _measured(record: Record, checked: Checked, out: Path) -> Record:
+    """Score the last model on the test split, where there is one; the main process does it, and writes the record."""
+    if not is_main_process() or TEST not in checked.task.splits:
+        return record
+    measured = measure_final(record, checked.task, checked.recipe, out / BASELINE, out / MODEL, out / PREDICTIONS)
+    measured.write(out)
+    return measured
 
 
 def _close(record: Record, folder: RunFolder) -> Record:
     """Write the report of a record that is whole, and remove what only an unfinished run needs."""
     if is_main_process():
         if record.final is not None:
-            write_report([folder.path], folder.path / "report.html")
+            write_report([folder.path], folder.path / REPORT)
         folder.tidy()
     return record
 

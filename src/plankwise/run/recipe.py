@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pydantic
 
@@ -81,6 +81,8 @@ class Recipe:
         masking: what a language model has to guess.
         steps: methods, in order.
         evaluation: how the end is measured.
+        keep: the models of the steps that stay on disk: all, or the last. With `last` the model of a step is removed
+            as soon as the next step is complete; the baseline and what is known of each step stay.
         seed: of everything random but the cut of the data.
     """
 
@@ -92,6 +94,7 @@ class Recipe:
     masking: Masking = Masking()
     steps: tuple[AnyMethod, ...] = ()
     evaluation: Evaluation = Evaluation()
+    keep: Literal["all", "last"] = "all"
     seed: Seed = 0
 
     @pydantic.model_validator(mode="after")

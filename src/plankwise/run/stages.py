@@ -24,9 +24,10 @@ from plankwise.encoder.stored_truncation import store_truncation
 from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.evaluation.benchmark.workload import texts_of_split
 from plankwise.methods.method import Compressed, Job, Method, StepLog
-from plankwise.run.baselines import baseline_settings, check_baseline, shared_stages, stage_of
-from plankwise.run.folder import BASELINE as BASELINE
-from plankwise.run.folder import PRETRAINED, Made, RunFolder
+from plankwise.run.baselines import baseline_settings, check_baseline, shared_stages
+from plankwise.run.contents import BASELINE as BASELINE
+from plankwise.run.contents import PRETRAINED, stage_of
+from plankwise.run.folder import Made, RunFolder
 from plankwise.run.recipe import Recipe
 from plankwise.training.objectives.registry import objective_of
 from plankwise.training.on_task import train_on_task
@@ -103,6 +104,8 @@ class Stages:
             return made.model, made.tokenizer, entry
 
         entry = self._folder.stage(name, make)
+        if self._recipe.keep == "last" and source != BASELINE:  # methods ask for the baseline as their teacher
+            self._folder.drop_model(source)
         self.last = name
         return entry
 
