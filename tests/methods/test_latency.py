@@ -22,7 +22,7 @@ from plankwise.core.hardware import environment
 from plankwise.encoder.shapes import prune, shapes_of
 from plankwise.methods import latency, layer_sizes
 from plankwise.methods.cost_table import CostTable
-from plankwise.methods.exported_layers import sized_model, timed_batch, write_size
+from plankwise.methods.exported_layers import sized_model, timed_batch, write_model
 from plankwise.methods.latency import latency_costs
 from plankwise.methods.layer_sizes import (
     EAGER_LEVELS,
@@ -224,8 +224,8 @@ def test_int8_layers_multiply_integers_where_they_run(runtime: LatencyRuntime, t
     for precision in get_args(LatencyPrecision):
         (tmp_path / precision).mkdir()
         batch = timed_batch(model.config, call)
-        size = ("full_attention", "feed_forward", 64)
-        path = write_size(model.config, size, LatencyTarget(runtime, precision), tmp_path / precision, batch)
+        sized = sized_model(model.config, ("full_attention", "feed_forward", 64))
+        path = write_model(sized, LatencyTarget(runtime, precision), tmp_path / precision, batch)
         found[precision] = integer_products(path, tmp_path / f"{precision}.onnx")
     assert found["fp32"] == 0
     assert found["int8"] >= 2  # one on each side of the neurons

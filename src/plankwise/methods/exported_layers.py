@@ -65,7 +65,7 @@ def exported_layers(
             for number, size in enumerate(sizes):
                 folder = scratch / str(number)
                 folder.mkdir()
-                runtime = opened(write_size(config, size, target, folder, batch), target, call.threads)
+                runtime = opened(write_model(sized_model(config, size), target, folder, batch), target, call.threads)
                 pool = stack.enter_context(StreamPool(runtime))
                 pool.warm_up([batch])
                 runs[size] = partial(pool.run, [batch] * runtime.streams)
@@ -73,9 +73,12 @@ def exported_layers(
         yield runs
 
 
-def write_size(config: PreTrainedConfig, size: Size, target: LatencyTarget, folder: Path, batch: Inputs) -> Path:
-    """Export a model with one layer of this size (or two, of the size `empty`) and return the path of its file."""
-    model = sized_model(config, size)
+def write_model(model: PreTrainedModel, target: LatencyTarget, folder: Path, batch: Inputs) -> Path:
+    """Export a classifier into `folder`, calibrated on `batch` if it is to be int8; return the path of its file.
+
+    Raises:
+        MethodError: if the runtime's converter fails on such a model.
+    """
     try:
         if target.precision == "int8":
             model = calibrated(model, [batch], portable=True)
@@ -99,16 +102,20 @@ def sized_model(config: PreTrainedConfig, size: Size) -> PreTrainedModel:
         "attention": ([largest.head_layer], count, 0),
         "feed_forward": ([largest.neuron_layer], 0, count),
     }[part]
-    kept = sorted({*range(min(TOKENS, config.vocab_size)), *fixed_rows(config)})
-    smaller = with_depth(with_tokens(config, kept), [(layer,) for layer in layers])
-    classifier = AutoModelForSequenceClassification._model_mapping[type(config)]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mix_seed("latency"))
-        whole = new_model(classifier, smaller)
+    whole = random_model(with_depth(config, [(layer,) for layer in layers]))
     model = prune(whole, [range(heads)] * len(layers), [range(neurons)] * len(layers)).eval()
     if attends_locally(config):  # as exports of the whole model do, whatever the type of this layer
         model.set_attn_implementation("eager")
     return model
+
+
+def random_model(config: PreTrainedConfig) -> PreTrainedModel:
+    """Build a classifier of this configuration with random weights and a few hundred tokens."""
+    kept = sorted({*range(min(TOKENS, config.vocab_size)), *fixed_rows(config)})
+    classifier = AutoModelForSequenceClassification._model_mapping[type(config)]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(mix_seed("latency"))
+        return new_model(classifier, with_tokens(config, kept)).eval()
 
 
 def timed_batch(config: PreTrainedConfig, call: TimedCall) -> Inputs:
