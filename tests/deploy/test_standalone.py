@@ -125,7 +125,7 @@ def test_a_processor_without_the_instructions_is_one_line(bare: Path, multi: Pat
     [warning, _] = done.stderr.splitlines()  # the other line counts texts that were cut
     assert done.returncode == 0
     assert warning.startswith("predict.py: this processor has none of an_instruction_of_no_processor, which the model")
-    assert warning.endswith("its sums saturate; on random input probabilities differ by at most 0.0000")
+    assert warning.endswith("on random input probabilities differ by at most 0.0000, same labels 4 of 4")
     stored["check"]["logits"][0][0] += 3.0  # as if the exporting machine had answered otherwise
     (out / FILE_NAME).write_text(json.dumps(stored))
     refused = pipe(bare, out)
@@ -133,6 +133,14 @@ def test_a_processor_without_the_instructions_is_one_line(bare: Path, multi: Pat
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "differ by 0." in line
     assert line.endswith("allowed: 0.001. Export it again with portable weights")
+    stored |= {"needs": [], "rows": stored["check"], "cpu": {"flags": ["an_instruction_of_no_processor"]}}
+    (out / FILE_NAME).write_text(json.dumps(stored))
+    other = pipe(bare, out)
+    assert other.returncode == 1
+    assert (
+        "predict.py: the model was exported on a processor with an_instruction_of_no_processor, and this"
+        in other.stderr
+    )
 
 
 def test_every_truncation_is_that_of_training(bare: Path, single: tuple[Path, Path], tmp_path: Path) -> None:

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 import tiny
 from plankwise.core.errors import MethodError
 from plankwise.core.hardware import environment
-from plankwise.encoder.shapes import prune
-from plankwise.methods import latency
+from plankwise.encoder.shapes import prune, shapes_of
+from plankwise.methods import latency, layer_sizes
 from plankwise.methods.cost_table import CostTable
+from plankwise.methods.exported_layers import sized_model, timed_batch, write_model
 from plankwise.methods.latency import latency_costs
+from plankwise.methods.layer_sizes import (
+    EAGER_LEVELS,
+    LatencyPrecision,
+    LatencyRuntime,
+    LatencyTarget,
+    Size,
+    TimedCall,
+    spread,
+)
+from plankwise.methods.pruning import Pruning
 from plankwise.methods.selection import select
 
 
@@ -34,6 +47,14 @@ def measurements(caplog: pytest.LogCaptureFixture) -> Callable[[], int]:
     """Count the measurements made, each of which is logged."""
     caplog.set_level(logging.INFO, "plankwise")
     return lambda: sum("latency: timing" in each.getMessage() for each in caplog.records)
+
+
+@contextmanager
+def nothing_exported(
+    config: PreTrainedConfig, sizes: Sequence[Size], call: TimedCall, target: LatencyTarget, *, progress: bool
+) -> Iterator[dict[Size, Callable[[], object]]]:
+    """Stand in for exports, each of which takes seconds."""
+    yield {size: lambda: None for size in sizes}
 
 
 @pytest.mark.parametrize("kind", tiny.STRUCTURES)
@@ -118,11 +139,11 @@ def test_it_takes_layers_of_their_own_sizes(tmp_path: Path) -> None:
 
 
 def test_levels_are_few_and_hold_the_last() -> None:
-    assert latency._levels(12, latency.MAX_HEAD_LEVELS) == list(range(1, 13))
-    assert latency._levels(3072, latency.NEURON_LEVELS) == list(range(256, 3073, 256))
-    assert latency._levels(24, 16)[-1] == 24
-    assert len(latency._levels(24, 16)) == 16
-    assert latency._levels(0, 16) == []
+    assert spread(12, EAGER_LEVELS.heads) == list(range(1, 13))
+    assert spread(3072, EAGER_LEVELS.neurons) == list(range(256, 3073, 256))
+    assert spread(24, 16)[-1] == 24
+    assert len(spread(24, 16)) == 16
+    assert spread(0, 16) == []
 
 
 def test_noise_is_smoothed_into_a_table_that_never_falls() -> None:
@@ -143,3 +164,112 @@ def test_it_logs_what_it_measures(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     with caplog.at_level(logging.INFO, "plankwise"):
         costs_of(tiny.model(), tmp_path, threads=1)
     assert "latency: timing 16 sizes of a layer on cpu, 1 threads, 2 × 8 tokens, about " in caplog.text
+
+
+EXPORTS = [LatencyTarget(runtime, precision) for runtime in ("openvino", "onnx") for precision in ("fp32", "int8")]
+
+
+@pytest.mark.parametrize("target", EXPORTS, ids=lambda target: f"{target.runtime}-{target.precision}")
+def test_a_table_is_measured_once_for_each_runtime_and_precision(
+    target: LatencyTarget, measurements: Callable[[], int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latency, "exported_layers", nothing_exported)
+    monkeypatch.setattr(latency, "EXPORTED_LEVELS", layer_sizes.Levels(heads=2, neurons=2))
+    model = tiny.model(layers=3)
+    costs = costs_of(model, tmp_path, target=target, threads=2)
+    assert [len(table) for table in (*costs.attention, *costs.feed_forward)] == [3] * 3 + [33] * 3
+    for table in (*costs.attention, *costs.feed_forward):
+        assert table[0] == 0
+        assert (np.diff(table) >= 0).all()
+    costs_of(model, tmp_path, target=target, threads=2)
+    assert measurements() == 1
+    (path,) = tmp_path.rglob(latency.TABLE)
+    stored = json.loads(path.read_text())
+    key = stored["measured_on"]
+    assert (key["runtime"], key["precision"], key["threads"]) == (target.runtime, target.precision, 2)
+    assert {"torch", "transformers", {"onnx": "onnxruntime"}.get(target.runtime, target.runtime)} <= {*key["versions"]}
+    assert key["flags"] == environment()["cpu"]["flags"]
+    assert stored["types"]["full_attention"]["feed_forward"]["units"] == [0, 16, 32]
+    between = stored["types"]["full_attention"]["feed_forward"]["ms"]
+    assert costs.feed_forward[0][8] == pytest.approx((between[0] + between[1]) / 2)  # interpolated
+
+
+def test_layers_are_exported_and_timed_where_they_will_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Four real exports: one and two empty layers, one with heads, one with neurons."""
+    caplog.set_level(logging.INFO, "plankwise")
+    monkeypatch.setattr(latency, "EXPORTED_LEVELS", layer_sizes.Levels(heads=1, neurons=1))
+    model = tiny.model(layers=3)
+    before = copy.deepcopy(model.state_dict())
+    costs = costs_of(model, tmp_path, target=LatencyTarget("openvino", "int8"), threads=2)
+    assert costs.full() >= costs.fixed > 0
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert "timing 4 sizes of a layer on openvino int8, 2 streams of one thread, 2 × 8 tokens, about" in caplog.text
+
+
+def test_the_key_tells_every_runtime_and_precision_apart() -> None:
+    call, machine = TimedCall(2, 8, 1), environment()
+    made = [latency._key(tiny.model(), call, target, machine) for target in (LatencyTarget(), *EXPORTS)]
+    assert len({json.dumps(each, sort_keys=True) for each in made}) == 5
+    fewer = {**machine, "cpu": {**machine["cpu"], "flags": ["avx2"]}}
+    assert latency._key(tiny.model(), call, LatencyTarget(), fewer) != made[0]
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnx"])
+def test_int8_layers_multiply_integers_where_they_run(runtime: LatencyRuntime, tmp_path: Path) -> None:
+    """The graph after the runtime's own optimizations is looked at, not the file."""
+    model, call = tiny.model(hidden_size=64, intermediate_size=128), TimedCall(2, 8, 1)
+    found = {}
+    for precision in get_args(LatencyPrecision):
+        (tmp_path / precision).mkdir()
+        batch = timed_batch(model.config, call)
+        sized = sized_model(model.config, ("full_attention", "feed_forward", 64))
+        path = write_model(sized, LatencyTarget(runtime, precision), tmp_path / precision, batch)
+        found[precision] = integer_products(path, tmp_path / f"{precision}.onnx")
+    assert found["fp32"] == 0
+    assert found["int8"] >= 2  # one on each side of the neurons
+
+
+def integer_products(path: Path, optimized: Path) -> int:
+    if path.suffix == ".xml":
+        import openvino
+
+        ran = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).get_runtime_model()
+        products = [each.get_rt_info() for each in ran.get_ops()]
+        kinds = [(each["layerType"].astype(str), each["runtimePrecision"].astype(str)) for each in products]
+        return sum(kind == "FullyConnected" and precision in ("u8", "i8") for kind, precision in kinds)
+    import onnx
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(optimized), 3
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    operators = [node.op_type for node in onnx.load(str(optimized)).graph.node]
+    return sum(each in ("MatMulIntegerToFloat", "QLinearMatMul", "QGemm") for each in operators)
+
+
+@pytest.mark.parametrize("kind", tiny.STRUCTURES)
+def test_a_timed_model_has_the_widths_of_every_architecture_and_few_tokens(kind: str) -> None:
+    config = copy.deepcopy(tiny.model(kind).config)
+    config.vocab_size = 4_000
+    call = TimedCall(2, 8, 1)
+    for size, expected in ((("attention", 1), [(1, 0)]), (("feed_forward", 7), [(0, 7)]), (("empty", 2), [(0, 0)] * 2)):
+        attention_type = sorted(layer_sizes.largest_layers(config))[-1]
+        model = sized_model(config, (attention_type, *size))
+        assert [(len(shape.heads), shape.neurons) for shape in shapes_of(model.config)] == expected
+        assert model.config.hidden_size == config.hidden_size
+        assert model.get_input_embeddings().num_embeddings < 600
+        inputs = {name: torch.from_numpy(value) for name, value in timed_batch(config, call).items()}
+        assert model(**inputs).logits.isfinite().all()
+
+
+def test_a_runtime_that_is_not_installed_is_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    settings = Pruning(measure="latency", latency_runtime="onnx", latency_shape=(8, 64))
+    with pytest.raises(
+        MethodError, match="latency_runtime onnx needs onnx and onnxruntime and onnxscript: pip install"
+    ):
+        settings.plan(tiny.spec())
+    with pytest.raises(MethodError, match="cannot measure at 128 tokens: the model has 72 positions"):
+        Pruning(measure="latency").plan(tiny.spec())

@@ -21,6 +21,9 @@ from plankwise.data.truncation import Truncation, Windows
 from plankwise.encoder.cost import count_parameters, linear_flops_per_token
 from plankwise.encoder.low_rank import Ranks, with_ranks
 from plankwise.encoder.shapes import is_plain, shapes_of
+from plankwise.methods import pruning
+from plankwise.methods.cost_table import CostTable, flops_costs
+from plankwise.methods.layer_sizes import LatencyTarget
 from plankwise.methods.method import Job
 from plankwise.methods.pruning import Pruning, PruningLog
 from plankwise.training.objectives.classification import SingleLabel
@@ -142,6 +145,21 @@ def test_times_are_measured_for_the_shape_of_the_settings(tmp_path: Path, caplog
     assert [text for text in caplog.messages if "latency: timing" in text and "2 × 16 tokens" in text]
 
 
+def test_times_are_measured_in_the_runtime_of_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int, LatencyTarget]] = []
+
+    def measured(model: PreTrainedModel, *, batch_size: int, tokens: int, target: LatencyTarget, **_: Any) -> CostTable:
+        asked.append((batch_size, tokens, target))
+        return flops_costs(model)
+
+    monkeypatch.setattr(pruning, "latency_costs", measured)
+    timed: dict[str, Any] = {"measure": "latency", "latency_shape": (2, 16), "latency_runtime": "openvino"}
+    settings = Pruning(target=1.5, latency_precision="int8", neuron_step=1, examples=16, **timed)
+    smaller = pruned(settings, model(), job(tmp_path))
+    assert linear_flops_per_token(model()) >= 1.5 * linear_flops_per_token(smaller)
+    assert asked == [(2, 16, LatencyTarget("openvino", "int8"))]
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -149,6 +167,9 @@ def test_times_are_measured_for_the_shape_of_the_settings(tmp_path: Path, caplog
         ({"teacher": {"logits": 1.0}}, "add training, or leave teacher out"),
         ({"ridge": 0}, "greater than 0"),
         ({"latency_shape": [0, 8]}, "greater than or equal to 1"),
+        ({"measure": "latency", "latency_precision": "int8"}, "allowed: latency_runtime openvino or onnx"),
+        ({"latency_runtime": "onnx"}, "latency_runtime onnx is for measure: latency; measure is flops"),
+        ({"measure": "latency", "latency_runtime": "tensorrt"}, "latency_runtime"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(given: dict[str, Any], message: str) -> None:

@@ -13,7 +13,7 @@ import yaml
 import plankwise
 import tiny
 from fake_runtime import MANIFEST
-from plankwise.core.errors import ModelError
+from plankwise.core.errors import DataError, ModelError
 from plankwise.core.recipe import read_recipe
 from plankwise.data.truncation import Truncation
 from plankwise.deploy.export.export import export
@@ -59,6 +59,37 @@ def test_texts_come_from_train_and_development_only(run: Path, tmp_path: Path) -
     assert taken["truncation"] == Truncation(max_length=12, truncation="tail")
     export_model(dataclasses.replace(request, max_length=8), exporter=note)
     assert taken["truncation"] == Truncation(max_length=8, truncation="tail")
+
+
+@pytest.mark.parametrize(
+    ("access", "wanted", "kept"),
+    [
+        ("open", None, True),
+        ("open", False, False),
+        ("credentialed", None, False),
+        (None, None, False),
+        (None, True, True),
+    ],
+)
+def test_texts_go_into_an_artefact_where_their_owner_lets_them(
+    run: Path, tmp_path: Path, access: str | None, wanted: bool | None, kept: bool
+) -> None:
+    taken: dict[str, Any] = {}
+
+    def note(model: str, out: Path, **how: Any) -> Manifest:
+        taken.update(how)
+        return MANIFEST
+
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({**recipe, "task": {**recipe["task"], "access": access}}))
+    (tmp_path / "texts.txt").write_text("a fine day\n")
+    texts: dict[str, Any] = {"recipe": tmp_path / "recipe.yaml"} if access else {"texts": tmp_path / "texts.txt"}
+    request = ExportRequest(model=str(run / "model"), out=tmp_path / "out", to="openvino", precision="int8", **texts)
+    export_model(dataclasses.replace(request, keep_rows=wanted), exporter=note)
+    assert taken["keep_rows"] is kept
+    if access == "credentialed":
+        with pytest.raises(DataError, match="--keep-rows puts texts into the artefact, and the task's access is cred"):
+            export_model(dataclasses.replace(request, keep_rows=True), exporter=note)
 
 
 @pytest.mark.filterwarnings("ignore")  # tracers warn of themselves

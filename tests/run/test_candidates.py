@@ -20,14 +20,14 @@ from plankwise.core.errors import ModelError
 from plankwise.data.batching.inputs import Text
 from plankwise.deploy.deployed import Deployed
 from plankwise.deploy.export.export import PACKAGES, check_request
-from plankwise.deploy.manifest import FILE_NAME, Manifest, Parity, Timing, read_manifest, write_manifest
+from plankwise.deploy.manifest import DYNAMIC, FILE_NAME, Manifest, Parity, Timing, read_manifest, write_manifest
 from plankwise.encoder.checkpoint import load_config, save
 from plankwise.encoder.fake_quantized import FakeQuantized
 from plankwise.encoder.quantized import is_quantized
 from plankwise.evaluation.benchmark.artefact_timing import time_artefacts
 from plankwise.run import artefacts
 from plankwise.run.artefacts import ExportRequest, export_model
-from plankwise.run.candidates import AUTO, Candidate, candidates, references
+from plankwise.run.candidates import AUTO, PROCESSORS, Candidate, candidates, references
 
 ALL = ["openvino int8", "onnx int8", "openvino fp32", "onnx fp32"]
 EXPORTED = MANIFEST.model_copy(
@@ -68,6 +68,16 @@ class TestCandidates:
         self, installed: Installed, to: str, precision: str, processor: str | None, expected: list[str]
     ) -> None:
         assert [str(each) for each in candidates(to, precision, processor)] == expected
+
+    def test_never_depend_on_the_batch_unless_named(self, installed: Installed) -> None:
+        found = {
+            each.precision
+            for kind in (None, *PROCESSORS)
+            for to in (AUTO, "onnx")
+            for each in candidates(to, AUTO, kind)
+        }
+        assert found == {"int8", "fp32"}
+        assert [str(each) for each in candidates(AUTO, DYNAMIC)] == ["onnx int8-dynamic"]
 
     def test_are_installed(self, installed: Installed) -> None:
         installed("onnx")

@@ -30,6 +30,14 @@ Portable = Annotated[
         help="int8: weights in 7 bits, exact on every processor; or 8, for VNNI.  [default: portable]",
     ),
 ]
+KeepRows = Annotated[
+    bool | None,
+    typer.Option(
+        "--keep-rows/--no-keep-rows",
+        help="Put four compared texts into the artefact, as token ids, to test it on other processors.  "
+        "[default: where the recipe's task is open]",
+    ),
+]
 
 
 @app.command()
@@ -76,6 +84,7 @@ def predict(
         f"{out}: {document['predicted']} of {document['rows']} rows in {document['seconds']:.1f} s",
         *([f"skipped: {', '.join(counts)}; see {document['errors']}"] if counts else []),
         *(f"{name}: {document[name]}" for name in ("truncated", "thinned") if document[name]),
+        *document["caveats"],
     ]
     print_document(document, as_json, lines)
 
@@ -100,6 +109,7 @@ def export(
         typer.Option(min=0.0, max=1.0, help="Largest change of a probability; by precision if not given."),
     ] = None,
     portable: Portable = None,
+    keep_rows: KeepRows = None,
     as_json: AsJson = False,
 ) -> None:
     """Export a folder that predicts without torch and plankwise, verified against the original model."""
@@ -121,6 +131,7 @@ def export(
         processor=processor,
         timed=timing,
         portable=portable,
+        keep_rows=keep_rows,
     )
     manifest = export_model(request)
     print_document(manifest.model_dump(mode="json", by_alias=True), as_json, export_lines(manifest, out))

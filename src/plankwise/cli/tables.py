@@ -122,8 +122,9 @@ def timing_table(timing: dict[str, Any]) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for model in timing["models"]:
         on_texts = timing["throughput"][model["name"]]
+        caveat = "" if model["independent"] else ", answers vary by batch"
         table.add_row(
-            f"{model['name']}\n{model['runtime']} {model['precision']}",
+            f"{model['name']}\n{model['runtime']} {model['precision']}{caveat}",
             _megabytes(model["size_bytes"]),
             _megabytes(model["peak_memory_bytes"]),
             *(_milliseconds(case.get(model["name"])) for case in timing["latency"].values()),

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
-from collections.abc import Collection
 from pathlib import Path
 
-import numpy as np
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel
 
@@ -17,14 +14,13 @@ from plankwise.core.hardware import cpu_flags
 from plankwise.core.packages import require
 from plankwise.data.batching.inputs import bare_tokenizer, inputs_of
 from plankwise.data.truncation import Truncation
+from plankwise.deploy.machine_check import check_machine
 from plankwise.deploy.manifest import TOKENIZER, Manifest, describe, geometry_of, is_artefact, read_manifest
 from plankwise.deploy.runtimes import Mode, OnnxRuntime, OpenVino, Runtime, Torch, TorchProgram
 from plankwise.encoder.checkpoint import load_config, load_trained
 from plankwise.encoder.configuration import usable_positions
 from plankwise.encoder.stored_truncation import stored_truncation
 from plankwise.encoder.tokenizer import load_tokenizer
-
-logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +53,8 @@ def open_model(
             known as many tokens as the model has positions, up to 512.
 
     Raises:
-        ModelError: if the model cannot be read, or its answers on this machine differ from those it was exported with.
+        ModelError: if the model cannot be read, or its answers on another class of processor differ from those it was
+            exported with.
     """
     if not is_artefact(Path(folder)):
         model, tokenizer = load_trained(str(folder)), load_tokenizer(str(folder))
@@ -76,43 +73,8 @@ def open_model(
     except Exception as error:  # the library raises no narrower kind
         raise ModelError(f"cannot read {tokenizer_file}: {error}") from None
     deployed = Deployed(manifest, own_tokenizer, open_runtime(Path(folder), manifest, mode, threads), own)
-    check_machine(deployed, cpu_flags())
+    check_machine(manifest, deployed.runtime, cpu_flags())
     return deployed
-
-
-def check_machine(deployed: Deployed, flags: Collection[str]) -> None:
-    """Warn if a processor lacks the int8 instructions that an artefact needs, and check the artefact's answers on it.
-
-    Without these instructions u8·s8 products are added in 16 bits and saturate, so that an intact artefact may choose
-    other labels. Portable int8 needs none.
-
-    Args:
-        deployed: an open artefact.
-        flags: instructions of the processor.
-
-    Raises:
-        ModelError: if a probability differs by more than the tolerance of the export.
-    """
-    manifest = deployed.manifest
-    # Any one of `needs` will do: each of them adds products of 8-bit numbers in 32 bits.
-    if not manifest.needs or set(manifest.needs) & set(flags) or manifest.check is None or not manifest.parity:
-        return
-    inputs = {name: np.array(rows, dtype=np.int64) for name, rows in manifest.check.inputs.items()}
-    found = manifest.answer.probabilities(deployed.runtime(inputs))
-    expected = manifest.answer.probabilities(np.array(manifest.check.logits, dtype=np.float32))
-    change = float(np.abs(found - expected).max())
-    lacking = ", ".join(manifest.needs)
-    if not change <= manifest.parity.tolerance:  # true of NaN, too
-        raise ModelError(
-            f"this processor has none of {lacking}, and the model's probabilities differ by {change:.3f} from those it "
-            f"was exported with; allowed: {manifest.parity.tolerance}. Export it again with portable weights"
-        )
-    logger.warning(
-        "this processor has none of %s, which the model was exported for: its sums saturate, and it is slower; on "
-        "random input its probabilities differ by at most %.4f from those it was exported with",
-        lacking,
-        change,
-    )
 
 
 def truncation_of(model: PreTrainedModel) -> Truncation:

@@ -26,6 +26,11 @@ from plankwise.encoder.cost import attention_flops, linear_flops_per_token
 FILE_NAME, TOKENIZER = "manifest.json", "tokenizer.json"
 FORMAT = 1
 STORED_NAMES = {"max_windows": "most"}  # of settings of windows, in files of format 1
+DYNAMIC = "int8-dynamic"  # the precision that takes the ranges of each batch
+# Largest change of a probability with the other texts of the batch. In fp32 it comes from another order of sums. Where
+# numbers are rounded, that order decides single steps, which later layers amplify.
+NEIGHBOUR_LIMITS = {"fp32": 1e-4}
+NEIGHBOUR_LIMIT = 0.02  # of every other precision
 RuntimeName = Literal["openvino", "onnx", "torch"]
 RUNTIMES: tuple[RuntimeName, ...] = ("openvino", "onnx", "torch")
 
@@ -59,7 +64,7 @@ class Parity(_Frozen):
 
 
 class Check(_Frozen):
-    """Random token ids and the artefact's logits for them, to test the artefact on another machine.
+    """Inputs and the artefact's logits for them, to test the artefact on another machine.
 
     Attributes:
         inputs: of the model, by name, each [texts, tokens].
@@ -124,11 +129,12 @@ class Manifest(_Frozen):
         geometry: number of operations, for benchmarks.
         needs: int8 instructions. On a processor that has none of them sums saturate; if empty, any processor will do.
         caveats: limits of the answers, one sentence each.
-        cpu: processor of the machine that exported the model.
+        cpu: processor of the machine that exported the model, and its instructions for 8 and 16 bits.
         versions: of the libraries that exported it.
         parity: measured by the export.
         timing: measured by the export on the processor of `cpu`; None if it was not.
-        check: for other machines.
+        check: random token ids, for other machines.
+        rows: a few of the texts of `parity` for the same; None unless their owner lets them go: token ids can be read.
         hashes: SHA-256 of the files beside the manifest, by name.
     """
 
@@ -153,6 +159,7 @@ class Manifest(_Frozen):
     parity: Parity | None = None
     timing: Timing | None = None
     check: Check | None = None
+    rows: Check | None = None
     hashes: dict[str, str] = {}
 
     @pydantic.field_validator("kind")
@@ -176,6 +183,12 @@ class Manifest(_Frozen):
     def answer(self) -> Answer:
         """What the logits mean."""
         return ANSWERS[self.kind]
+
+    @property
+    def independent(self) -> bool:
+        """Whether a text's answer does not depend on the other texts of its batch, as far as the export has seen."""
+        change = None if self.parity is None else self.parity.neighbour_change
+        return self.precision != DYNAMIC and (change is None or change <= neighbour_limit(self.precision))
 
 
 def _renamed(truncation: Any, names: Mapping[str, str]) -> Any:
@@ -207,6 +220,11 @@ def describe(
         truncation=truncation,
         positions=usable_positions(config),
     )
+
+
+def neighbour_limit(precision: str) -> float:
+    """Return the largest `neighbour_change` at which answers count as independent of their batch."""
+    return NEIGHBOUR_LIMITS.get(precision, NEIGHBOUR_LIMIT)
 
 
 def geometry_of(model: PreTrainedModel) -> Geometry:

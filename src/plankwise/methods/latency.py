@@ -1,76 +1,76 @@
 """The cost of each number of heads and neurons in milliseconds, measured on this machine.
 
 FLOPs say little about time where matrices get small; ZipLM (Kurtic, Frantar, Alistarh 2023, arXiv 2302.04089) therefore
-prunes by a table of measured times. A layer is timed inside the real encoder, which for this runs that one layer only:
-with some heads and no neurons, with no heads and some neurons, and with neither, whose time is subtracted. All sizes
-take turns in every round, so that a machine that slows down does so for all of them; the time of a size is the median.
+prunes by a table of measured times. A layer is timed inside the encoder, which for this runs that one layer only: with
+some heads and no neurons, with no heads and some neurons, and with neither, whose time is subtracted. It is timed in
+torch eager, or exported, in the runtime and the precision that the model will run in: int8 costs relatively more for
+the parts around its products, which pruning cannot cut. All sizes take turns in every round, so that a machine that
+slows down does so for all of them; the time of a size is the median.
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import itertools
 import json
 import logging
+import os
 import shutil
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.isotonic import isotonic_regression
-from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from plankwise.core.cache import built_once, cache_folder
 from plankwise.core.distributed import agree, is_main_process
 from plankwise.core.errors import MethodError
 from plankwise.core.files import write_json
-from plankwise.core.hardware import environment, fixed_threads
+from plankwise.core.hardware import environment, fixed_threads, version_of
+from plankwise.core.packages import require
 from plankwise.core.progress import bar
-from plankwise.core.seeds import mix_seed
 from plankwise.core.timing import Run, take_turns
-from plankwise.encoder.anatomy import layer_types, layers_of, set_layers
+from plankwise.encoder.anatomy import layer_types
 from plankwise.encoder.configuration import depth_key, usable_positions
-from plankwise.encoder.shapes import cut_layer, shapes_of
-from plankwise.encoder.surgery import frozen_twin
+from plankwise.encoder.shapes import shapes_of
 from plankwise.methods.cost_table import CostTable, Floats
+from plankwise.methods.eager_layers import eager_layers
+from plankwise.methods.exported_layers import exported_layers
+from plankwise.methods.layer_sizes import (
+    EAGER_LEVELS,
+    EXPORTED_LEVELS,
+    LatencyTarget,
+    Size,
+    TimedCall,
+    largest_layers,
+    timed_sizes,
+)
 
 logger = logging.getLogger(__name__)
-FORMAT = 1  # of the stored table; a table of another format is measured again
+FORMAT = 2  # of the stored table; a table of another format is measured again
 TABLE = "table.json"
-NEURON_LEVELS = 12  # numbers of neurons that are measured; others are interpolated
-MAX_HEAD_LEVELS = 16  # layers with at most this many heads are measured at every number of them
 ROUNDS = (5, 30)  # fewest and most
 TARGET_SECONDS = 20.0  # duration of a measurement, within these rounds
 UNTIMED_KEYS = ("_name_or_path", "transformers_version", "problem_type")  # of a configuration: no influence on time
+IN_TORCH = LatencyTarget()
+PACKAGES = {"torch": (), "openvino": ("openvino",), "onnx": ("onnx", "onnxruntime", "onnxscript")}
 
 
-@dataclass(frozen=True)
-class _Call:
-    """The call that is timed."""
+def check_latency(config: PreTrainedConfig, target: LatencyTarget, tokens: int) -> None:
+    """Refuse what cannot be measured.
 
-    batch_size: int
-    tokens: int
-    threads: int
-
-
-@dataclass(frozen=True)
-class _Largest:
-    """The largest sizes among the layers of one attention type, and the index of a layer that has each."""
-
-    heads: int
-    neurons: int
-    head_layer: int
-    neuron_layer: int
-
-
-_Size = tuple[str, str, int]  # attention type; "attention", "feed_forward" or "empty"; heads, neurons or layers
+    Raises:
+        MethodError: if the model has fewer positions than `tokens`, or the runtime is not installed.
+    """
+    positions = usable_positions(config)
+    if tokens > positions:
+        raise MethodError(f"cannot measure at {tokens} tokens: the model has {positions} positions")
+    require(f"latency_runtime {target.runtime}", *PACKAGES[target.runtime], error=MethodError)
 
 
 def latency_costs(
@@ -78,40 +78,47 @@ def latency_costs(
     *,
     batch_size: int = 8,
     tokens: int = 128,
+    target: LatencyTarget = IN_TORCH,
     threads: int | None = None,
     cache: Path | None = None,
     progress: bool = False,
     rounds: tuple[int, int] = ROUNDS,
     machine: Callable[[], Mapping[str, Any]] = environment,
 ) -> CostTable:
-    """Measure the cost of heads and neurons in milliseconds of one call, in torch eager, on this machine and device.
+    """Measure the cost of heads and neurons in milliseconds of one call on this machine.
 
-    Each combination of architecture, sizes, machine, device, number of threads and shape of the call is measured once
-    and stored. The fixed cost is that of the encoder's embeddings, norms and pooler; a task's head is not part of it.
+    In torch, that is one call on the model's device. In another runtime it is a call of prediction in throughput mode
+    on the CPU: as many run at once as there are threads, each on one of them, and the time of all is divided by their
+    number. Each combination of architecture, sizes, machine, runtime, precision, number of threads and shape of the
+    call is measured once and stored. The fixed cost is that of the encoder's embeddings, norms and pooler; that of a
+    task's head is part of it where layers are exported.
 
     Args:
-        model: on the device and in the precision to measure; it is not changed.
+        model: for torch, on the device and in the precision to measure; it is not changed.
         batch_size: texts in the call.
         tokens: in each text.
-        threads: of torch, on a CPU; `None` takes the current number.
+        target: the runtime and precision in which the smaller model will run.
+        threads: on a CPU; `None` takes torch's current number in torch, and all cores elsewhere.
         cache: folder of stored measurements; the user's cache by default.
-        progress: whether to show a progress bar.
-        rounds: the fewest and the most; between them the measurement takes about 20 seconds.
+        progress: whether to show progress bars.
+        rounds: the fewest and the most; between them the measurement takes about 20 seconds. Exporting comes before it,
+            and takes half a minute to a minute for a small encoder on two cores.
         machine: describes this machine, as `environment` does.
 
     Raises:
-        MethodError: if the model has fewer positions than `tokens`.
+        MethodError: if the model has fewer positions than `tokens`, or the runtime is not installed or cannot run it.
         OutputError: if the cache cannot be written to.
     """
-    positions = usable_positions(model.config)
-    if tokens > positions:
-        raise MethodError(f"cannot measure at {tokens} tokens: the model has {positions} positions")
-    with fixed_threads(threads) as used:
-        call = _Call(batch_size, tokens, used)
-        key = _key(model, call, machine())
+    check_latency(model.config, target, tokens)
+    elsewhere = target.runtime != "torch"
+    with fixed_threads(None if elsewhere else threads) as of_torch:
+        used = (threads or os.cpu_count() or 1) if elsewhere else of_torch
+        call = TimedCall(batch_size, tokens, used)
+        key = _key(model, call, target, machine())
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
         folder = (cache_folder() / "latency" if cache is None else cache) / name
-        table = _stored(folder, lambda: {"measured_on": key, "types": _measure(model, call, rounds, progress)})
+        measure = partial(_measure, model, call, target, rounds=rounds, progress=progress)
+        table = _stored(folder, lambda: {"measured_on": key, "types": measure()})
     # Processes that disagreed would select different heads, and train different networks.
     agree(json.dumps(table, sort_keys=True), "the measured latencies")
     return _costs(model, table["types"])
@@ -134,36 +141,30 @@ def _interpolated(measured: dict[str, list[float]], units: int) -> Floats:
     return np.interp(np.arange(units + 1), measured["units"], measured["ms"])
 
 
-def _key(model: PreTrainedModel, call: _Call, machine: Mapping[str, Any]) -> dict[str, Any]:
+def _key(model: PreTrainedModel, call: TimedCall, target: LatencyTarget, machine: Mapping[str, Any]) -> dict[str, Any]:
     """Collect everything that a time depends on."""
     config = model.config
     scalars = {name: value for name, value in config.to_dict().items() if isinstance(value, int | float | str)}
     geometry = {name: value for name, value in scalars.items() if name not in (*UNTIMED_KEYS, depth_key(config))}
+    in_torch = target.runtime == "torch"
     return {
         "format": FORMAT,
-        "torch": machine["versions"]["torch"],
+        "runtime": target.runtime,
+        # Exports are traced by torch, so that its version and that of Transformers decide what graph is timed.
+        "versions": {name: machine["versions"][name] for name in ("torch", *(() if in_torch else ("transformers",)))}
+        | {name: version_of(name) for name in PACKAGES[target.runtime]},
         "cpu": machine["cpu"]["model"],
-        "gpu": machine["gpu"] if model.device.type == "cuda" else None,
-        "device": str(model.device),
-        "precision": str(model.dtype),
+        "flags": list(machine["cpu"]["flags"]),
+        "gpu": machine["gpu"] if in_torch and model.device.type == "cuda" else None,
+        "device": str(model.device) if in_torch else "cpu",
+        "precision": str(model.dtype) if in_torch else target.precision,
         "threads": call.threads,
         "batch_size": call.batch_size,
         "tokens": call.tokens,
         "geometry": geometry,
         "attention": config._attn_implementation,
-        "layers": {kind: [layer.heads, layer.neurons] for kind, layer in _largest(model).items()},
+        "layers": {kind: [layer.heads, layer.neurons] for kind, layer in largest_layers(config).items()},
     }
-
-
-def _largest(model: PreTrainedModel) -> dict[str, _Largest]:
-    shapes, types = shapes_of(model.config), layer_types(model.config)
-    found = {}
-    for kind in sorted(set(types)):
-        own = [index for index, each in enumerate(types) if each == kind]
-        head_layer = max(own, key=lambda index: len(shapes[index].heads))
-        neuron_layer = max(own, key=lambda index: shapes[index].neurons)
-        found[kind] = _Largest(len(shapes[head_layer].heads), shapes[neuron_layer].neurons, head_layer, neuron_layer)
-    return found
 
 
 def _stored(folder: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -188,23 +189,27 @@ def _read(folder: Path) -> dict[str, Any] | None:
     return dict(table) if sound else None
 
 
-def _measure(model: PreTrainedModel, call: _Call, rounds: tuple[int, int], progress: bool) -> dict[str, Any]:
+def _measure(
+    model: PreTrainedModel, call: TimedCall, target: LatencyTarget, *, rounds: tuple[int, int], progress: bool
+) -> dict[str, Any]:
     """Time every size of a layer, for each attention type: milliseconds above those of an empty layer."""
-    stacks: dict[_Size, nn.ModuleList] = {}
-    for kind, largest in _largest(model).items():
-        # One and two empty layers: their difference is the cost of a layer without units, norms and residuals included.
-        empty = _cut(model, largest.head_layer, heads=0, neurons=0)
-        stacks[kind, "empty", 1], stacks[kind, "empty", 2] = nn.ModuleList([empty]), nn.ModuleList([empty, empty])
-        for count in _levels(largest.heads, MAX_HEAD_LEVELS):
-            stacks[kind, "attention", count] = nn.ModuleList([_cut(model, largest.head_layer, heads=count, neurons=0)])
-        for count in _levels(largest.neurons, NEURON_LEVELS):
-            cut = _cut(model, largest.neuron_layer, heads=0, neurons=count)
-            stacks[kind, "feed_forward", count] = nn.ModuleList([cut])
-    milliseconds = _median_ms(model, stacks, call, rounds=rounds, progress=progress)
-    return {kind: _table(milliseconds, kind) for kind in _largest(model)}
+    with ExitStack() as stack:
+        if target.runtime == "torch":
+            where = f"{model.device}, {call.threads} threads"
+            runs = stack.enter_context(eager_layers(model, timed_sizes(model.config, EAGER_LEVELS), call))
+            calls_at_once = 1
+        else:
+            where = f"{target.runtime} {target.precision}, {call.threads} streams of one thread"
+            sizes, calls_at_once = timed_sizes(model.config, EXPORTED_LEVELS), call.threads
+            logger.info("latency: exporting %d sizes of a layer to %s", len(sizes), target.runtime)
+            runs = stack.enter_context(exported_layers(model.config, sizes, call, target, progress=progress))
+        where = f"{where}, {call.batch_size} × {call.tokens} tokens"
+        seconds = _medians(runs, where, rounds=rounds, progress=progress)
+    milliseconds = {size: 1000 * each / calls_at_once for size, each in seconds.items()}
+    return {kind: _table(milliseconds, kind) for kind in largest_layers(model.config)}
 
 
-def _table(milliseconds: Mapping[_Size, float], kind: str) -> dict[str, Any]:
+def _table(milliseconds: Mapping[Size, float], kind: str) -> dict[str, Any]:
     """Subtract the empty layer's time, and remove noise: with more units a layer never gets faster."""
     empty, twice = milliseconds[kind, "empty", 1], milliseconds[kind, "empty", 2]
     between = max(0.0, twice - empty)
@@ -217,41 +222,12 @@ def _table(milliseconds: Mapping[_Size, float], kind: str) -> dict[str, Any]:
     return table
 
 
-def _levels(units: int, max_levels: int) -> list[int]:
-    """Return up to `max_levels` numbers of units, evenly spaced; the last is `units`."""
-    return sorted({round(each) for each in np.linspace(0, units, min(units, max_levels) + 1)} - {0})
-
-
-def _cut(model: PreTrainedModel, index: int, *, heads: int, neurons: int) -> nn.Module:
-    """Copy one layer with its first heads and neurons only."""
-    layer = copy.deepcopy(layers_of(model)[index])
-    cut_layer(model, layer, range(heads), range(neurons))
-    return layer.eval()
-
-
-@torch.inference_mode()
-def _median_ms(
-    model: PreTrainedModel,
-    stacks: Mapping[_Size, nn.ModuleList],
-    call: _Call,
-    *,
-    rounds: tuple[int, int],
-    progress: bool,
-) -> dict[_Size, float]:
-    """Time a call of the encoder with each stack of layers; return medians in milliseconds."""
-    encoder, batch = frozen_twin(model.base_model).eval(), _batch(model, call)
-
-    def run(stack: nn.ModuleList) -> None:
-        set_layers(encoder, stack)
-        encoder(**batch)
-        if encoder.device.type == "cuda":
-            torch.cuda.synchronize(encoder.device)  # kernels run asynchronously
-
-    runs: dict[str, Run] = {str(size): partial(run, stack) for size, stack in stacks.items()}
+def _medians(runs: Mapping[Size, Run], where: str, *, rounds: tuple[int, int], progress: bool) -> dict[Size, float]:
+    """Time all runs in turns; return medians in seconds."""
+    named = {str(size): run for size, run in runs.items()}
     # The first call of a shape allocates memory and chooses kernels; `take_turns` makes one that it does not time.
-    one_round = sum(seconds for (seconds,) in take_turns(runs, 1).values())
+    one_round = sum(seconds for (seconds,) in take_turns(named, 1).values())
     count = int(np.clip(TARGET_SECONDS / one_round, *rounds))
-    where = f"{model.device}, {call.threads} threads, {call.batch_size} × {call.tokens} tokens"
     logger.info("latency: timing %d sizes of a layer on %s, about %.0f s", len(runs), where, count * one_round)
     with bar("measuring latency", (count + 1) * len(runs), progress) as shown:
         calls = itertools.count(1)
@@ -260,13 +236,5 @@ def _median_ms(
             run()
             shown(next(calls))  # microseconds, and the same for every size
 
-        times = take_turns({name: partial(counted, run) for name, run in runs.items()}, count)
-    return {size: 1000 * statistics.median(times[str(size)]) for size in stacks}
-
-
-def _batch(model: PreTrainedModel, call: _Call) -> dict[str, Tensor]:
-    words = int(model.config.vocab_size)
-    generator = torch.Generator().manual_seed(mix_seed("latency"))
-    # From 5 on, as lower ids are often special tokens: RoBERTa counts positions from the padding id.
-    ids = torch.randint(min(5, words - 1), words, (call.batch_size, call.tokens), generator=generator)
-    return {"input_ids": ids.to(model.device), "attention_mask": torch.ones_like(ids).to(model.device)}
+        times = take_turns({name: partial(counted, run) for name, run in named.items()}, count)
+    return {size: statistics.median(times[str(size)]) for size in runs}

@@ -29,7 +29,8 @@ from plankwise.encoder.shapes import prune
 from plankwise.encoder.surgery import frozen_twin
 from plankwise.methods.cost_table import CostTable, flops_costs, parameter_costs
 from plankwise.methods.importance import Importance, gate_importance, magnitude_importance
-from plankwise.methods.latency import latency_costs
+from plankwise.methods.latency import check_latency, latency_costs
+from plankwise.methods.layer_sizes import LatencyPrecision, LatencyRuntime, LatencyTarget
 from plankwise.methods.method import Compressed, Job, Method, ModelSpec, StepLog, planned
 from plankwise.methods.reconstruction import reconstruct
 from plankwise.methods.selection import Selection, cut_evenly, cut_summary, select, select_uniform
@@ -62,6 +63,9 @@ class Pruning(Method):
         measure: of the cost: operations of the linear layers of all Transformer layers, parameters of the whole model,
             or the time of a batch on this machine, by a table that is measured once.
         latency_shape: texts in a call, and tokens in each, that the table of times is measured for.
+        latency_runtime: what the table is measured in: torch eager, or the runtime that the result will be exported to,
+            with as many calls at once as there are cores.
+        latency_precision: of the exported layers that are timed; int8 where the result will be quantized.
         importance: how units are ranked; `magnitude` uses weights alone.
         labels: whether gradients are computed at the task's labels, not at the model's own predictions.
         shape: `free` gives each layer its own sizes; `uniform` gives all layers the same numbers of heads and of
@@ -78,6 +82,8 @@ class Pruning(Method):
     target: Factor = 2.0
     measure: Literal["flops", "parameters", "latency"] = "flops"
     latency_shape: tuple[BatchSize, Count] = (8, 128)
+    latency_runtime: LatencyRuntime = "torch"
+    latency_precision: LatencyPrecision = "fp32"
     importance: Literal["fisher", "taylor", "magnitude"] = "fisher"
     labels: bool = False
     shape: Literal["free", "uniform", "plain"] = "free"
@@ -93,15 +99,35 @@ class Pruning(Method):
         check_taught(self.teacher, self.training)
         return self
 
+    @pydantic.model_validator(mode="after")
+    def _latency_is_measured(self) -> Pruning:
+        if self.latency_precision != "fp32" and self.latency_runtime == "torch":
+            raise ValueError(
+                f"latency_precision {self.latency_precision} is that of an export, and latency_runtime is torch; "
+                "allowed: latency_runtime openvino or onnx"
+            )
+        if self.latency_runtime != "torch" and self.measure != "latency":
+            raise ValueError(
+                f"latency_runtime {self.latency_runtime} is for measure: latency; measure is {self.measure}"
+            )
+        return self
+
+    @property
+    def latency_target(self) -> LatencyTarget:
+        """What times are measured in."""
+        return LatencyTarget(self.latency_runtime, self.latency_precision)
+
     def plan(self, spec: ModelSpec) -> ModelSpec:
         """Plan a model that is cut evenly; only the importance decides how much each layer loses.
 
         Raises:
-            MethodError: if the model's feed-forward layers are low-rank.
+            MethodError: if the model's feed-forward layers are low-rank, or times cannot be measured for it.
         """
         refuse_quantized(spec.config)
         if has_low_rank(spec.config, "feed_forward"):
             raise MethodError("pruning cannot cut low-rank layers; put low_rank after pruning")
+        if self.measure == "latency":
+            check_latency(spec.config, self.latency_target, self.latency_shape[1])
         return planned(self, spec, cut_evenly(spec.config, 1 / self.target, whole_heads=self.shape == "plain"))
 
     def examples_used(self, available: int) -> int:
@@ -161,7 +187,9 @@ class Pruning(Method):
     def _costs(self, model: PreTrainedModel, job: Job) -> CostTable:
         if self.measure == "latency":
             batch_size, tokens = self.latency_shape
-            return latency_costs(model, batch_size=batch_size, tokens=tokens, progress=job.progress)
+            return latency_costs(
+                model, batch_size=batch_size, tokens=tokens, target=self.latency_target, progress=job.progress
+            )
         return MEASURES[self.measure](model)
 
     def _reconstruct(self, smaller: PreTrainedModel, model: PreTrainedModel, job: Job) -> tuple[list[float], int]:

@@ -13,7 +13,7 @@ from datasets import Dataset
 from plankwise.core.errors import DataError, ModelError
 from plankwise.core.recipe import read_recipe
 from plankwise.data.batching.inputs import Text
-from plankwise.data.task import DEVELOPMENT, TRAIN, Task
+from plankwise.data.task import DEVELOPMENT, TRAIN, Access, Task
 from plankwise.data.text_files import TextFormat, read_lines
 from plankwise.data.truncation import Truncation, truncation_for, warn_if_other
 from plankwise.deploy.export.export import check_request, export
@@ -49,6 +49,8 @@ class ExportRequest:
         processor: the kind that the artefact is for, vnni, avx2 or arm; nothing is timed then.
         timed: also time a candidate that was named, against fp32 in the same runtime and the other runtime.
         portable: whether int8 weights get 7 bits; by default yes, and a quantized model keeps what it has.
+        keep_rows: whether a few compared texts go into the artefact, as token ids, to test it on other machines. By
+            default those of a recipe's task do if its access is open, and those of a file of texts do not.
     """
 
     model: str
@@ -63,6 +65,7 @@ class ExportRequest:
     processor: str | None = None
     timed: bool = False
     portable: bool | None = None
+    keep_rows: bool | None = None
 
 
 def export_model(request: ExportRequest, *, exporter: Export = export, timer: Timer = time_artefacts) -> Manifest:
@@ -96,6 +99,7 @@ def export_model(request: ExportRequest, *, exporter: Export = export, timer: Ti
         "texts": compared,
         "tolerance": request.tolerance,
         "portable": request.portable,
+        "keep_rows": _keeps_rows(request.keep_rows, data.access),
     }
     if processor is None and compared is not None and (request.timed or len(wanted) > 1):
         return export_and_time(
@@ -114,6 +118,17 @@ def export_model(request: ExportRequest, *, exporter: Export = export, timer: Ti
     if processor is not None:
         logger.warning("%s: what is known to suit %s; it was not measured", chosen, processor)
     return exporter(request.model, request.out, to=chosen.runtime, precision=chosen.precision, **options)
+
+
+def _keeps_rows(wanted: bool | None, access: Access | None) -> bool:
+    """Return whether the artefact may hold texts; by default only where a task says that its access is open.
+
+    Raises:
+        DataError: if credentialed texts are wanted in it.
+    """
+    if wanted and access == "credentialed":
+        raise DataError("--keep-rows puts texts into the artefact, and the task's access is credentialed: leave it out")
+    return access == "open" if wanted is None else wanted
 
 
 def _possible(model: str, wanted: list[Candidate], unmeasured: bool) -> list[Candidate]:
@@ -144,11 +159,12 @@ def _truncation(model: str, of_recipe: Truncation | None, max_length: int | None
 
 @dataclass(frozen=True)
 class _ExportTexts:
-    """Texts to calibrate and to compare on, and how much of them the model reads; None where it is not known."""
+    """Texts to calibrate and compare on, their access, how much of them the model reads; None where it is not known."""
 
     calibration: list[Text] | None = None
     compared: list[Text] | None = None
     truncation: Truncation | None = None
+    access: Access | None = None
 
 
 def _texts_for(request: ExportRequest) -> _ExportTexts:
@@ -167,7 +183,8 @@ def _of_recipe(path: Path, model: str) -> _ExportTexts:
     task = recipe.task.load()
     _check_labels(model, task)
     train, development = (task.splits[split] for split in (TRAIN, DEVELOPMENT))
-    return _ExportTexts(sample_texts(train, CALIBRATED), sample_texts(development, COMPARED), recipe.model)
+    calibration, compared = sample_texts(train, CALIBRATED), sample_texts(development, COMPARED)
+    return _ExportTexts(calibration, compared, recipe.model, task.access)
 
 
 def _recipe_of(model: str) -> Path | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-import logging
 import shutil
 import sys
 from pathlib import Path
@@ -15,16 +15,15 @@ from transformers import PreTrainedModel
 import tiny
 from deployables import TEXTS, Artefacts
 from plankwise.core.errors import ModelError, OutputError
-from plankwise.core.hardware import cpu_flags
-from plankwise.deploy.deployed import check_machine, open_model
-from plankwise.deploy.export.export import export
+from plankwise.deploy import standalone
+from plankwise.deploy.deployed import open_model
+from plankwise.deploy.export.export import DYNAMIC_CAVEAT, export
 from plankwise.deploy.manifest import FILE_NAME, Parity, read_manifest
 from plankwise.deploy.predictor import Predictor
+from plankwise.deploy.runtimes import ONNX_BF16, OnnxRuntime, OpenVino
 from plankwise.encoder.checkpoint import save
 from plankwise.encoder.shapes import prune, shapes_of
 from plankwise.methods.quantization import Quantization
-
-LACKING = "an_instruction_of_no_processor"
 
 
 def pruned(kind: str) -> PreTrainedModel:
@@ -137,24 +136,49 @@ def test_a_changed_file_is_refused(artefacts: Artefacts, tmp_path: Path) -> None
         Predictor(folder)
 
 
-def test_a_processor_without_the_instructions_is_warned_about_and_checked(
-    artefacts: Artefacts, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_texts_are_stored_for_other_machines_only_where_that_is_asked_for(
+    source: Path, artefacts: Artefacts, tmp_path: Path
 ) -> None:
-    folder = shutil.copytree(artefacts("openvino", "int8"), tmp_path / "artefact")
-    stored = {**json.loads((folder / FILE_NAME).read_text()), "needs": [LACKING]}
-    (folder / FILE_NAME).write_text(json.dumps(stored))
-    with caplog.at_level(logging.WARNING):
-        check_machine(open_model(artefacts("openvino", "int8")), cpu_flags())  # portable, needs none
-        assert not caplog.records
-        deployed = open_model(folder)
-        assert f"none of {LACKING}" in caplog.text
-        caplog.clear()
-        check_machine(deployed, ["avx2", LACKING])
-        assert not caplog.records
-    stored["check"]["logits"][0][0] += 3.0  # as if the exporting machine had answered otherwise
-    (folder / FILE_NAME).write_text(json.dumps(stored))
-    with pytest.raises(ModelError, match=r"differ by 0\.\d+ from those it was exported with"):
-        Predictor(folder)
+    assert read_manifest(artefacts("onnx", "fp32")).rows is None
+    export(source, tmp_path / "kept", to="onnx", precision="fp32", texts=TEXTS, keep_rows=True)
+    rows = read_manifest(tmp_path / "kept").rows
+    assert rows is not None
+    encode = tiny.tokenizer().encode
+    texts = {tuple(encode(text)) for text in TEXTS}
+    stored = [
+        tuple(np.array(ids)[np.array(mask) == 1])
+        for ids, mask in zip(rows.inputs["input_ids"], rows.inputs["attention_mask"], strict=True)
+    ]
+    assert set(stored) < texts
+    assert len(stored) == 4
+    assert len({len(each) for each in stored}) > 1  # some are padded
+    found = open_model(tmp_path / "kept").runtime({name: np.array(each) for name, each in rows.inputs.items()})
+    np.testing.assert_allclose(found, rows.logits, atol=1e-6)
+    export(source, tmp_path / "random", to="onnx", precision="fp32", keep_rows=True)
+    assert read_manifest(tmp_path / "random").rows is None  # there are no texts
+
+
+def test_fp32_stays_fp32_in_every_runtime_and_in_predict_py(artefacts: Artefacts) -> None:
+    """The properties of the loaded models are read: OpenVINO takes bf16 by itself where the processor has it."""
+    for precision in ("fp32", "int8", "fp16"):
+        opened = open_model(artefacts("openvino", precision)).runtime
+        assert isinstance(opened, OpenVino)
+        assert opened._compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
+    run = standalone.runtime("openvino", str(artefacts("openvino", "fp32") / "model.xml"), "fp32")
+    request = inspect.getclosurevars(run).nonlocals["request"]
+    assert request.get_compiled_model().get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
+    onnx = open_model(artefacts("onnx", "fp32")).runtime
+    assert isinstance(onnx, OnnxRuntime)
+    alone = standalone.runtime("onnx", str(artefacts("onnx", "fp32") / "model.onnx"), "fp32")
+    for session in (onnx._session, inspect.getclosurevars(alone).nonlocals["session"]):
+        assert session.get_session_options().get_session_config_entry(ONNX_BF16) == "0"
+
+
+def test_dynamic_int8_says_that_it_vouches_for_nothing(artefacts: Artefacts) -> None:
+    manifest = read_manifest(artefacts("onnx", "int8-dynamic"))
+    assert manifest.caveats == (DYNAMIC_CAVEAT,)
+    assert not manifest.independent
+    assert all(read_manifest(artefacts(runtime, "int8")).independent for runtime in ("openvino", "onnx"))
 
 
 def test_a_runtime_that_is_not_installed_is_named(

@@ -17,7 +17,7 @@ from plankwise.core.errors import ModelError
 from plankwise.core.hardware import INT8_FLAGS
 from plankwise.core.progress import muted
 from plankwise.deploy.export.calibrated import calibrated
-from plankwise.deploy.export.export import DYNAMIC, export, warn_of_limits
+from plankwise.deploy.export.export import DYNAMIC_CAVEAT, export, warn_of_limits
 from plankwise.deploy.export.onnx import Int8Linear
 from plankwise.deploy.manifest import read_manifest
 from plankwise.deploy.predictor import Predictor
@@ -155,7 +155,7 @@ def test_int8_answers_do_not_depend_on_neighbours(artefacts: Artefacts, runtime:
 
 def test_dynamic_int8_says_that_answers_depend_on_neighbours(artefacts: Artefacts) -> None:
     manifest = read_manifest(artefacts("onnx", "int8-dynamic"))
-    assert manifest.caveats == (DYNAMIC,)
+    assert manifest.caveats == (DYNAMIC_CAVEAT,)
     assert manifest.parity is not None
     assert manifest.parity.neighbour_change is not None
     assert manifest.parity.neighbour_change > 1e-5
@@ -164,9 +164,9 @@ def test_dynamic_int8_says_that_answers_depend_on_neighbours(artefacts: Artefact
 @pytest.mark.parametrize("saturating", [True, False])
 def test_what_an_artefact_cannot_promise_is_logged(saturating: bool, caplog: pytest.LogCaptureFixture) -> None:
     limits = warn_of_limits("int8-dynamic", False, saturating=saturating)
-    assert limits == {"needs": INT8_FLAGS, "caveats": (DYNAMIC,)}
+    assert limits == {"needs": INT8_FLAGS, "caveats": (DYNAMIC_CAVEAT,)}
     assert ("this processor has none of avx512_vnni" in caplog.text) == saturating
-    assert DYNAMIC in caplog.text
+    assert DYNAMIC_CAVEAT in caplog.text
     caplog.clear()
     assert warn_of_limits("int8", True, saturating=saturating) == {"needs": (), "caveats": ()}
     assert not caplog.messages

@@ -13,7 +13,15 @@ import tiny
 from plankwise.core.errors import ModelError
 from plankwise.data.batching.inputs import Inputs
 from plankwise.data.truncation import Truncation
-from plankwise.deploy.export.parity import QUANTIZED_MEAN, Limits, limits_of, measure, neighbour_change, reference
+from plankwise.deploy.export.parity import (
+    QUANTIZED_MEAN,
+    Limits,
+    limits_of,
+    measure,
+    neighbour_caveats,
+    neighbour_change,
+    reference,
+)
 from plankwise.deploy.manifest import Manifest, describe
 from plankwise.encoder.checkpoint import load_trained
 
@@ -50,8 +58,9 @@ def manifest(model: PreTrainedModel) -> Manifest:
 
 
 def test_figures_by_hand(model: PreTrainedModel, manifest: Manifest) -> None:
+    int8 = manifest.model_copy(update={"precision": "int8"})
     parity = measure(
-        model, Wrong(model, 3.0, everywhere=False), BATCHES, manifest, source="a test", limits=Limits(1.0, 0.1)
+        model, Wrong(model, 3.0, everywhere=False), BATCHES, int8, source="a test", limits=Limits(1.0, 0.1)
     )
     [row] = reference(model, BATCHES[0])[:1].astype(float)
     before, after = (1 / (1 + np.exp(row[1] - first)) for first in (row[0], row[0] + 3.0))
@@ -92,3 +101,33 @@ def test_an_answer_that_depends_on_its_batch_is_measured(manifest: Manifest) -> 
             return np.tile([0.0, 1.0 if texts > 1 else 0.0], (texts, 1))
 
     assert neighbour_change(Crowded(), BATCHES, manifest) == pytest.approx(1 / (1 + np.exp(-1.0)) - 0.5)
+
+
+class Leaning:
+    """The torch model, whose first logit leans on the length of the batch."""
+
+    name, streams, threads = "leaning", 1, 1
+
+    def __init__(self, model: PreTrainedModel, change: float) -> None:
+        self._model, self._change = model, change
+
+    def __call__(self, inputs: Inputs) -> Any:
+        logits = reference(self._model, inputs).copy()
+        logits[:, 0] += self._change * inputs["input_ids"].shape[1]
+        return logits
+
+
+def test_fp32_that_depends_on_its_batch_is_refused(model: PreTrainedModel, manifest: Manifest) -> None:
+    assert measure(model, Leaning(model, 0.0), BATCHES, manifest, source="a test", limits=Limits(1.0)).texts == 24
+    with pytest.raises(ModelError, match=r"by [1-9]\.\de-0\d with the other texts of the batch; allowed: 0\.0001"):
+        measure(model, Leaning(model, 0.01), BATCHES, manifest, source="a test", limits=Limits(1.0))
+
+
+def test_int8_that_depends_on_its_batch_has_a_caveat(model: PreTrainedModel, manifest: Manifest) -> None:
+    int8 = manifest.model_copy(update={"precision": "int8"})
+    for change, said in ((0.001, 0), (0.1, 1)):
+        parity = measure(model, Leaning(model, change), BATCHES, int8, source="a test", limits=Limits(1.0))
+        caveats = neighbour_caveats(parity, "int8")
+        assert len(caveats) == said
+        assert all("with the other texts of its batch" in each for each in caveats)
+        assert int8.model_copy(update={"parity": parity}).independent == (not said)

@@ -28,9 +28,18 @@ from plankwise.deploy.deployed import open_runtime, truncation_of
 from plankwise.deploy.export.calibrated import calibrated
 from plankwise.deploy.export.onnx import to_onnx
 from plankwise.deploy.export.openvino import to_openvino
-from plankwise.deploy.export.parity import check_of, limits_of, measure, random_inputs
+from plankwise.deploy.export.parity import check_of, limits_of, measure, neighbour_caveats, random_inputs, real_rows
 from plankwise.deploy.export.torch_program import to_torch
-from plankwise.deploy.manifest import RUNTIMES, TOKENIZER, Manifest, RuntimeName, describe, geometry_of, write_manifest
+from plankwise.deploy.manifest import (
+    DYNAMIC,
+    RUNTIMES,
+    TOKENIZER,
+    Manifest,
+    RuntimeName,
+    describe,
+    geometry_of,
+    write_manifest,
+)
 from plankwise.encoder.checkpoint import load_trained
 from plankwise.encoder.configuration import usable_positions
 from plankwise.encoder.quantized import quantized_of
@@ -39,7 +48,7 @@ from plankwise.encoder.tokenizer import load_tokenizer
 logger = logging.getLogger(__name__)
 PRECISIONS: dict[RuntimeName, tuple[str, ...]] = {
     "openvino": ("fp32", "bf16", "fp16", "int8", "int8-weights", "int4-weights"),
-    "onnx": ("fp32", "int8", "int8-dynamic"),
+    "onnx": ("fp32", "int8", DYNAMIC),
     "torch": ("fp32", "bf16", "fp16"),
 }
 PACKAGES: dict[RuntimeName, tuple[str, ...]] = {
@@ -47,11 +56,11 @@ PACKAGES: dict[RuntimeName, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "torch": (),
 }
-INTEGERS = ("int8", "int8-dynamic")  # precisions that multiply integers
+INTEGERS = ("int8", DYNAMIC)  # precisions that multiply integers
 RANDOM_LENGTHS = (3, 12, 48)  # tokens of the random inputs that stand in for texts
-DYNAMIC = (
-    "int8-dynamic takes the ranges of each batch: a text's answer changes with the other texts of its batch; "
-    "with int8 it does not"
+DYNAMIC_CAVEAT = (
+    "int8-dynamic takes the ranges of each batch: a text's answer changes with the other texts of its batch, so no "
+    "comparison can vouch for it; with int8 it does not"
 )
 
 
@@ -95,6 +104,7 @@ def export(
     texts: Sequence[Text] | None = None,
     tolerance: float | None = None,
     portable: bool | None = None,
+    keep_rows: bool = False,
 ) -> Manifest:
     """Export a fine-tuned classifier as an artefact.
 
@@ -111,6 +121,9 @@ def export(
         tolerance: largest change of a probability that is accepted; by default `parity.limits_of` decides.
         portable: whether int8 weights get 7 bits, so that sums saturate on no processor: the default for a model in
             fp32. A model that plankwise quantized has the bits it was quantized with.
+        keep_rows: whether a few of `texts` go into the manifest as token ids, with the artefact's answers to them, to
+            test it on another class of processor. Whoever has the artefact can read them; without them it is tested on
+            random token ids alone.
 
     Raises:
         ModelError: if the model cannot be exported this way, or the artefact differs too much; nothing is written then.
@@ -122,7 +135,7 @@ def export(
     check_unknown([*(calibration or ()), *(texts or ())], original.tokenizer, str(model_folder))
     with atomic_folder(out) as folder:  # a model that fails the comparison leaves no folder
         manifest = original.manifest.model_copy(update={"model": _write_model(original, folder, calibration or ())})
-        manifest = _compared(original, folder, manifest, texts or (), tolerance=tolerance)
+        manifest = _compared(original, folder, manifest, texts or (), tolerance=tolerance, keep_rows=keep_rows)
         bare_tokenizer(original.tokenizer).save(str(folder / TOKENIZER))
         shutil.copyfile(standalone.__file__, folder / "predict.py")
         hashes = {each.name: sha256(each) for each in sorted(folder.iterdir())}
@@ -164,7 +177,7 @@ def warn_of_limits(precision: str, portable: bool, *, saturating: bool) -> dict[
         saturating: whether sums of 8-bit products saturate on this processor.
     """
     needs = INT8_FLAGS if precision in INTEGERS and not portable else ()
-    caveats = (DYNAMIC,) if precision == "int8-dynamic" else ()
+    caveats = (DYNAMIC_CAVEAT,) if precision == DYNAMIC else ()
     if needs and saturating:
         logger.warning("weights are not portable, and this processor has none of %s: sums saturate", ", ".join(needs))
     for each in caveats:
@@ -232,9 +245,15 @@ def _write_model(original: _Original, folder: Path, calibration: Sequence[Text])
 
 
 def _compared(
-    original: _Original, folder: Path, manifest: Manifest, texts: Sequence[Text], *, tolerance: float | None
+    original: _Original,
+    folder: Path,
+    manifest: Manifest,
+    texts: Sequence[Text],
+    *,
+    tolerance: float | None,
+    keep_rows: bool,
 ) -> Manifest:
-    """Compare the artefact with the model, and add the result to the manifest."""
+    """Compare the artefact with the model, and add the result and inputs for other machines to the manifest."""
     runtime = open_runtime(folder, manifest, "latency", None)
     vocabulary, longest = int(original.model.config.vocab_size), manifest.truncation.max_length
     batches, source = original.batches(texts), "the given texts"
@@ -250,4 +269,7 @@ def _compared(
         limits=limits_of(manifest.precision, tolerance, original.quantized),
     )
     check = check_of(runtime, random_inputs(manifest, vocabulary, min(12, longest)))
-    return manifest.model_copy(update={"parity": parity, "check": check})
+    kept = keep_rows and bool(texts)
+    rows = check_of(runtime, real_rows(batches, manifest)) if kept else None
+    caveats = (*manifest.caveats, *neighbour_caveats(parity, manifest.precision))
+    return manifest.model_copy(update={"parity": parity, "check": check, "rows": rows, "caveats": caveats})

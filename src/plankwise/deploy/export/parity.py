@@ -11,10 +11,11 @@ from transformers import PreTrainedModel
 
 from plankwise.core.errors import ModelError
 from plankwise.data.batching.inputs import Inputs
-from plankwise.deploy.manifest import Check, Manifest, Parity
+from plankwise.deploy.manifest import DYNAMIC, Check, Manifest, Parity, neighbour_limit
 from plankwise.deploy.runtimes import Logits, Runtime
 
 CHECK_TEXTS, CHECK_TOKENS = 4, 12
+ROW_TOKENS = 64  # longer texts are not stored, if there are others: the manifest is to stay readable
 # Largest change of a probability that is accepted, by precision: for the same operations in another order, and for 16,
 # 8 and 4 bits.
 TOLERANCES = {
@@ -101,7 +102,7 @@ def measure(
         limits: differences that are accepted.
 
     Raises:
-        ModelError: if probabilities change by more than that, or are NaN.
+        ModelError: if probabilities change by more than that, or are NaN, or in fp32 depend on the other texts.
     """
     pairs = [(reference(model, batch), runtime(batch)) for batch in batches]
     before, after = (np.concatenate(side) for side in zip(*pairs, strict=True))
@@ -118,6 +119,12 @@ def measure(
                 f"texts ({source}); allowed: {allowed}. Nothing was written; choose another precision or a larger "
                 "--tolerance"
             )
+    neighbours = neighbour_change(runtime, batches, manifest)
+    if manifest.precision == "fp32" and not neighbours <= neighbour_limit("fp32"):
+        raise ModelError(
+            f"the {manifest.runtime} fp32 model changes a probability by {neighbours:.1e} with the other texts of the "
+            f"batch; allowed: {neighbour_limit('fp32')}. Nothing was written; choose another runtime"
+        )
     return Parity(
         texts=len(before),
         source=source,
@@ -126,7 +133,7 @@ def measure(
         mean_change=mean,
         agreement=manifest.answer.agreement(old, new),
         tolerance=limits.change,
-        neighbour_change=neighbour_change(runtime, batches, manifest),
+        neighbour_change=neighbours,
     )
 
 
@@ -141,6 +148,31 @@ def neighbour_change(runtime: Runtime, batches: Sequence[Inputs], manifest: Mani
             change = np.abs(manifest.answer.probabilities(runtime(alone))[0] - together[row])
             largest = max(largest, float(change.max()))
     return largest
+
+
+def neighbour_caveats(parity: Parity, precision: str) -> tuple[str, ...]:
+    """Return what to say of answers that depend on the batch by more than `neighbour_limit`."""
+    change, limit = parity.neighbour_change, neighbour_limit(precision)
+    if change is None or change <= limit or precision == DYNAMIC:  # dynamic int8 has a caveat of its own
+        return ()
+    return (f"a text's probabilities change by up to {change:.3f} with the other texts of its batch; usual: {limit}",)
+
+
+def real_rows(batches: Sequence[Inputs], manifest: Manifest) -> Inputs:
+    """Choose four texts of these batches, from the longest to the shortest, and pad them to one batch."""
+    found = []
+    for batch in batches:
+        lengths = batch.get("attention_mask", np.ones_like(batch["input_ids"])).sum(axis=1)
+        found += [{name: each[row, :length] for name, each in batch.items()} for row, length in enumerate(lengths)]
+    found.sort(key=lambda row: len(row["input_ids"]))
+    short = [row for row in found if len(row["input_ids"]) <= ROW_TOKENS] or found[:1]
+    places = np.linspace(len(short) - 1, 0, min(CHECK_TEXTS, len(short))).round().astype(int).tolist()
+    chosen = [short[place] for place in places]
+    longest = len(chosen[0]["input_ids"])
+    return {
+        name: np.stack([np.pad(row[name], (0, longest - len(row[name])), constant_values=fill) for row in chosen])
+        for name, fill in manifest.padding.items()
+    }
 
 
 def check_of(runtime: Runtime, inputs: Inputs) -> Check:

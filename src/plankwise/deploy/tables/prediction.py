@@ -90,7 +90,7 @@ def predict_table(
         if progress and expected is not None and probed:
             _log_estimate(predictor, probed, max(0, expected - file.progress.rows))
         _fill(file, job, writer, expected=expected, shown=progress)
-    return _document(file, source, perf_counter() - began, before)
+    return _document(file, job, perf_counter() - began, before)
 
 
 def check_places(source: Path, out: Path, text_format: TextFormat | None = None) -> None:
@@ -235,8 +235,8 @@ def _log_estimate(predictor: Predictor, texts: list[Text], rows: int) -> None:
     logger.info("about %d rows, roughly %s on %s, %d threads", rows, duration(seconds), runtime.name, runtime.threads)
 
 
-def _document(file: ResumableFile, source: Path, seconds: float, before: int) -> dict[str, Any]:
-    progress = file.progress
+def _document(file: ResumableFile, job: _Job, seconds: float, before: int) -> dict[str, Any]:
+    progress, source = file.progress, job.source
     counts = {name: getattr(progress, name) for name in COUNTED}
     if progress.truncated or progress.thinned:
         logger.info("%s: %s", source, TextsRead(texts=progress.predicted, **counts))
@@ -247,6 +247,7 @@ def _document(file: ResumableFile, source: Path, seconds: float, before: int) ->
         "skipped": progress.skipped,
         **counts,
         "errors": str(file.faults_path) if progress.skipped else None,
+        "caveats": list(job.predictor.deployed.manifest.caveats),
         "resumed_at": before,
         "seconds": round(seconds, 3),
         "texts_per_second": round((progress.predicted - before) / seconds, 1) if progress.predicted > before else None,

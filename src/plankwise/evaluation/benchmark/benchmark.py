@@ -210,6 +210,7 @@ def _described(model: BenchmarkedModel, deployed: Deployed) -> dict[str, Any]:
         "name": model.name,
         "runtime": deployed.manifest.runtime,
         "precision": deployed.manifest.precision,
+        "independent": deployed.manifest.independent,
         "size_bytes": size,
         "peak_memory_bytes": None,
     }
