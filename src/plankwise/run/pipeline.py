@@ -82,7 +82,7 @@ def check(recipe: Recipe, task: Task | None = None) -> Checked:
         objective.check_tokenizer(tokenizer, str(source))
     if recipe.baseline is not None:
         check_training(recipe.baseline)
-    specs = [ModelSpec(config=config, tokenizer=tokenizer, objective=objective)]
+    specs = [ModelSpec(config=config, tokenizer=tokenizer, objective=objective, baseline=config)]
     for number, step in enumerate(recipe.steps):
         try:
             specs.append(step.plan(specs[-1]))
