@@ -38,6 +38,7 @@ from plankwise.methods.low_rank import LowRank
 from plankwise.methods.method import Compressed, Method, StepLog
 from plankwise.methods.pruning import Pruning
 from plankwise.methods.quantization import Quantization
+from plankwise.methods.recovery import ReplacingConfig
 from plankwise.methods.registry import METHODS, method_of
 from plankwise.methods.theseus import Theseus
 from plankwise.methods.unstructured import Unstructured
@@ -99,9 +100,22 @@ SETTINGS: dict[str, Case] = {
     "theseus-teacher": Case(
         Theseus(modules=2, teacher=DistillationConfig(relations=0.5), training=TRAINING), paired=False
     ),
+    "theseus-baseline": Case(Theseus(modules=2, predecessor="baseline", training=TRAINING), paired=False),
     "pruning": Case(Pruning(target=2.0, neuron_step=4, examples=48), plain=False),
     "pruning-recovered": Case(
         Pruning(target=3.0, neuron_step=1, examples=48, teacher=DistillationConfig(), training=TRAINING),
+        plain=False,
+        paired=False,
+    ),
+    "pruning-replaced": Case(
+        Pruning(
+            target=3.0,
+            neuron_step=1,
+            examples=48,
+            teacher=DistillationConfig(hidden=0.5, cosine=0.5),
+            training=TRAINING,
+            replacing=ReplacingConfig(),
+        ),
         plain=False,
         paired=False,
     ),
@@ -121,12 +135,25 @@ SETTINGS: dict[str, Case] = {
     ),
     "low-rank": Case(LowRank(embeddings=0.5, feed_forward=0.5, training=TRAINING), plain=False),
     "low-rank-svd": Case(LowRank(feed_forward=0.5, weighting="none"), plain=False, seeded=False, paired=False),
+    "low-rank-replaced": Case(
+        LowRank(embeddings=0.5, feed_forward=0.5, training=TRAINING, replacing=ReplacingConfig(mode="blend")),
+        plain=False,
+        paired=False,
+    ),
     "vocabulary": Case(TrimmedVocabulary(minimum_count=16), seeded=False),
     "vocabulary-trained": Case(TrimmedVocabulary(max_tokens=30, training=TRAINING), paired=False),
     "quantization": Case(Quantization(examples=48), plain=False, smaller="bytes"),
     "quantization-margin": Case(Quantization(examples=48, margin=0.1), plain=False, smaller="bytes", paired=False),
     "quantization-aware": Case(
         Quantization(examples=48, teacher=DistillationConfig(relations=0.5), training=TRAINING),
+        plain=False,
+        smaller="bytes",
+        paired=False,
+    ),
+    "quantization-replaced": Case(
+        Quantization(
+            examples=48, teacher=DistillationConfig(relations=0.5), training=TRAINING, replacing=ReplacingConfig()
+        ),
         plain=False,
         smaller="bytes",
         paired=False,

@@ -54,7 +54,8 @@ class StepLog(_Log):
         seconds: what the method spent besides training, by what it was for.
         examples: training texts, or blocks of a corpus, that it looked at besides training.
         texts_read: how much of each split's texts the model was given; in a record it stands beside the log.
-        redraws: how often a draw of Theseus' modules would have trained nothing and was repeated.
+        redraws: how often a draw of module replacing would have trained no successor and was repeated.
+        draws_sha256: of module replacing; equal for two trainings that drew the same modules at each step.
     """
 
     training: TrainingLog | None = None
@@ -63,6 +64,7 @@ class StepLog(_Log):
     examples: int | None = None
     texts_read: Mapping[str, TextsRead] = pydantic.Field(default={}, exclude=True)
     redraws: int | None = None
+    draws_sha256: str | None = None
 
     @property
     def total_seconds(self) -> float:

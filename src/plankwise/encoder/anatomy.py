@@ -133,6 +133,16 @@ ANATOMIES: dict[str, Anatomy] = {
 }
 
 KIND = "model_type"  # key of a configuration with the name of its architecture
+# Keys in which two models have to agree before layers of one run inside the other; an architecture may lack some.
+KEYS_OF_ALL_LAYERS = (
+    KIND,
+    "hidden_size",
+    "position_buckets",
+    "max_relative_positions",
+    "relative_attention_num_buckets",
+    "rope_parameters",
+    "conv_kernel_size",
+)
 
 
 def anatomy_of(config: PreTrainedConfig) -> Anatomy:
@@ -233,13 +243,9 @@ def attends_locally(config: PreTrainedConfig) -> bool:
     return any("sliding" in kind for kind in layer_types(config))
 
 
-def has_convolution(model: PreTrainedModel) -> bool:
+def has_convolution(config: PreTrainedConfig) -> bool:
     """Return whether the encoder runs a convolution after its first layer (some DeBERTa-v2)."""
-    path = anatomy_of(model.config).convolution
-    if path is None:
-        return False
-    parent, _, name = path.rpartition(".")
-    return getattr(model.base_model.get_submodule(parent), name, None) is not None
+    return anatomy_of(config).convolution is not None and int(getattr(config, "conv_kernel_size", 0)) > 0
 
 
 def as_layer_output(config: PreTrainedConfig, hidden: Tensor) -> Any:

@@ -140,6 +140,27 @@ def copy_outside_layers(source: PreTrainedModel, target: PreTrainedModel) -> Non
         raise MethodError(f"the models differ outside their layers: {', '.join([*lost, *unexpected][:5])}")
 
 
+def share_outside_layers(source: PreTrainedModel, target: PreTrainedModel) -> None:
+    """Replace what is outside the layers of `target` (embeddings, norms, heads) by the modules of `source`, in place.
+
+    Both models hold these modules then: training one trains the other. Modules without parameters stay as they are,
+    since they belong to the layers of `target`: ModernBERT's rotary tables depend on the types of its layers.
+
+    Args:
+        source: the model with the modules to share; its vocabulary may be another than that of `target`.
+        target: of the same architecture and width, and of any depth.
+    """
+    own, given = target, source
+    for part in layers_prefix(target).rstrip(".").split("."):
+        for name, module in list(own.named_children()):
+            if name != part and any(True for _ in module.parameters()):
+                delattr(own, name)
+        for name, module in given.named_children():
+            if name != part and any(True for _ in module.parameters()):
+                setattr(own, name, module)
+        own, given = own.get_submodule(part), given.get_submodule(part)
+
+
 def copy_layer(source: PreTrainedModel, indices: Source, target: PreTrainedModel, index: int) -> None:
     """Set layer `index` of `target` to the mean of the layers `indices` of `source`, in place.
 

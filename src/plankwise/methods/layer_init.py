@@ -64,11 +64,10 @@ def sources_of(modules: Modules, initialization: Initialization | list[int]) -> 
     return choices[initialization]
 
 
-def position_in(module: list[int], source: Source, types: list[str]) -> int:
+def position_in(module: list[int], wanted: str, types: list[str]) -> int:
     """Return the layer of a module that its successor takes the place of.
 
-    It is the first one of the attention type of the successor's source: a copy of a local layer must not be called with
-    the mask and the rotary frequencies of a global one.
+    It is the first one of the attention type that the successor wants: a copy of a local layer must not be called with
+    the mask and the rotary frequencies of a global one. If there is none, it is the module's first layer.
     """
-    wanted = types[source[0]] if source else types[module[0]]
     return next((index for index in module if types[index] == wanted), module[0])

@@ -36,10 +36,10 @@ from plankwise.encoder.low_rank import (
 from plankwise.encoder.quantized import refuse_quantized
 from plankwise.encoder.shapes import new_model, shapes_of
 from plankwise.methods.method import Compressed, Job, Method, ModelSpec, StepLog, planned
+from plankwise.methods.recovery import ReplacingConfig, check_replacing, recover
 from plankwise.methods.row_importance import row_importance
 from plankwise.training.distillation.config import DistillationConfig, check_taught
 from plankwise.training.fit import Training
-from plankwise.training.on_task import train_on_task
 
 
 class LowRankLog(StepLog):
@@ -59,6 +59,8 @@ class LowRank(Method):
         examples: of the training split, at most, that `fisher` measures rows on.
         teacher: what training learns from, besides the task.
         training: of the whole factorized model; null trains nothing.
+        replacing: how training goes, by module replacing: at each step some layers run as they were, frozen, and others
+            factorized, until all are. By default the factorized model trains alone.
     """
 
     method: Literal["low_rank"] = "low_rank"
@@ -68,12 +70,16 @@ class LowRank(Method):
     examples: Rows = 2000
     teacher: DistillationConfig | None = None
     training: Training | None = None
+    replacing: ReplacingConfig | None = None
 
     @pydantic.model_validator(mode="after")
     def _does_something(self) -> LowRank:
         if self.embeddings is None and self.feed_forward is None:
             raise ValueError("give embeddings, feed_forward or both: the share of their parameters to keep")
         check_taught(self.teacher, self.training)
+        check_replacing(self.replacing, self.training)
+        if self.replacing is not None and self.feed_forward is None:
+            raise ValueError("replacing replaces layers, and embeddings alone change no layer; add feed_forward")
         return self
 
     def plan(self, spec: ModelSpec) -> ModelSpec:
@@ -118,7 +124,9 @@ class LowRank(Method):
         fill(model, smaller, places, importance)
         seconds, log = {"factorization": time.perf_counter() - begun}, StepLog()
         if self.training is not None:
-            log = train_on_task(smaller, job, self.training, "low rank", teacher=self.teacher, given=model)
+            log = recover(
+                smaller, model, job, self.training, title="low rank", teacher=self.teacher, replacing=self.replacing
+            )
         ranks = {name: rank for name, rank in dataclasses.asdict(ranks_of(config)).items() if rank}
         whole = LowRankLog(**{**dict(log), "seconds": seconds, "examples": examples}, ranks=ranks)
         return Compressed(smaller.eval(), job.tokenizer, whole)

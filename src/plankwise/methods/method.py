@@ -27,12 +27,14 @@ class ModelSpec:
         config: of the model.
         tokenizer: of the model; `None` where one is yet to be trained or trimmed.
         objective: what the model is trained and scored for.
+        baseline: configuration of the run's uncompressed model; `None` without a run.
         trimmed: whether a step trims the vocabulary, so that which tokens the model has is known once they are counted.
     """
 
     config: PreTrainedConfig
     tokenizer: PreTrainedTokenizerBase | None
     objective: Objective
+    baseline: PreTrainedConfig | None = None
     trimmed: bool = False
 
 

@@ -112,15 +112,15 @@ class Replacing:
     def __init__(self, schedule: Schedule, gates: list[Gate], seed: int, mode: Literal["replace", "blend"]) -> None:
         self._schedule, self._gates, self._mode = schedule, gates, mode
         self._seed = mix_seed(seed, "theseus", "draws")
-        self._digest = hashlib.sha256()
+        self._digest, self._hashed_steps = hashlib.sha256(), 0
 
     def __call__(self, step: int, total: int) -> None:
         """Set every gate for this step."""
-        rate = self._schedule(step / total)  # p of equation 2, or the α of a blend
-        shares = [rate] * len(self._gates) if self._mode == "blend" else self.draw(step, rate)[0]
+        self._catch_up(step, total)
+        shares = self._shares(step, total)
         for gate, share in zip(self._gates, shares, strict=True):
             gate.share = share
-        self._digest.update(json.dumps([step, shares]).encode())
+        self._hash(shares)
 
     def draw(self, step: int, rate: float) -> tuple[list[float], int]:
         """Draw each module's branch, 1.0 for the successor, and count the draws in which all modules are predecessors.
@@ -139,6 +139,19 @@ class Replacing:
             return 0
         return sum(self.draw(step, self._schedule(step / total))[1] for step in range(steps))
 
-    def digest(self) -> str:
-        """Return the hash of all draws of this process."""
+    def digest_until(self, steps: int, total: int) -> str:
+        """Return the hash of all draws of the first `steps` steps; those of an earlier process are drawn once more."""
+        self._catch_up(steps, total)
         return self._digest.hexdigest()
+
+    def _shares(self, step: int, total: int) -> list[float]:
+        rate = self._schedule(step / total)  # p of equation 2, or the α of a blend
+        return [rate] * len(self._gates) if self._mode == "blend" else self.draw(step, rate)[0]
+
+    def _catch_up(self, step: int, total: int) -> None:
+        while self._hashed_steps < step:
+            self._hash(self._shares(self._hashed_steps, total))
+
+    def _hash(self, shares: list[float]) -> None:
+        self._digest.update(json.dumps([self._hashed_steps, shares]).encode())
+        self._hashed_steps += 1

@@ -33,10 +33,10 @@ from plankwise.methods.latency import check_latency, latency_costs
 from plankwise.methods.layer_sizes import LatencyPrecision, LatencyRuntime, LatencyTarget
 from plankwise.methods.method import Compressed, Job, Method, ModelSpec, StepLog, planned
 from plankwise.methods.reconstruction import reconstruct
+from plankwise.methods.recovery import ReplacingConfig, check_replacing, recover
 from plankwise.methods.selection import Selection, cut_evenly, cut_summary, select, select_uniform
 from plankwise.training.distillation.config import DistillationConfig, check_taught
 from plankwise.training.fit import Training
-from plankwise.training.on_task import train_on_task
 
 RECONSTRUCTION_TOKENS = 65_536  # whose hidden states of one layer are held in memory, of both models
 MEASURES = {"flops": flops_costs, "parameters": parameter_costs}
@@ -76,6 +76,8 @@ class Pruning(Method):
         ridge: strength of the fit's pull towards the weights as they were cut, as a share of the inputs' mean square.
         teacher: what training afterwards learns from, besides the task.
         training: afterwards; none by default.
+        replacing: how training goes, by module replacing: at each step some layers run as they were, frozen, and others
+            pruned, until all are. By default the pruned model trains alone.
     """
 
     method: Literal["pruning"] = "pruning"
@@ -93,10 +95,12 @@ class Pruning(Method):
     ridge: Annotated[float, Bounds(0, 1_000_000, "nothing would be fitted", above=True)] = 1e-3
     teacher: DistillationConfig | None = None
     training: Training | None = None
+    replacing: ReplacingConfig | None = None
 
     @pydantic.model_validator(mode="after")
     def _teacher_needs_training(self) -> Pruning:
         check_taught(self.teacher, self.training)
+        check_replacing(self.replacing, self.training)
         return self
 
     @pydantic.model_validator(mode="after")
@@ -150,7 +154,9 @@ class Pruning(Method):
             examples = examples or used
             seconds["repair"] = time.perf_counter() - begun
         if self.training is not None:
-            log = train_on_task(smaller, job, self.training, "recovery", teacher=self.teacher, given=model)
+            log = recover(
+                smaller, model, job, self.training, title="recovery", teacher=self.teacher, replacing=self.replacing
+            )
         own = {"seconds": seconds, "examples": examples}
         whole = PruningLog(**{**dict(log), **own}, repaired=repaired, pruning=cut_summary(model, smaller))
         return Compressed(smaller.eval(), job.tokenizer, whole)

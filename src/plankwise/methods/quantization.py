@@ -26,10 +26,10 @@ from plankwise.core.recipe import settings
 from plankwise.encoder.fake_quantized import EMBEDDINGS, FakeQuantized
 from plankwise.encoder.quantized import Quantized, refuse_quantized, with_quantized
 from plankwise.methods.method import Compressed, Job, Method, ModelSpec, StepLog, planned
+from plankwise.methods.recovery import ReplacingConfig, check_replacing, recover
 from plankwise.methods.sensitivity import fewest_kept, logits_of, sensitivities
 from plankwise.training.distillation.config import DistillationConfig, check_taught
 from plankwise.training.fit import Training
-from plankwise.training.on_task import train_on_task
 
 logger = logging.getLogger(__name__)
 RANKING_EXAMPLES = 64  # at most; the ranking makes one pass over them for each group
@@ -64,6 +64,8 @@ class Quantization(Method):
             with 8 bits, sums saturate on processors without VNNI.
         teacher: what training learns from, besides the task.
         training: of the model while it computes with rounded numbers; null trains nothing.
+        replacing: how training goes, by module replacing: at each step some layers run as they were, frozen, and others
+            with rounded numbers, until all do. By default all layers are rounded from the first step.
     """
 
     method: Literal["quantization"] = "quantization"
@@ -73,10 +75,12 @@ class Quantization(Method):
     portable: bool = True
     teacher: DistillationConfig | None = None
     training: Training | None = None
+    replacing: ReplacingConfig | None = None
 
     @pydantic.model_validator(mode="after")
     def _teacher_needs_training(self) -> Quantization:
         check_taught(self.teacher, self.training)
+        check_replacing(self.replacing, self.training)
         return self
 
     def plan(self, spec: ModelSpec) -> ModelSpec:
@@ -122,14 +126,17 @@ class Quantization(Method):
                 "quantization: nothing can be quantized within margin %s, so nothing is%s", self.margin, hint
             )
         elif self.training is not None:
-            title = "quantization-aware"
-            log = train_on_task(rounding.network, job, self.training, title, teacher=self.teacher, given=model)
+            log = self._train(rounding.network, model, job, self.training)
         whole = QuantizationLog(
             **{**dict(log), **measured, "seconds": seconds, "examples": examples},
             quantized={"projections": len({*names} - {EMBEDDINGS}), "embeddings": EMBEDDINGS in names},
             kept=[name for name in rounding.names() if name not in {*names, EMBEDDINGS}],
         )
         return Compressed(rounding.finished().eval(), job.tokenizer, whole)
+
+    def _train(self, network: PreTrainedModel, model: PreTrainedModel, job: Job, training: Training) -> StepLog:
+        title = "quantization-aware"
+        return recover(network, model, job, training, title=title, teacher=self.teacher, replacing=self.replacing)
 
     def _observe(self, rounding: FakeQuantized, job: Job) -> int:
         """Run the calibration texts through the model and return how many there are."""

@@ -16,31 +16,26 @@ from typing import Any, Literal
 import pydantic
 import torch
 from pydantic_core import ArgsKwargs
-from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from plankwise.core.distributed import agree
-from plankwise.core.errors import MethodError
 from plankwise.core.numbers import Layer, Layers, UpToAll
 from plankwise.core.recipe import settings
-from plankwise.core.schedules import SCHEDULES
 from plankwise.core.seeds import mix_seed
-from plankwise.encoder.anatomy import (
-    embeddings_of,
-    has_convolution,
-    layer_types,
-    layers_of,
-    set_layers,
-)
+from plankwise.encoder.anatomy import embeddings_of, layer_types, layers_of
 from plankwise.encoder.quantized import refuse_quantized
-from plankwise.encoder.surgery import copy_outside_layers, frozen_twin, rebuild, thaw, with_depth
+from plankwise.encoder.surgery import Source, rebuild, with_depth
 from plankwise.methods.layer_init import Initialization, contiguous_modules, position_in, sources_of
-from plankwise.methods.method import Compressed, Job, Method, ModelSpec, StepLog, planned
-from plankwise.methods.module_replacing import Gate, Replacing, Slot
-from plankwise.training.distillation.activations import Depth
+from plankwise.methods.method import Compressed, Job, Method, ModelSpec, planned
+from plankwise.methods.module_replacing import Gate
+from plankwise.methods.recovery import (
+    ReplacingConfig,
+    check_blend,
+    check_predecessor,
+    replace_modules,
+    replacing_network,
+)
 from plankwise.training.distillation.config import DistillationConfig
 from plankwise.training.fit import Training
-from plankwise.training.on_task import train_on_task
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
@@ -55,20 +50,17 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-class TheseusLog(StepLog):
-    """What Theseus compression did; `draws_sha256` is equal for two runs that drew the same modules at each step."""
-
-    draws_sha256: str
-
-
 @settings
 class Theseus(Method):
     """Settings of Theseus compression.
 
     Attributes:
         preset: `paper` sets the choices of Xu et al.; a key that contradicts it is refused.
+        predecessor: whose layers are replaced: `input`, the model passed to the method, or `baseline`, the run's
+            uncompressed model. Successors always start from the model passed in. With `baseline`, layers that earlier
+            steps compressed replace those that they were made of. Without a run there is no baseline.
         modules: how many successor layers, or the predecessor's layers of each module.
-        initialization: of the successors, by rule or as one predecessor layer for each module.
+        initialization: of the successors, by rule or as one layer of the model passed in for each module.
         schedule: of the replacement rate.
         start: the rate at the first step.
         full_at: share of the steps after which every module is replaced; the other steps train the successors alone.
@@ -77,12 +69,14 @@ class Theseus(Method):
         train_embeddings: whether embeddings are trained, too.
         train_head: whether the pooler, final norm and task head are trained, too.
         predecessor_dropout: whether dropout is active in the frozen predecessor, as in the reference implementation.
-        teacher: what is learned from a larger model, beside the task; a layer in its settings is a module here.
+        teacher: what is learned from a larger model, beside the task; a layer in its settings is a module here, and is
+            compared in the steps in which its successor runs.
         training: of the successors.
     """
 
     method: Literal["theseus"] = "theseus"
     preset: Literal["paper"] | None = None
+    predecessor: Literal["input", "baseline"] = "input"
     modules: Layers | list[list[Layer]] = 6
     initialization: Initialization | list[Layer] = "first_of_module"
     schedule: Literal["linear", "constant", "cosine"] = "linear"
@@ -115,79 +109,62 @@ class Theseus(Method):
         return self
 
     def plan(self, spec: ModelSpec) -> ModelSpec:
-        """Plan the successor model."""
+        """Plan the successor model.
+
+        Raises:
+            MethodError: if the modules do not fit the predecessor, or the model does not fit into the baseline.
+        """
         refuse_quantized(spec.config)
-        return planned(self, spec, self._config(spec.config))
+        predecessor = spec.config
+        if self.predecessor == "baseline" and spec.baseline is not None:
+            predecessor = spec.baseline
+        return planned(self, spec, self._config(spec.config, predecessor))
 
     def compress(self, model: PreTrainedModel, job: Job) -> Compressed:
         """Train one successor layer for each module and return them as a plain, shallower model."""
-        config = self._config(model.config)
-        modules = contiguous_modules(len(layers_of(model)), self.modules)
+        predecessor = model
+        if self.predecessor == "baseline" and job.baseline is not None:
+            predecessor = job.baseline()[0]
+        config = self._config(model.config, predecessor.config)
         torch.manual_seed(mix_seed(job.seed, "theseus", "initialization"))
-        successor = rebuild(model, sources_of(modules, self.initialization), layer_types(config))
-        network, gates = self.assemble(model, successor)
-        replacing = Replacing(SCHEDULES[self.schedule](self.start, self.full_at), gates, job.seed, self.mode)
-        # Only weights of the second phase may be selected: while predecessors run, successors are not trained alone.
-        log = train_on_task(
+        successor = rebuild(model, self._sources(model.config, predecessor.config), layer_types(config))
+        network, gates = self.assemble(predecessor, successor)
+        log = replace_modules(
             network,
+            gates,
+            successor,
             job,
-            self.training,
-            "theseus",
-            on_step=replacing,
-            select_from=self.full_at,
+            training=self.training,
+            title="theseus",
+            replacing=ReplacingConfig(schedule=self.schedule, start=self.start, full_at=self.full_at, mode=self.mode),
             teacher=self.teacher,
             given=model,
-            depths=_recorded_depths(network, successor),
         )
-        agree(replacing.digest(), "the draws of Theseus")
-        copy_outside_layers(network, successor)  # embeddings and head, which may have been trained in `network`
-        assert log.training is not None
-        redraws = replacing.redraws_until(log.training.steps, log.training.planned_steps)
-        whole = TheseusLog(**{**dict(log), "redraws": redraws}, draws_sha256=replacing.digest())
-        return Compressed(successor.requires_grad_(True).eval(), job.tokenizer, whole)
+        return Compressed(successor.requires_grad_(True).eval(), job.tokenizer, log)
 
-    def _config(self, config: PreTrainedConfig) -> PreTrainedConfig:
-        modules = contiguous_modules(int(config.num_hidden_layers), self.modules)
-        sources, own = sources_of(modules, self.initialization), layer_types(config)
-        types = [own[position_in(module, source, own)] for module, source in zip(modules, sources, strict=True)]
-        return with_depth(config, sources, types)
-
-    def assemble(self, model: PreTrainedModel, successor: PreTrainedModel) -> tuple[PreTrainedModel, list[Gate]]:
-        """Build the network that is trained: a frozen twin of `model` with the layers of `successor` in its slots.
-
-        Every predecessor layer keeps its slot, so that the encoder's own loop, and what it does between layers, runs
-        unchanged. The successor of a module is in one of its slots; once it runs, the other slots pass their input on.
-        """
-        if self.mode == "blend" and has_convolution(model):
-            raise MethodError("mode 'blend' cannot work on this DeBERTa-v2: it convolves after layer 0; use 'replace'")
-        modules = contiguous_modules(len(layers_of(model)), self.modules)
-        sources, types = sources_of(modules, self.initialization), layer_types(model.config)
-        network = frozen_twin(model)
-        slots, gates = [], []
-        for module, source, layer in zip(modules, sources, layers_of(successor), strict=True):
-            gate, position = Gate(), position_in(module, source, types)
-            gates.append(gate)
-            for index in module:
-                slot = Slot(
-                    layers_of(network)[index],
-                    gate,
-                    model.config,
-                    successor=layer if index == position else None,
-                    is_first=index == module[0],
-                    is_last=index == module[-1],
-                    keep_dropout=self.predecessor_dropout,
-                )
-                slots.append(slot)
-        set_layers(network, nn.ModuleList(slots))
-        # The layers' parameters are set already: predecessors frozen, successors trainable.
-        embeddings = {id(value) for part in embeddings_of(network) for value in part.parameters()}
-        layers = {id(value) for value in layers_of(network).parameters()}
-        outside = [value for value in network.parameters() if id(value) not in layers]
-        thaw(value for value in outside if (self.train_embeddings if id(value) in embeddings else self.train_head))
+    def assemble(self, predecessor: PreTrainedModel, successor: PreTrainedModel) -> tuple[PreTrainedModel, list[Gate]]:
+        """Build the network that is trained, as `replacing_network` does, and freeze what is not trained."""
+        modules = contiguous_modules(len(layers_of(predecessor)), self.modules)
+        network, gates = replacing_network(predecessor, successor, modules, keep_dropout=self.predecessor_dropout)
+        successor.requires_grad_(self.train_head)
+        for part in embeddings_of(successor):
+            part.requires_grad_(self.train_embeddings)
+        layers_of(successor).requires_grad_(True)
         return network, gates
 
+    def _config(self, config: PreTrainedConfig, predecessor: PreTrainedConfig) -> PreTrainedConfig:
+        modules = contiguous_modules(int(predecessor.num_hidden_layers), self.modules)
+        check_blend(predecessor, modules, self.mode)
+        if predecessor is not config:
+            check_predecessor(config, predecessor)
+        sources, own, types = self._sources(config, predecessor), layer_types(config), layer_types(predecessor)
+        wanted = [own[source[0]] if source else "" for source in sources]
+        places = [position_in(module, each, types) for module, each in zip(modules, wanted, strict=True)]
+        return with_depth(config, sources, [types[place] for place in places])
 
-def _recorded_depths(network: PreTrainedModel, successor: PreTrainedModel) -> list[Depth]:
-    """Return where a teacher's loss records each module: after its last slot, in the last layer of either branch."""
-    ends = [slot for slot in layers_of(network) if isinstance(slot, Slot) and slot.is_last]
-    return [Depth(end, (end.predecessor, layer)) for end, layer in zip(ends, layers_of(successor), strict=True)]
+    def _sources(self, config: PreTrainedConfig, predecessor: PreTrainedConfig) -> list[Source]:
+        """Return the layers of the model passed in that each successor starts from."""
+        modules = contiguous_modules(int(predecessor.num_hidden_layers), self.modules)
+        if predecessor is not config:  # the same modules, on the layers that are left
+            modules = contiguous_modules(int(config.num_hidden_layers), len(modules))
+        return sources_of(modules, self.initialization)

@@ -139,9 +139,10 @@ def _rehearse(
             folder=Path(folder),
             callbacks=tuple(callbacks),
         )
-        model = _random_model(spec.config, job)
+        model = baseline = _random_model(spec.config, job)
         if recipe.baseline is not None:
             costs.append(_rehearse_training("baseline", model, job, recipe.baseline, seconds))
+        job = dataclasses.replace(job, baseline=lambda: (baseline, tokenizer))
         for number, step in enumerate(recipe.steps, 1):
             before = dataclasses.replace(spec, config=model.config, tokenizer=job.tokenizer, trimmed=False)
             cost, model, job = _rehearse_step(f"{number:02d}-{step.method}", step, before, model, job, seconds=seconds)

@@ -85,7 +85,7 @@ def check(recipe: Recipe, task: Task | None = None) -> Checked:
         check_training(recipe.baseline)
     elif source is not None:
         objective.check_teacher(config, source)  # a model that answers something else needs no data to be refused
-    specs = [ModelSpec(config=config, tokenizer=tokenizer, objective=objective)]
+    specs = [ModelSpec(config=config, tokenizer=tokenizer, objective=objective, baseline=config)]
     for number, step in enumerate(recipe.steps):
         try:
             specs.append(step.plan(specs[-1]))

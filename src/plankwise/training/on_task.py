@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
+from torch import nn
 from transformers import PreTrainedModel
 
 from plankwise.core.cache import cache_folder
@@ -14,9 +15,9 @@ from plankwise.core.step_log import StepLog, TeacherLog, TrainingLog
 from plankwise.data.batching.examples import Example, encode
 from plankwise.data.task import TRAIN
 from plankwise.data.truncation import warn_if_other
+from plankwise.encoder.anatomy import layers_of
 from plankwise.encoder.quantized import refuse_quantized
 from plankwise.encoder.stored_truncation import stored_truncation
-from plankwise.training.distillation.activations import Depth, depths_of
 from plankwise.training.distillation.config import DistillationConfig
 from plankwise.training.distillation.distillation_loss import Supervision, distillation
 from plankwise.training.distillation.teacher import find_teacher
@@ -35,7 +36,7 @@ def train_on_task(
     select_from: float = 0.0,
     teacher: DistillationConfig | None = None,
     given: PreTrainedModel | None = None,
-    depths: Sequence[Depth] | None = None,
+    layers: Sequence[nn.Module] | None = None,
 ) -> StepLog:
     """Train `model` in place on the job's task, and return what was done; development selects the weights.
 
@@ -48,13 +49,13 @@ def train_on_task(
         select_from: as in `fit`.
         teacher: what is learned beside the task's own loss.
         given: the model passed to the method, for a teacher that is this one, or where there is no baseline.
-        depths: where the layers of `model` are recorded, if it is not a plain model.
+        layers: of `model` that learn from the teacher, if they are not its own; in each step those of them that run.
 
     Raises:
         MethodError: if the teacher cannot teach this model, or it is quantized, before anything is trained.
     """
     refuse_quantized(model.config)
-    distill = partial(_distillation, model, job, training, teacher, given, depths)
+    distill = partial(_distillation, model, job, training, teacher, given, layers)
     with job.objective.training_data(model, job, distill) as prepared:
         result = fit(
             model,
@@ -82,7 +83,7 @@ def _distillation(
     training: Training,
     config: DistillationConfig | None,
     given: PreTrainedModel | None,
-    depths: Sequence[Depth] | None,
+    layers: Sequence[nn.Module] | None,
     examples: Sequence[Example] | None,
 ) -> AbstractContextManager[Supervision]:
     """Open the distillation; without a teacher, the task's own loss is all there is."""
@@ -105,7 +106,7 @@ def _distillation(
         examples = encode(job.task.splits[TRAIN], teacher.tokenizer, job.truncation)
     return distillation(
         model,
-        depths_of(model) if depths is None else depths,
+        list(layers_of(model)) if layers is None else layers,
         teacher,
         config,
         task_loss=loss,

@@ -10,7 +10,7 @@ import torch
 
 import tiny
 from plankwise.encoder.anatomy import layers_of, query_key_value_of
-from plankwise.training.distillation.activations import ActivationRecorder, depths_of
+from plankwise.training.distillation.activations import ActivationRecorder
 
 KINDS = pytest.mark.parametrize("kind", tiny.ARCHITECTURES)
 
@@ -19,7 +19,7 @@ KINDS = pytest.mark.parametrize("kind", tiny.ARCHITECTURES)
 def test_hidden_states_are_those_that_the_model_reports(kind: str) -> None:
     model = tiny.model(kind, 3, conv_kernel_size=0) if kind == "deberta-v2" else tiny.model(kind, 3)
     hooks = tiny.hooks_of(model)
-    recorder = ActivationRecorder(model, depths_of(model), [0, 1], 2)
+    recorder = ActivationRecorder(model, list(layers_of(model)), [0, 1], 2)
     with recorder.on(), torch.no_grad():
         # In a copy: Transformers leaves hooks of its own on a model that returned hidden states.
         states = copy.deepcopy(model)(**tiny.batch(), output_hidden_states=True).hidden_states
@@ -35,7 +35,7 @@ def test_hidden_states_are_those_that_the_model_reports(kind: str) -> None:
 def test_queries_keys_and_values_are_projections_of_the_same_states(kind: str) -> None:
     """Fused projections are cut where they are stacked; of several calls that of the tokens counts."""
     model = tiny.model(kind, 1)
-    recorder = ActivationRecorder(model, depths_of(model), [], 0)
+    recorder = ActivationRecorder(model, list(layers_of(model)), [], 0)
     outputs: list[Any] = []
     linear, _, parts = query_key_value_of(model, layers_of(model)[0])[0]
     linear.register_forward_hook(lambda _, inputs, output: outputs.append(output))

@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 import tiny
 from plankwise.data.batching.examples import Collator, encode
 from plankwise.data.truncation import Pooling, Truncation, Windows
-from plankwise.training.distillation.activations import ActivationRecorder, depths_of
+from plankwise.encoder.anatomy import layers_of
+from plankwise.training.distillation.activations import ActivationRecorder
 from plankwise.training.distillation.cached_teacher import cached_teacher
 from plankwise.training.distillation.layer_mapping import LayerMapping
 from plankwise.training.distillation.online_teacher import OnlineTeacher
@@ -43,7 +44,7 @@ def test_cached_targets_are_those_of_a_teacher_that_runs_at_every_step(
     found, rows = teacher(), examples(truncation)
     cached = cached_teacher(found, rows, [3, 1], pooling, cache=tmp_path)
     np.testing.assert_allclose(cached.logits, predict_logits(found.model, tiny.tokenizer(), rows, pooling), rtol=1e-6)
-    recorder = ActivationRecorder(found.model, depths_of(found.model), [1, 3], None)
+    recorder = ActivationRecorder(found.model, list(layers_of(found.model)), [1, 3], None)
     mapping = LayerMapping(hidden=((0, 1), (1, 3)))
     online = OnlineTeacher(found.model, recorder, mapping, pooling=pooling, bf16=False)
     batch = Collator(tiny.tokenizer())([{**rows[at], "example": at} for at in (7, 2, 11)])

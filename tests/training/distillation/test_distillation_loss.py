@@ -18,7 +18,6 @@ from plankwise.data.batching.inputs import Batch
 from plankwise.data.truncation import Truncation
 from plankwise.encoder.anatomy import layers_of, query_key_value_of
 from plankwise.encoder.surgery import rebuild
-from plankwise.training.distillation.activations import depths_of
 from plankwise.training.distillation.config import DistillationConfig
 from plankwise.training.distillation.distillation_loss import PROJECTIONS, Supervision, distillation
 from plankwise.training.distillation.losses import softmax_logits_loss
@@ -37,7 +36,7 @@ def taught_by(
 ) -> AbstractContextManager[Supervision]:
     return distillation(
         student,
-        depths_of(student),
+        list(layers_of(student)),
         teacher,
         config,
         task_loss=task_loss("single_label"),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,53 +16,34 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
-from plankwise.encoder.anatomy import hidden_of, layers_of, query_key_value_of
-
-
-@dataclass(frozen=True)
-class Depth:
-    """Where the activations at one depth of a network are recorded.
-
-    Attributes:
-        output: the module with the hidden states of this depth as its output.
-        attention_layers: layers of which one attends at this depth; if several ran, the last of them counts.
-    """
-
-    output: nn.Module
-    attention_layers: tuple[nn.Module, ...]
-
-
-def depths_of(model: PreTrainedModel) -> list[Depth]:
-    """Return the depths of a plain model: its layers."""
-    return [Depth(layer, (layer,)) for layer in layers_of(model)]
+from plankwise.encoder.anatomy import hidden_of, query_key_value_of
 
 
 class ActivationRecorder:
-    """Keeps the activations at some depths of a network until its next forward pass.
+    """Keeps the activations of some layers of a network until its next forward pass.
 
     Args:
         network: the network to record.
-        depths: its depths.
-        hidden_at: numbers of the depths to record hidden states at.
-        attention_at: number of the depth to record queries, keys and values at, if any.
+        layers: of which some are recorded; those of the network, or those of a smaller model inside it.
+        hidden_at: numbers of the layers to record hidden states of.
+        attention_at: number of the layer to record queries, keys and values of, if any.
     """
 
     def __init__(
-        self, network: PreTrainedModel, depths: Sequence[Depth], hidden_at: Iterable[int], attention_at: int | None
+        self, network: PreTrainedModel, layers: Sequence[nn.Module], hidden_at: Iterable[int], attention_at: int | None
     ) -> None:
         self._network = network
-        self._outputs = {depth: depths[depth].output for depth in set(hidden_at)}
-        layers = () if attention_at is None else depths[attention_at].attention_layers
-        self._projections = [query_key_value_of(network, layer) for layer in layers]
+        self._outputs = {index: layers[index] for index in set(hidden_at)}
+        self._projections = [] if attention_at is None else query_key_value_of(network, layers[attention_at])
         self._recorded: dict[Any, Tensor] = {}
 
     @contextmanager
     def on(self) -> Iterator[ActivationRecorder]:
         """Record while the context lasts."""
         handles = [self._network.register_forward_pre_hook(self._clear)]
-        for depth, module in self._outputs.items():
-            handles.append(module.register_forward_hook(partial(self._record, ("hidden", depth))))
-        for linear in {linear for layer in self._projections for linear, _, _ in layer}:
+        for index, layer in self._outputs.items():
+            handles.append(layer.register_forward_hook(partial(self._record, ("hidden", index))))
+        for linear in {linear for linear, _, _ in self._projections}:
             handles.append(linear.register_forward_hook(partial(self._record, linear)))
         try:
             yield self
@@ -73,20 +53,25 @@ class ActivationRecorder:
             self._recorded.clear()
 
     def widths(self) -> list[int]:
-        """Return every width that queries, keys and values may have; empty if a layer has lost all its heads."""
-        if not all(self._projections):
-            return []
-        return [linear.out_features // parts for layer in self._projections for linear, _, parts in layer]
+        """Return the widths of queries, keys and values; empty if the layer has lost all its heads."""
+        return [linear.out_features // parts for linear, _, parts in self._projections]
 
-    def hidden(self, depth: int) -> Tensor:
-        """Return the hidden states, [batch, tokens, width], of a depth."""
-        return self._recorded["hidden", depth]
+    def has_hidden(self, layer: int) -> bool:
+        """Return whether a layer that is recorded ran: in a step of module replacing, some layers do not."""
+        return ("hidden", layer) in self._recorded
+
+    def has_query_key_value(self) -> bool:
+        """Return whether the layer with recorded queries, keys and values ran."""
+        return all(linear in self._recorded for linear, _, _ in self._projections)
+
+    def hidden(self, layer: int) -> Tensor:
+        """Return the hidden states, [batch, tokens, width], of a layer that ran."""
+        return self._recorded["hidden", layer]
 
     def query_key_value(self) -> tuple[Tensor, ...]:
-        """Return queries, keys and values, [batch, tokens, width] each, of the layer that ran."""
-        ran = [layer for layer in self._projections if all(linear in self._recorded for linear, _, _ in layer)]
-        # Several layers run where a step of Theseus blends two branches; fused projections are cut into their parts.
-        return tuple(self._recorded[linear].chunk(parts, dim=-1)[part] for linear, part, parts in ran[-1])
+        """Return queries, keys and values, [batch, tokens, width] each, of the layer, which ran."""
+        # Fused projections are cut into their parts.
+        return tuple(self._recorded[linear].chunk(parts, dim=-1)[part] for linear, part, parts in self._projections)
 
     def _clear(self, *_: Any) -> None:
         self._recorded.clear()
@@ -96,7 +81,7 @@ class ActivationRecorder:
         self._recorded.setdefault(key, hidden_of(output))
 
 
-def add_to_outputs(network: PreTrainedModel, tensors: Callable[[], Iterable[Tensor]]) -> RemovableHandle:
+def add_to_outputs(network: PreTrainedModel, tensors: Callable[[], Iterable[Tensor | None]]) -> RemovableHandle:
     """Make the outputs of a network carry the result of `tensors()` as `hidden_states`, if gradients are recorded.
 
     The loss reads them from there: `DistributedDataParallel` waits for gradients of nothing but the outputs.

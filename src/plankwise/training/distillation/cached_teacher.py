@@ -27,7 +27,8 @@ from plankwise.core.files import sha256, write_json
 from plankwise.data.batching.examples import Example, flatten, lengths_of
 from plankwise.data.batching.inputs import Batch
 from plankwise.data.truncation import Pooling
-from plankwise.training.distillation.activations import ActivationRecorder, depths_of
+from plankwise.encoder.anatomy import layers_of
+from plankwise.training.distillation.activations import ActivationRecorder
 from plankwise.training.distillation.online_teacher import TeacherTargets
 from plankwise.training.distillation.teacher import Teacher
 from plankwise.training.prediction import predict_logits
@@ -116,7 +117,7 @@ def _compute(
     """Run the teacher over all examples; hidden states are written as they come and never held in memory."""
     logger.info("the teacher computes targets for %d texts, into %s", len(examples), folder.parent)
     begun = time.perf_counter()
-    recorder = ActivationRecorder(teacher.model, depths_of(teacher.model), layers, None)
+    recorder = ActivationRecorder(teacher.model, list(layers_of(teacher.model)), layers, None)
     hidden: Any = None
     if layers:
         shape = (int(starts[-1]), len(layers), int(teacher.model.config.hidden_size))

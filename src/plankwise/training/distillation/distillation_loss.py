@@ -20,7 +20,8 @@ from transformers import PreTrainedModel
 from plankwise.core.seeds import mix_seed
 from plankwise.data.batching.examples import Example
 from plankwise.data.truncation import Pooling
-from plankwise.training.distillation.activations import ActivationRecorder, Depth, add_to_outputs, depths_of
+from plankwise.encoder.anatomy import layers_of
+from plankwise.training.distillation.activations import ActivationRecorder, add_to_outputs
 from plankwise.training.distillation.cached_teacher import CachedTeacher, cached_teacher
 from plankwise.training.distillation.config import WEIGHTS, DistillationConfig
 from plankwise.training.distillation.layer_mapping import LayerMapping, map_layers, with_relation_heads
@@ -82,7 +83,7 @@ class Supervision:
 @contextmanager
 def distillation(
     student: PreTrainedModel,
-    depths: Sequence[Depth],
+    layers: Sequence[nn.Module],
     teacher: Teacher,
     config: DistillationConfig,
     *,
@@ -98,7 +99,7 @@ def distillation(
 
     Args:
         student: the network to train.
-        depths: its depths.
+        layers: of it that are compared with the teacher's; in each step those of them that run.
         teacher: the teacher.
         config: settings.
         task_loss: the loss of the task itself.
@@ -112,7 +113,7 @@ def distillation(
     Raises:
         MethodError: if layers, widths or heads do not allow what `config` compares.
     """
-    mapping, mine, theirs = _recorders(student, depths, teacher.model, config)
+    mapping, mine, theirs = _recorders(student, layers, teacher.model, config)
     cached = None
     if examples is not None and config.runs_once:
         cached = cached_teacher(teacher, examples, mapping.layers(1), pooling, cache=cache)
@@ -131,13 +132,13 @@ def distillation(
 
 
 def _recorders(
-    student: PreTrainedModel, depths: Sequence[Depth], teacher: PreTrainedModel, config: DistillationConfig
+    student: PreTrainedModel, layers: Sequence[nn.Module], teacher: PreTrainedModel, config: DistillationConfig
 ) -> tuple[LayerMapping, ActivationRecorder, ActivationRecorder]:
     """Return the layers to compare and the recorders of student and teacher, which are off."""
-    own = depths_of(teacher)
-    mapping = map_layers(config, len(depths), len(own))
+    own = list(layers_of(teacher))
+    mapping = map_layers(config, len(layers), len(own))
     at = mapping.relations or (None, None)
-    mine = ActivationRecorder(student, depths, mapping.layers(0), at[0])
+    mine = ActivationRecorder(student, layers, mapping.layers(0), at[0])
     theirs = ActivationRecorder(teacher, own, mapping.layers(1), at[1])
     heads = int(teacher.config.num_attention_heads)
     return with_relation_heads(mapping, config, mine.widths(), theirs.widths(), teacher_heads=heads), mine, theirs
@@ -179,22 +180,26 @@ class DistillationLoss:
             total = total + config.logits * difference
         if config.compares_layers:
             total = total + self._layers(outputs.hidden_states, targets, mask)
-            # A step of Theseus may draw frozen layers alone for comparison; without this there would be no gradient.
+            # A step of module replacing may run no layer that is compared; without this there would be no gradient.
             total = total + 0.0 * outputs.logits.float().sum()
         return total
 
-    def _layers(self, student: Sequence[Tensor], targets: TeacherTargets, mask: Tensor) -> Tensor:
-        """Compare the tensors that `_student_outputs` added, in their order."""
+    def _layers(self, student: Sequence[Tensor | None], targets: TeacherTargets, mask: Tensor) -> Tensor:
+        """Compare the tensors that `_student_outputs` added, in their order; `None` is a layer that did not run.
+
+        Hidden states are averaged over all pairs of the map, not over those that ran: a layer then learns from its
+        teacher with the same weight in every step in which it runs, whichever other layers do.
+        """
         config, mapping, compared = self._config, self._mapping, len(self._mapping.hidden)
         total = torch.zeros((), device=mask.device)
-        if compared:
-            pairs = zip(student[:compared], mapping.hidden, strict=True)
-            errors = [hidden_loss(mine, targets.hidden[theirs], mask) for mine, (_, theirs) in pairs]
-            total = total + config.hidden * torch.stack(errors).mean()
-        if mapping.cosine is not None:
-            total = total + config.cosine * cosine_loss(student[compared], targets.hidden[mapping.cosine[1]], mask)
-        if mapping.relations is not None:
-            relations = relation_loss(student[-3:], targets.query_key_value, mask, mapping.relation_heads)
+        for mine, (_, theirs) in zip(student[:compared], mapping.hidden, strict=True):
+            if mine is not None:
+                total = total + config.hidden * hidden_loss(mine, targets.hidden[theirs], mask) / compared
+        if mapping.cosine is not None and (last := student[compared]) is not None:
+            total = total + config.cosine * cosine_loss(last, targets.hidden[mapping.cosine[1]], mask)
+        query_key_value = [] if mapping.relations is None else [each for each in student[-3:] if each is not None]
+        if query_key_value:
+            relations = relation_loss(query_key_value, targets.query_key_value, mask, mapping.relation_heads)
             total = total + config.relations * relations
         return total
 
@@ -208,15 +213,22 @@ def _student_outputs(
     *,
     seed: int,
 ) -> Iterator[None]:
-    """Make the student's outputs carry what is compared: hidden states, projected, then queries, keys and values."""
+    """Make the student's outputs carry what is compared: hidden states, projected, then queries, keys and values.
 
-    def tensors() -> Iterator[Tensor]:
-        for at, depth in enumerate(mapping.layers(0)):
-            states = recorder.hidden(depth)
+    A layer that did not run is `None` there. Module replacing draws alike in all processes, so they agree on that, and
+    `DistributedDataParallel` finds the same parameters unused in each.
+    """
+
+    def tensors() -> Iterator[Tensor | None]:
+        for at, layer in enumerate(mapping.layers(0)):
+            if not recorder.has_hidden(layer):
+                yield None
+                continue
+            states = recorder.hidden(layer)
             # fp32, since hidden states may be bf16 and projections are not.
             yield projections[at](states.float()) if len(projections) else states
         if mapping.relations is not None:
-            yield from recorder.query_key_value()
+            yield from recorder.query_key_value() if recorder.has_query_key_value() else [None] * 3
 
     with _projections(student, teacher, len(mapping.states), seed) as projections, recorder.on():
         handle = add_to_outputs(student, tensors)
