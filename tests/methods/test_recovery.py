@@ -29,7 +29,11 @@ from plankwise.methods.recovery import ReplacingConfig, replacing_network
 from plankwise.methods.theseus import Theseus
 from plankwise.methods.vocabulary import TrimmedVocabulary
 from plankwise.training.distillation.config import DistillationConfig
+from plankwise.training.distillation.distillation_loss import distillation
+from plankwise.training.distillation.losses import softmax_logits_loss
+from plankwise.training.distillation.teacher import Teacher
 from plankwise.training.fit import Training
+from plankwise.training.objectives.losses import task_loss
 
 TRAINING = Training(epochs=1, batch_size=16, learning_rate=2e-3, precision="fp32")
 SHORT = tiny.task(64, 16).without_test()
@@ -256,6 +260,35 @@ def test_the_plan_of_a_baseline_as_predecessor_keeps_the_sizes_of_the_model_so_f
     planned = Theseus(modules=3, predecessor="baseline").plan(spec)
     assert shapes_of(planned.config) == shapes_of(small.config)
     assert planned.baseline is spec.baseline
+
+
+def test_a_teacher_teaches_the_successors_that_run(tmp_path: Path) -> None:
+    model = tiny.model()
+    successor = pruned(tiny.model(layers=3, seed=3))
+    network, gates = replacing_network(tiny.model(layers=3), successor, ALONE)
+    config = DistillationConfig(task=0.0, logits=0.0, hidden=1.0, cache="none")
+    examples = [{"input_ids": row} for row in tiny.batch()["input_ids"].tolist()]
+    network.train()
+    for draw in itertools.product([0.0, 1.0], repeat=3):
+        for gate, share in zip(gates, draw, strict=True):
+            gate.share = share
+        network.zero_grad()
+        with distillation(
+            network,
+            list(layers_of(successor)),
+            Teacher(model, tiny.tokenizer(), "input", True),
+            config,
+            task_loss=task_loss("single_label"),
+            logits_loss=softmax_logits_loss,
+            examples=examples,
+            pooling=None,
+            cache=tmp_path,
+            seed=1,
+        ) as supervision:
+            torch.autograd.backward(supervision.loss(network(**tiny.batch()), tiny.batch()))
+        for share, layer in zip(draw, layers_of(successor), strict=True):
+            learned = [value.grad is not None and bool(value.grad.any()) for value in layer.parameters()]
+            assert any(learned) == bool(share)
 
 
 def test_a_blend_of_single_layers_works_beside_a_convolution() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,102 +12,114 @@ from plankwise.cli.options import AsJson, Delimiter, Encoding, MaxLength, Resume
 from plankwise.core.errors import RecipeError
 
 NOT_MET = 3
+Data = Annotated[
+    list[Path], typer.Option(help="Rows, with labels or without: .csv, .tsv, .jsonl, .parquet, .txt; may be repeated.")
+]
+Test = Annotated[
+    list[Path] | None,
+    typer.Option(help="Rows that the model has never seen: half to decide on, half held back; may be repeated."),
+]
+Text = Annotated[str | None, typer.Option(help="Column of the text; guessed if not given.")]
+Pair = Annotated[str | None, typer.Option(help="Column of a second text, for models of pairs.")]
+Label = Annotated[str | None, typer.Option(help="Column of the label; guessed if not given.")]
+Names = Annotated[
+    list[str] | None,
+    typer.Option("--map", metavar="RAW=LABEL", help="A value of the label column, and the model's label."),
+]
+Separator = Annotated[str | None, typer.Option(help="Between the labels of a cell.")]
+Retain = Annotated[float | None, typer.Option(help="Share of the score to keep.  [default: 0.99]")]
+Speedup = Annotated[
+    float | None,
+    typer.Option(help="Times as fast as the original in ONNX Runtime fp32; as fast as possible if not given."),
+]
+Size = Annotated[float | None, typer.Option(help="Size of the artefact, in 10⁶ bytes.")]
+Time = Annotated[str, typer.Option(help="What the search may take: 90s, 10m, 3h.")]
+Device = Annotated[str, typer.Option(help="Where the model will run: cpu or cuda.")]
+Processor = Annotated[
+    str | None,
+    typer.Option("--for", help="Another processor than this one: vnni, avx2 or arm; speed is not measured there."),
+]
+Metric = Annotated[str | None, typer.Option(help="Of labelled rows: macro_f1, accuracy, …; macro_f1 by default.")]
+Ready = Annotated[str | None, typer.Option(help="A ready recipe, made alone: fast, balanced or extreme.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of everything random.")]
+Plan = Annotated[bool, typer.Option("--dry-run", help="Say what would be tried and roughly how long; write nothing.")]
 
 
 @app.command()
 def shrink(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Folder or Hub id of a fine-tuned classifier.")],
-    data: Annotated[
-        list[Path],
-        typer.Option(help="Rows, with labels or without: .csv, .tsv, .jsonl, .parquet, .txt; may be repeated."),
-    ],
+    data: Data,
     out: Annotated[Path, typer.Option(help="Folder of the search.")],
-    test: Annotated[
-        list[Path] | None,
-        typer.Option(help="Rows that the model has never seen: half to decide on, half held back; may be repeated."),
-    ] = None,
-    text: Annotated[str | None, typer.Option(help="Column of the text; guessed if not given.")] = None,
-    pair: Annotated[str | None, typer.Option(help="Column of a second text, for models of pairs.")] = None,
-    label: Annotated[str | None, typer.Option(help="Column of the label; guessed if not given.")] = None,
-    names: Annotated[
-        list[str] | None,
-        typer.Option("--map", metavar="RAW=LABEL", help="A value of the label column, and the model's label."),
-    ] = None,
-    label_separator: Annotated[str | None, typer.Option(help="Between the labels of a cell.")] = None,
-    retain: Annotated[float | None, typer.Option(help="Share of the score to keep.  [default: 0.99]")] = None,
-    speedup: Annotated[
-        float | None,
-        typer.Option(help="Times as fast as the original in ONNX Runtime fp32; as fast as possible if not given."),
-    ] = None,
-    max_size_mb: Annotated[float | None, typer.Option(help="Size of the artefact, in 10⁶ bytes.")] = None,
-    time: Annotated[str, typer.Option(help="What the search may take: 90s, 10m, 3h.")] = "30m",
-    on: Annotated[str, typer.Option(help="Where the model will run: cpu or cuda.")] = "cpu",
-    processor: Annotated[
-        str | None,
-        typer.Option("--for", help="Another processor than this one: vnni, avx2 or arm; speed is not measured there."),
-    ] = None,
-    metric: Annotated[
-        str | None, typer.Option(help="Of labelled rows: macro_f1, accuracy, …; macro_f1 by default.")
-    ] = None,
-    recipe: Annotated[str | None, typer.Option(help="A ready recipe, made alone: fast, balanced or extreme.")] = None,
+    test: Test = None,
+    text: Text = None,
+    pair: Pair = None,
+    label: Label = None,
+    names: Names = None,
+    label_separator: Separator = None,
+    retain: Retain = None,
+    speedup: Speedup = None,
+    max_size_mb: Size = None,
+    time: Time = "30m",
+    on: Device = "cpu",
+    processor: Processor = None,
+    metric: Metric = None,
+    recipe: Ready = None,
     encoding: Encoding = None,
     delimiter: Delimiter = None,
     max_length: MaxLength = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of everything random.")] = 0,
+    seed: Seed = 0,
     resume: Resume = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be tried and roughly how long; write nothing.")
-    ] = False,
+    dry_run: Plan = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a fine-tuned model fast: the best one found under a budget, proved on rows held back.
 
     Exit code 0 if the budget is met, 3 if not; the best model found is written in both cases.
     """
-    from plankwise.cli.live import live_table
-    from plankwise.cli.tables import print_table, shrink_plan_table, shrink_table
+    given = dict(locals())
+    for name in ("resume", "dry_run", "as_json", "time", "on", "names"):
+        del given[name]
+    request = _request(given, names=names or [], time=time, on=on)
+    if dry_run:
+        _print_plan(request, as_json)
+    else:
+        _search(request, resume, as_json)
+
+
+def _request(given: dict[str, Any], *, names: list[str], time: str, on: str) -> Any:
+    """Make the request of the options; those that are not named here are called as its fields are."""
     from plankwise.search.shrink.clock import parse_duration
-    from plankwise.search.shrink.document import lines_of
     from plankwise.search.shrink.request import ShrinkRequest
-    from plankwise.search.shrink.shrink import plan
+
+    data, test = (tuple(given.pop(name) or ()) for name in ("data", "test"))
+    return ShrinkRequest(data=data, test=test, names=_mapping(names), seconds=parse_duration(time), device=on, **given)
+
+
+def _print_plan(request: Any, as_json: bool) -> None:
+    from plankwise.cli.search_tables import shrink_plan_table
+    from plankwise.cli.tables import print_table
+    from plankwise.search.shrink.plan import plan
+
+    rows = plan(request)
+    if as_json:
+        typer.echo(json.dumps(rows))
+    else:
+        print_table(shrink_plan_table(rows))
+
+
+def _search(request: Any, resume: bool, as_json: bool) -> None:
+    from plankwise.cli.live import live_table
+    from plankwise.cli.search_tables import shrink_table
+    from plankwise.cli.tables import print_table
+    from plankwise.search.shrink.document import lines_of
     from plankwise.search.shrink.shrink import shrink as search
 
-    request = ShrinkRequest(
-        model=model,
-        data=tuple(data),
-        out=out,
-        test=tuple(test or ()),
-        text=text,
-        pair=pair,
-        label=label,
-        names=_mapping(names or []),
-        label_separator=label_separator,
-        encoding=encoding,
-        delimiter=delimiter,
-        retain=retain,
-        speedup=speedup,
-        max_size_mb=max_size_mb,
-        seconds=parse_duration(time),
-        device=on,
-        processor=processor,
-        metric=metric,
-        recipe=recipe,
-        max_length=max_length,
-        seed=seed,
-    )
-    if dry_run:
-        rows = plan(request)
-        if as_json:
-            typer.echo(json.dumps(rows))
-        else:
-            print_table(shrink_plan_table(rows))
-        return
     with live_table(shown=not as_json) as listener:
         document = search(request, resume=resume, listener=listener)
     if as_json:
         typer.echo(json.dumps(document))
     else:
-        first, *others = lines_of(document, out)
+        first, *others = lines_of(document, request.out)
         typer.echo(first)
         print_table(shrink_table(document))
         typer.echo("\n".join(others))

@@ -68,13 +68,16 @@ def test_unlabelled_rows_alone_are_cut_and_measure_agreement() -> None:
     assert parts.measured == {DEVELOPMENT: AGREEMENT, TEST: AGREEMENT}
 
 
-def test_rows_of_test_files_are_the_test_part() -> None:
-    test = given(rows(70, name="test"), rows(9, None, "unlabelled"))
+def test_rows_of_test_files_decide_and_are_held_back_by_halves() -> None:
+    test = given(rows(140, name="test"), rows(9, None, "unlabelled"))
     parts = split_given(given(rows(200)), test)
-    assert sizes(parts) == [150, 50, 70]
+    assert sizes(parts) == [200, 70, 70]
+    assert all(each.startswith("test") for part in (DEVELOPMENT, TEST) for each in ids(parts, part))
     assert parts.said == ("9 rows of --test without a label are left out",)
     mixed = split_given(given(rows(200, None)), test)
-    assert mixed.measured == {DEVELOPMENT: AGREEMENT, TEST: SCORE}
+    assert mixed.measured == {DEVELOPMENT: SCORE, TEST: SCORE}
+    few = split_given(given(rows(3)), test)  # none of them are held back, so there may be few
+    assert sizes(few) == [3, 70, 70]
 
 
 def test_rows_of_several_labels_are_cut() -> None:
@@ -85,26 +88,21 @@ def test_rows_of_several_labels_are_cut() -> None:
 
 
 def test_no_text_is_in_two_parts() -> None:
-    own, test = rows(300), rows(60, name="test")
+    own, test = rows(300), rows(120, name="test")
     for number in range(40):
         own[number]["text"] = f"  TEST\ttext {number}"
-    shared = rows(12, None, "again", text="t text 299")
-    parts = split_given(given(own, shared), given(test))
+    parts = split_given(given(own), given(test))
     texts = {part: {" ".join(row["text"].lower().split()) for row in parts.rows[part]} for part in parts.rows}
     assert not texts[TRAIN] & texts[TEST]
     assert not texts[DEVELOPMENT] & texts[TEST]
     assert not texts[TRAIN] & texts[DEVELOPMENT]
-    assert len(parts.rows[TEST]) == 60
-    lost = 312 - len(parts.rows[TRAIN]) - len(parts.rows[DEVELOPMENT])
-    in_development = "t:299" in ids(parts, DEVELOPMENT)
-    assert lost == 40 + 12 * in_development
-    assert "rows of train and" in parts.said[0]
-    assert sum(int(word) for word in parts.said[0].split() if word.isdigit()) == lost
+    assert sizes(parts) == [260, 60, 60]
+    assert parts.said == ("40 rows of train and 0 of development are left out: their texts are in a later part too",)
 
 
 def test_a_text_twice_in_one_part_stays() -> None:
-    parts = split_given(given(rows(300)), given(rows(60, name="test", text="same")))
-    assert sizes(parts) == [225, 75, 60]
+    parts = split_given(given(rows(30, text="same")), given(rows(120, name="test")))
+    assert sizes(parts) == [30, 60, 60]
 
 
 def test_too_many_rows_are_chosen_from_labelled_ones_first() -> None:
@@ -138,12 +136,12 @@ def test_of_very_many_rows_some_are_cut() -> None:
         (
             rows(199, None),
             rows(60, name="test"),
-            "199 rows leave 49 for development; allowed: 50 or more, of 200 rows$",
+            "60 labelled rows of --test leave 30 for development and as many for test; allowed: 50 or more, of 100",
         ),
         (rows(100) + rows(900, None), None, "--label '' leaves the rows unlabelled, so that all of them measure"),
-        (rows(300), rows(49, name="test"), "test has 49 rows; allowed: 50 or more"),
+        (rows(300), rows(99, None, "test"), "99 rows of --test leave 49 for development"),
         (rows(300, "a"), None, "the rows in development show one class only, 'a' in 60 rows"),
-        (rows(300), rows(60, "a", "test"), "the rows in test show one class only, 'a' in 60 rows"),
+        (rows(300), rows(120, "a", "test"), "the rows in development show one class only, 'a' in 60 rows"),
         (rows(300, text="same"), None, "development has 0 rows; allowed: 50 or more"),
     ],
 )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 import tiny
@@ -32,11 +34,15 @@ def teacher(model: PreTrainedModel | None = None) -> Teacher:
 
 
 def taught_by(
-    student: PreTrainedModel, teacher: Teacher, config: DistillationConfig, cache: Path
+    student: PreTrainedModel,
+    teacher: Teacher,
+    config: DistillationConfig,
+    cache: Path,
+    layers: Sequence[nn.Module] | None = None,
 ) -> AbstractContextManager[Supervision]:
     return distillation(
         student,
-        list(layers_of(student)),
+        layers or list(layers_of(student)),
         teacher,
         config,
         task_loss=task_loss("single_label"),
@@ -128,6 +134,26 @@ def test_frozen_layers_alone_may_be_compared(tmp_path: Path) -> None:
         torch.autograd.backward(loss_of(student, supervision))
     assert student.classifier.weight.grad is not None
     assert not student.classifier.weight.grad.any()
+
+
+@pytest.mark.parametrize("idle", [0, 1])
+def test_a_layer_that_does_not_run_is_not_compared(idle: int, tmp_path: Path) -> None:
+    """As in a step of module replacing that draws its predecessor."""
+    student, master = tiny.model(layers=2, seed=5), teacher()
+    layers = list(layers_of(student))
+    layers[idle] = copy.deepcopy(layers[idle])  # not part of the student, so that nothing runs it
+
+    def value(which: list[nn.Module], **changes: Any) -> float:
+        config = DistillationConfig(**{"task": 0.0, "logits": 0.0, "cache": "none", **changes})
+        with taught_by(student, master, config, tmp_path, layers=which) as supervision:
+            return loss_of(student, supervision).item()
+
+    pairs = [(0, 1), (1, 3)]
+    other = value(list(layers_of(student)), hidden=1.0, layer_map=[pairs[1 - idle]])
+    assert value(layers, hidden=1.0, layer_map=pairs) == pytest.approx(other / 2)  # the weight of a pair stays
+    for name in ("relations", "cosine"):  # both compare the last layers
+        whole = value(list(layers_of(student)), **{name: 1.0})
+        assert value(layers, **{name: 1.0}) == (0.0 if idle == 1 else pytest.approx(whole))
 
 
 @pytest.mark.parametrize("kind", tiny.ARCHITECTURES)

@@ -52,15 +52,15 @@ def split_given(
     max_rows: Mapping[str, int] = MAX_ROWS,
     min_rows: int = MIN_ROWS,
 ) -> GivenParts:
-    """Cut rows into train, development and test: 60, 20 and 20 %, or 75 and 25 % if test is given.
+    """Cut rows into train, development and test: 60, 20 and 20 %; or test alone into halves that are held back.
 
     Where there are labelled rows, they alone are held back and the unlabelled ones go to train; otherwise the
     unlabelled ones are cut themselves. A text that is in two parts, ignoring case and white space, is dropped from
     train first, then from development.
 
     Args:
-        given: rows to cut.
-        test: rows that are the test part.
+        given: rows to cut; all of them are for train if there are rows of test.
+        test: rows that the model has never seen: one half decides, the other is scored at the end.
         seed: of the cuts and of the choice of rows where there are too many.
         max_rows: of each part.
         min_rows: of development and of test.
@@ -68,29 +68,37 @@ def split_given(
     Raises:
         DataError: if too few rows or only one class can be held back, or a class occurs in one part alone.
     """
-    measuring, more = (given.labelled, given.unlabelled) if given.labelled else (given.unlabelled, [])
-    _check_enough(len(measuring), bool(given.labelled), test is not None, min_rows)
-    most = POOL * sum(max_rows.values())
-    measuring, more = _some(measuring, most, seed), _some(more, most, seed)
-    looked_at = len(measuring) + len(more)
-    said = [] if looked_at == len(given.rows) else [_chosen(looked_at, len(given.rows), seed, "to cut")]
-    rows: dict[str, list[LabelledText]] = {TRAIN: measuring}
-    if test is None:
-        rows[TRAIN], rows[TEST] = cut(rows[TRAIN], TEST_SHARE, seed, "the rows for test")
-    else:
-        rows[TEST] = test.labelled or test.unlabelled
-    rows[TRAIN], rows[DEVELOPMENT] = cut(rows[TRAIN], DEVELOPMENT_SHARE, seed, "the rows for development")
-    rows[TRAIN] = [*rows[TRAIN], *more]
+    rows, said = _cut(given, test, seed, sum(max_rows.values()), min_rows)
     if test is not None and test.labelled and test.unlabelled:
         said.append(f"{len(test.unlabelled):,} rows of --test without a label are left out")
     said += _drop_shared(rows)
-    said += [line for part in rows if (line := _limit(rows, part, max_rows[part], seed))]
+    said += [line for part in (TRAIN, *HELD_BACK) if (line := _limit(rows, part, max_rows[part], seed))]
     measured = {part: SCORE if rows[part] and rows[part][0]["label"] is not None else AGREEMENT for part in HELD_BACK}
     for part in HELD_BACK:
         _check_part(rows[part], part, min_rows)
     if not rows[TRAIN]:
         raise DataError("no rows held back possible: no text is left to train on, all are in development or test too")
     return GivenParts({part: rows[part] for part in (TRAIN, *HELD_BACK)}, measured, tuple(said))
+
+
+def _cut(
+    given: GivenRows, test: GivenRows | None, seed: int, most: int, min_rows: int
+) -> tuple[dict[str, list[LabelledText]], list[str]]:
+    """Cut rows into parts; of very many only some are looked at, which is said."""
+    own = given if test is None else test
+    measuring, more = (own.labelled, own.unlabelled) if own.labelled else (own.unlabelled, [])
+    _check_enough(len(measuring), bool(own.labelled), test is not None, min_rows)
+    more = more if test is None else given.rows
+    every = len(measuring) + len(more)
+    measuring, more = _some(measuring, POOL * most, seed), _some(more, POOL * most, seed)
+    looked_at = len(measuring) + len(more)
+    said = [] if looked_at == every else [_chosen(looked_at, every, seed, "to cut")]
+    if test is not None:  # the model has never seen these rows: they decide, too, rather than those it was trained on
+        development, held_back = cut(measuring, 0.5, seed, "the rows for test")
+        return {TEST: held_back, DEVELOPMENT: development, TRAIN: more}, said
+    train, held_back = cut(measuring, TEST_SHARE, seed, "the rows for test")
+    train, development = cut(train, DEVELOPMENT_SHARE, seed, "the rows for development")
+    return {TEST: held_back, DEVELOPMENT: development, TRAIN: [*train, *more]}, said
 
 
 def check_classes(labels: Sequence[str], part: str, measured: Measured) -> None:
@@ -121,13 +129,14 @@ def joined(row: LabelledText) -> str:
 
 def _check_enough(count: int, labelled: bool, has_test: bool, min_rows: int) -> None:
     """Refuse rows that are too few, before they are cut."""
-    share = DEVELOPMENT_SHARE if has_test else TEST_SHARE
+    share = 0.5 if has_test else TEST_SHARE
     held, needed = math.floor(share * count), math.ceil(min_rows / share)
     if held < min_rows:
-        parts = "development" if has_test else "development and as many for test"
+        whose = "of --test " if has_test else ""
         more = f"; {NO_LABELS}, so that all of them measure agreement" if labelled else ""
         raise DataError(
-            f"no rows held back possible: {count} {'labelled ' if labelled else ''}rows leave {held} for {parts}; "
+            f"no rows held back possible: {count} {'labelled ' if labelled else ''}rows {whose}leave {held} for "
+            f"development and as many for test; "
             f"allowed: {min_rows} or more, of {needed} rows{more}"
         )
 

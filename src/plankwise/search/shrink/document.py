@@ -76,10 +76,9 @@ def conclude(
     held_back = hold_back(evaluator, original, chosen, dict(references))
     write_model(evaluator, chosen, out)
     metric = evaluator.task.metrics[0]
-    verdict = verdict_of(goal, chosen, held_back, start, metric=metric)
     on_front = front(log.outcomes)
     document = {
-        "verdict": verdict,
+        "verdict": verdict_of(goal, chosen, held_back, start, metric=metric),
         "goal": {"retain": goal.retain, "speedup": goal.speedup, "max_size_bytes": goal.max_size_bytes},
         "metric": metric,
         **about,
@@ -91,21 +90,22 @@ def conclude(
         "failures": [each.model_dump(mode="json") for each in log.failures],
         "environment": environment(),
     }
-    draw_front(
-        [_point(each, each in on_front, each == chosen) for each in log.outcomes],
-        out / PICTURE,
-        reference=start.reference,
-        metric=metric,
-        retain=goal.retain,
-        speedup=goal.speedup,
-    )
+    points = [_point(each, each in on_front, each == chosen) for each in log.outcomes]
+    _write(out, document, points, log.outcomes)
+    return document
+
+
+def _write(out: Path, document: dict[str, Any], points: list[Point], outcomes: list[Outcome]) -> None:
+    """Write picture, page and document, and remove what a search that is over needs no more."""
+    goal, metric, reference = document["goal"], document["metric"], document["original"]["reference"]
+    aims = {name: goal[name] for name in ("retain", "speedup")}
+    draw_front(points, out / PICTURE, reference=reference, metric=metric, **aims)
     picture = base64.b64encode((out / PICTURE).read_bytes()).decode()
-    write_text(out / PAGE, render("shrink.html.j2", found=document, outcomes=log.outcomes, picture=picture))
+    write_text(out / PAGE, render("shrink.html.j2", found=document, outcomes=outcomes, picture=picture))
     write_json(out / DOCUMENT, document)
-    if verdict["met"]:  # a search that fell short may go on with more time, and needs them
+    if document["verdict"]["met"]:  # one that fell short may go on with more time, and needs them
         for name in (MODELS, ARTEFACTS):
             shutil.rmtree(out / name, ignore_errors=True)
-    return document
 
 
 def verdict_of(goal: Goal, chosen: Outcome, held_back: HeldBack, start: Start, *, metric: str) -> dict[str, Any]:
