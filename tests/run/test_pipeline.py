@@ -245,7 +245,8 @@ def test_a_run_of_another_baseline_gives_nothing(
 def test_a_run_reads_a_tokenizer_once(recipe_path: Path, tmp_path: Path) -> None:
     """Every stage saves it; a large one takes seconds to read."""
     tokenizers._read.cache_clear()
-    steps = "steps=[{method: layer_subset, layers: 3, training: {epochs: 0.1}}, {method: layer_subset, layers: 2, training: {epochs: 0.1}}]"
+    one, other = (f"{{method: layer_subset, layers: {layers}, training: {{epochs: 0.1}}}}" for layers in (3, 2))
+    steps = f"steps=[{one}, {other}]"
     run(check(recipe(recipe_path, steps, "baseline.epochs=0.1")), tmp_path / "run")
     assert tokenizers._read.cache_info().misses == 1
 
