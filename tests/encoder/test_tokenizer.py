@@ -212,3 +212,19 @@ class TestFit:
             tokenizer_object=tiny.tokenizer().backend_tokenizer, pad_token="[PAD]", padding_side="left"
         ).save_pretrained(tmp_path)
         assert read_tokenizer(tmp_path).padding_side == "right"
+
+
+def test_a_stage_that_saves_a_tokenizer_again_does_not_have_it_read_again(tmp_path: Path) -> None:
+    """What differs is where it was loaded from, the order of its settings, and what a run knows of the stage."""
+    source = tiny.save_source(tmp_path / "source")
+    known = load_tokenizer(source)
+    stage = tiny.save_source(tmp_path / "stage", layers=2)
+    AutoTokenizer.from_pretrained(source).save_pretrained(stage)
+    (stage / "stage.json").write_text("{}")
+    assert (stage / "tokenizer_config.json").read_text() != (source / "tokenizer_config.json").read_text()
+    assert load_tokenizer(stage) is known
+    edit(stage / "tokenizer_config.json", model_max_length=16)
+    assert load_tokenizer(stage).model_max_length == 16
+    (stage / "tokenizer_config.json").write_text("[1")
+    with pytest.raises(ModelError, match="cannot read a tokenizer from"):
+        load_tokenizer(stage)

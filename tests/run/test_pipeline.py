@@ -19,6 +19,7 @@ import tiny
 from plankwise.core.errors import CheckpointError, MethodError, OutputError, RecipeError
 from plankwise.core.recipe import read_recipe, to_plain
 from plankwise.core.records import read_record
+from plankwise.encoder import tokenizer as tokenizers
 from plankwise.evaluation.saved_predictions import PREDICTIONS
 from plankwise.report.run_report import markdown, table, write_report
 from plankwise.run import evaluate as inspect
@@ -239,6 +240,15 @@ def test_a_run_of_another_baseline_gives_nothing(
     with pytest.raises(CheckpointError, match="there is no run in"):
         run(check(recipe(recipe_path)), tmp_path / "out", start_from=tmp_path)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_reads_a_tokenizer_once(recipe_path: Path, tmp_path: Path) -> None:
+    """Every stage saves it; a large one takes seconds to read."""
+    tokenizers._read.cache_clear()
+    one, other = (f"{{method: layer_subset, layers: {layers}, training: {{epochs: 0.1}}}}" for layers in (3, 2))
+    steps = f"steps=[{one}, {other}]"
+    run(check(recipe(recipe_path, steps, "baseline.epochs=0.1")), tmp_path / "run")
+    assert tokenizers._read.cache_info().misses == 1
 
 
 def copied(run_folder: Path, to: Path) -> Path:

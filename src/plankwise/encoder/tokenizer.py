@@ -10,6 +10,7 @@ import copy
 import functools
 import hashlib
 import inspect
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config, tok
 from transformers.utils import cached_file, is_sentencepiece_available
 
 from plankwise.core.errors import ModelError
-from plankwise.core.files import sha256
+from plankwise.core.files import read_text, sha256
 from plankwise.core.hub import where_to_read
 from plankwise.core.progress import quiet_loading
 from plankwise.data.corpus.blocks import ids_of
@@ -38,6 +39,9 @@ _VOCABULARIES = ("vocab.txt", "vocab.json")
 _SENTENCE_PIECES = ("sentencepiece.bpe.model", "spm.model", "spiece.model", "tokenizer.model")
 TYPES = "token_type_ids"
 _FILES = (".json", ".txt", ".model", ".codes", ".jinja")
+_OF_MODELS = ("config.json", "generation_config.json", "model.safetensors.index.json", "stage.json")  # no tokenizer's
+_SETTINGS = "tokenizer_config.json"
+_OF_THE_PLACE = ("is_local", "local_files_only", "name_or_path")  # where a tokenizer was loaded from, saved with it
 _CACHED = 4  # tokenizers in memory; one of 250,000 tokens takes about 200 MB
 _PROBE = ("a \u0378", "b \U000e01ff")  # unassigned code points, which no vocabulary has
 
@@ -120,12 +124,23 @@ def _state(source: str) -> str:
     if not folder.is_dir():
         return str(cached_file(source, "config.json"))
     try:
-        files = sorted(each for each in folder.iterdir() if each.suffix in _FILES and each.name != "config.json")
-        lines = [f"{each.name} {sha256(each)}" for each in files if each.is_file()]
+        files = sorted(each for each in folder.iterdir() if each.suffix in _FILES and each.name not in _OF_MODELS)
+        lines = [f"{each.name} {_content(each)}" for each in files if each.is_file()]
         lines += [str(_stored_config(source).get(key)) for key in (KIND, "tokenizer_class")]
     except OSError as error:
         raise ModelError(f"cannot read a tokenizer from {source}: {error.strerror or error}") from None
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _content(file: Path) -> str:
+    """Return a hash of a file; of settings that a stage has saved again, the same as of those that it has loaded."""
+    if file.name != _SETTINGS:
+        return sha256(file)
+    try:
+        stored = json.loads(read_text(file))
+        return json.dumps({key: stored[key] for key in sorted(stored) if key not in _OF_THE_PLACE}, sort_keys=True)
+    except (ValueError, TypeError):  # damaged: whoever reads it says so
+        return sha256(file)
 
 
 def _stored_config(source: str) -> dict[str, Any]:
