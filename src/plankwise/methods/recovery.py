@@ -174,7 +174,9 @@ def replace_modules(
 ) -> StepLog:
     """Train `successor` in place, inside the network that `replacing_network` made of it, and return what was done.
 
-    A teacher's losses compare the successor's layers alone, each in the steps in which it runs: see `depths_of`.
+    A teacher's losses compare the successor's layers alone, each in the steps in which it runs. The layers of the
+    predecessor are frozen and often the teacher's own: compared as well, they would pass a gradient on to earlier
+    successors and learn nothing themselves.
 
     Args:
         network: to train.

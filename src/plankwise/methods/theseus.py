@@ -11,6 +11,7 @@ layers before the first drawn successor record no graph.
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Literal
 
 import pydantic
@@ -37,6 +38,7 @@ from plankwise.methods.recovery import (
 from plankwise.training.distillation.config import DistillationConfig
 from plankwise.training.fit import Training
 
+logger = logging.getLogger(__name__)
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
         "initialization": "bottom",
@@ -126,6 +128,12 @@ class Theseus(Method):
         if self.predecessor == "baseline" and job.baseline is not None:
             predecessor = job.baseline()[0]
         config = self._config(model.config, predecessor.config)
+        if self.teacher is not None and self.teacher.relations:
+            logger.warning(
+                "theseus: teacher.relations %s: relations did harm beside module replacing wherever this was measured; "
+                "logits, or distillation, did not",
+                self.teacher.relations,
+            )
         torch.manual_seed(mix_seed(job.seed, "theseus", "initialization"))
         successor = rebuild(model, self._sources(model.config, predecessor.config), layer_types(config))
         network, gates = self.assemble(predecessor, successor)
