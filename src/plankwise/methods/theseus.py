@@ -130,8 +130,8 @@ class Theseus(Method):
         config = self._config(model.config, predecessor.config)
         if self.teacher is not None and self.teacher.relations:
             logger.warning(
-                "theseus: teacher.relations %s: relations did harm beside module replacing wherever this was measured; "
-                "logits, or distillation, did not",
+                "theseus: teacher.relations %s: no measurement showed a benefit of relations beside module replacing; "
+                "use logits here, or relations in distillation",
                 self.teacher.relations,
             )
         torch.manual_seed(mix_seed(job.seed, "theseus", "initialization"))

@@ -32,7 +32,7 @@ class ActivationRecorder:
     def __init__(
         self, network: PreTrainedModel, layers: Sequence[nn.Module], hidden_at: Iterable[int], attention_at: int | None
     ) -> None:
-        self._network = network
+        self._network, self._layers = network, list(layers)
         self._outputs = {index: layers[index] for index in set(hidden_at)}
         self._projections = [] if attention_at is None else query_key_value_of(network, layers[attention_at])
         self._recorded: dict[Any, Tensor] = {}
@@ -45,6 +45,9 @@ class ActivationRecorder:
             handles.append(layer.register_forward_hook(partial(self._record, ("hidden", index))))
         for linear in {linear for linear, _, _ in self._projections}:
             handles.append(linear.register_forward_hook(partial(self._record, linear)))
+        # Whether all layers ran matters to relations alone.
+        for index, layer in enumerate(self._layers if self._projections else ()):
+            handles.append(layer.register_forward_hook(partial(self._record, ("ran", index))))
         try:
             yield self
         finally:
@@ -61,8 +64,12 @@ class ActivationRecorder:
         return ("hidden", layer) in self._recorded
 
     def has_query_key_value(self) -> bool:
-        """Return whether the layer with recorded queries, keys and values ran."""
-        return all(linear in self._recorded for linear, _, _ in self._projections)
+        """Return whether every layer ran, and with it the one with recorded queries, keys and values.
+
+        Relations of a layer follow from its input. In a step of module replacing in which a layer of the predecessor
+        runs, that input is not the one that the layer will have in the model that is made.
+        """
+        return all(("ran", index) in self._recorded for index in range(len(self._layers)))
 
     def hidden(self, layer: int) -> Tensor:
         """Return the hidden states, [batch, tokens, width], of a layer that ran."""
