@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,26 +137,26 @@ def test_several_labels_windows_and_a_corpus(tmp_path: Path) -> None:
         assert len(made.log.repaired) == 6
 
 
-def test_times_are_measured_for_the_shape_of_the_settings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "plankwise")
-    settings = Pruning(target=1.5, measure="latency", latency_shape=(2, 16), neuron_step=1, examples=16)
-    settings.compress(model(), job(tmp_path))
-    assert [text for text in caplog.messages if "latency: timing" in text and "2 × 16 tokens" in text]
-
-
-def test_times_are_measured_in_the_runtime_of_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("target", [LatencyTarget(), LatencyTarget("openvino", "int8")], ids=["torch", "openvino"])
+def test_times_are_measured_in_the_runtime_and_for_the_shape_of_the_settings(
+    target: LatencyTarget, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[tuple[int, int, LatencyTarget]] = []
 
-    def measured(model: PreTrainedModel, *, batch_size: int, tokens: int, target: LatencyTarget, **_: Any) -> CostTable:
+    def measured(
+        model: PreTrainedModel, *, batch_size: int, tokens: int, target: LatencyTarget, progress: bool
+    ) -> CostTable:
         asked.append((batch_size, tokens, target))
         return flops_costs(model)
 
     monkeypatch.setattr(pruning, "latency_costs", measured)
-    timed: dict[str, Any] = {"measure": "latency", "latency_shape": (2, 16), "latency_runtime": "openvino"}
-    settings = Pruning(target=1.5, latency_precision="int8", neuron_step=1, examples=16, **timed)
+    timed: dict[str, Any] = {"latency_runtime": target.runtime, "latency_precision": target.precision}
+    settings = Pruning(
+        target=1.5, measure="latency", latency_shape=(2, 16), neuron_step=1, examples=16, reconstruction=False, **timed
+    )
     smaller = pruned(settings, model(), job(tmp_path))
     assert linear_flops_per_token(model()) >= 1.5 * linear_flops_per_token(smaller)
-    assert asked == [(2, 16, LatencyTarget("openvino", "int8"))]
+    assert asked == [(2, 16, target)]
 
 
 @pytest.mark.parametrize(

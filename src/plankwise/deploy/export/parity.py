@@ -119,12 +119,6 @@ def measure(
                 f"texts ({source}); allowed: {allowed}. Nothing was written; choose another precision or a larger "
                 "--tolerance"
             )
-    neighbours = neighbour_change(runtime, batches, manifest)
-    if manifest.precision == "fp32" and not neighbours <= neighbour_limit("fp32"):
-        raise ModelError(
-            f"the {manifest.runtime} fp32 model changes a probability by {neighbours:.1e} with the other texts of the "
-            f"batch; allowed: {neighbour_limit('fp32')}. Nothing was written; choose another runtime"
-        )
     return Parity(
         texts=len(before),
         source=source,
@@ -133,7 +127,7 @@ def measure(
         mean_change=mean,
         agreement=manifest.answer.agreement(old, new),
         tolerance=limits.change,
-        neighbour_change=neighbours,
+        neighbour_change=_checked_neighbour_change(runtime, batches, manifest),
     )
 
 
@@ -148,6 +142,17 @@ def neighbour_change(runtime: Runtime, batches: Sequence[Inputs], manifest: Mani
             change = np.abs(manifest.answer.probabilities(runtime(alone))[0] - together[row])
             largest = max(largest, float(change.max()))
     return largest
+
+
+def _checked_neighbour_change(runtime: Runtime, batches: Sequence[Inputs], manifest: Manifest) -> float:
+    """Compute the `neighbour_change`, and refuse an fp32 model whose answers depend on their batch."""
+    change, limit = neighbour_change(runtime, batches, manifest), neighbour_limit(manifest.precision)
+    if manifest.precision == "fp32" and not change <= limit:
+        raise ModelError(
+            f"the {manifest.runtime} fp32 model changes a probability by {change:.1e} with the other texts of the "
+            f"batch; allowed: {limit}. Nothing was written; choose another runtime"
+        )
+    return change
 
 
 def neighbour_caveats(parity: Parity, precision: str) -> tuple[str, ...]:
