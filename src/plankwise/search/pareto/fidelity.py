@@ -38,7 +38,8 @@ def survivors(goal: Goal, outcomes: Sequence[Outcome]) -> list[Outcome]:
     These are the front, and those that might be on it: no other one is better in both, speed and retained performance,
     by its lower bounds against their upper ones. A third of all settings at most, or the front if that is more. Nothing
     survives that is too slow or too large for the budget by its upper bound, since training changes neither, unless all
-    are.
+    are. Only proxies are compared with each other: beside what needs no training, a short training looks worse than it
+    is.
 
     Args:
         goal: the budget.
@@ -46,9 +47,8 @@ def survivors(goal: Goal, outcomes: Sequence[Outcome]) -> list[Outcome]:
     """
     proxies = [each for each in outcomes if each.candidate.rung == PROXY and each.certifies]
     able = [each for each in proxies if _may_meet(goal, each)] or proxies
-    rivals = [each for each in outcomes if each.certifies]
-    on_front = [each for each in front([*able]) if each in able]
-    near = [each for each in able if each not in on_front and not any(_surely_beats(one, each) for one in rivals)]
+    on_front = front(able)
+    near = [each for each in able if each not in on_front and not any(_surely_beats(one, each) for one in able)]
     near.sort(key=lambda each: goal.shortfall(each))
     most = max(len(on_front), math.ceil(SURVIVORS * len(outcomes)))
     return sorted([*on_front, *near][:most], key=lambda each: (goal.shortfall(each), -each.speedup.low))
