@@ -65,6 +65,7 @@ def measure(arguments: argparse.Namespace, task: Task) -> dict[str, Any]:
             objective=objective_of(task.kind),
             seed=0,
             folder=Path(scratch) / "work",
+            cache=Path(scratch) / "cache",  # importance that an earlier run measured would cost nothing
         )
         log, seconds = prune_and_save(model, settings, job, Path(scratch) / "pruned")
         pruned = load_trained(str(Path(scratch) / "pruned"))

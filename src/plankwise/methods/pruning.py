@@ -16,6 +16,7 @@ import pydantic
 import torch
 from transformers import PreTrainedModel
 
+from plankwise.core.cache import cache_folder
 from plankwise.core.distributed import agree
 from plankwise.core.errors import MethodError
 from plankwise.core.numbers import BatchSize, Bounds, Count, Factor, Rows, Width
@@ -29,6 +30,7 @@ from plankwise.encoder.shapes import prune
 from plankwise.encoder.surgery import frozen_twin
 from plankwise.methods.cost_table import CostTable, flops_costs, parameter_costs
 from plankwise.methods.importance import Importance, gate_importance, magnitude_importance
+from plankwise.methods.importance_cache import cached_importance, importance_key
 from plankwise.methods.latency import check_latency, latency_costs
 from plankwise.methods.layer_sizes import LatencyPrecision, LatencyRuntime, LatencyTarget
 from plankwise.methods.method import Compressed, Job, Method, ModelSpec, StepLog, planned
@@ -141,8 +143,8 @@ class Pruning(Method):
     def compress(self, model: PreTrainedModel, job: Job) -> Compressed:
         """Rank heads and neurons, select, cut, reconstruct, and train if the settings say so."""
         begun, seconds, log = time.perf_counter(), dict[str, float](), StepLog()
-        importance, examples = self._importance(model, job)
-        seconds["importance"] = time.perf_counter() - begun
+        importance, examples, measured_before = self._importance(model, job)
+        seconds["importance"] = time.perf_counter() - begun if measured_before is None else measured_before
         begun = time.perf_counter()
         selection = self._select(model, job, importance)
         seconds["selection"] = time.perf_counter() - begun
@@ -176,19 +178,28 @@ class Pruning(Method):
         agree(repr(selection), "the heads and neurons that stay")
         return selection
 
-    def _importance(self, model: PreTrainedModel, job: Job) -> tuple[Importance, int | None]:
-        """Measure the units' importance; also return on how many examples."""
+    def _importance(self, model: PreTrainedModel, job: Job) -> tuple[Importance, int | None, float | None]:
+        """Measure the units' importance, or take it as it was measured before for another target.
+
+        Returns:
+            The importance, on how many examples it was measured, and in how many seconds where it is kept on disk.
+        """
         if self.importance == "magnitude":
-            return magnitude_importance(model), None
-        generator = torch.Generator(model.device).manual_seed(mix_seed(job.seed, "own labels"))
+            return magnitude_importance(model), None, None
+        kind, seed = self.importance, mix_seed(job.seed, "own labels")
+        generator = torch.Generator(model.device).manual_seed(seed)
         loss = None if self.labels else job.objective.own_label_loss(generator)
         # A twin shares the weights but none of their gradients: only the gates are differentiated.
         network = frozen_twin(model).eval()
+        cache = cache_folder() / "importance" if job.cache is None else job.cache / "importance"
         with (
             job.objective.sample(network, job, self.examples, loss=loss) as sample,
             bar("importance", sample.examples, job.progress) as shown,
         ):
-            return gate_importance(network, sample, self.importance, shown), sample.examples
+            drawn = "the task's labels" if self.labels else seed
+            key = importance_key(network, sample, kind, repr(job.objective), drawn)
+            found = cached_importance(cache / key, lambda: gate_importance(network, sample, kind, shown))
+            return found.importance, sample.examples, found.seconds
 
     def _costs(self, model: PreTrainedModel, job: Job) -> CostTable:
         if self.measure == "latency":

@@ -74,18 +74,23 @@ def _public(url: str) -> str:
     return sqlalchemy.make_url(url).render_as_string(hide_password=True)
 
 
-def open_storage(url: str) -> optuna.storages.RDBStorage:
-    """Open a storage and create its tables if needed; several workers may do so at the same time."""
+def open_storage(url: str, **options: Any) -> optuna.storages.RDBStorage:
+    """Open a storage and create its tables if needed; several workers may do so at the same time.
+
+    Args:
+        url: of SQLAlchemy.
+        options: of Optuna's storage, such as its heartbeat.
+    """
     # SQLite locks the whole file for each write: workers wait for each other. Servers close connections that are idle,
     # as they are while a trial trains: each is tested before it is used.
     arguments = {"connect_args": {"timeout": 120}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     place = with_driver(url).render_as_string(hide_password=False)
     for pause_s in (0.5, 1.0, 2.0, 4.0):  # another worker is creating the tables; each time it gets further
         try:
-            return optuna.storages.RDBStorage(place, engine_kwargs=arguments)
+            return optuna.storages.RDBStorage(place, engine_kwargs=arguments, **options)
         except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError):
             time.sleep(pause_s)
-    return optuna.storages.RDBStorage(place, engine_kwargs=arguments)
+    return optuna.storages.RDBStorage(place, engine_kwargs=arguments, **options)
 
 
 def distributions(plan: StudyPlan) -> dict[str, BaseDistribution]:

@@ -80,7 +80,21 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> StudyPlan:
         RecipeError: with file and line, if a key path or value is wrong.
     """
     file = open_recipe(path)
-    study = validate(file.data, Study, file.where)
+    return plan_study(validate(file.data, Study, file.where), file, overrides)
+
+
+def plan_study(study: Study, file: RecipeFile, overrides: Sequence[str] = (), task: Task | None = None) -> StudyPlan:
+    """Load a study's task once, and check every setting before anything is trained.
+
+    Args:
+        study: its settings.
+        file: that they were read from; `recipe`, `space` and `fixed` are looked for there.
+        overrides: as in `read_study`.
+        task: of the recipe, where it is loaded already.
+
+    Raises:
+        RecipeError: with file and line, if a key path or value is wrong.
+    """
     if overrides:
         fixed = {**study.fixed, **dict(parse_override(each) for each in overrides)}
         study = validate({**to_plain(study), "fixed": fixed}, Study, lambda place: "--set")
@@ -88,10 +102,10 @@ def read_study(path: Path, overrides: Sequence[str] = ()) -> StudyPlan:
     first = {key: probes(values)[0] for key, values in study.space[0].items()}
     recipe = _recipe(file, base, first, study.seeds[0])
     if not recipe.steps:
-        raise RecipeError(f"{file.where(('recipe',))}: a study compares compressed models; its recipe has no steps")
+        raise RecipeError(f"{file.where(('recipe',))}: compressed models are compared, but its recipe has no steps")
     spaces = [_typed(file, base, space, number, study.seeds[0]) for number, space in enumerate(study.space)]
     study = dataclasses.replace(study, space=spaces)
-    plan = StudyPlan(study, file, base, _grid(study), recipe.task.load().without_test())
+    plan = StudyPlan(study, file, base, _grid(study), (task or recipe.task.load()).without_test())
     _check_settings(plan)
     return plan
 

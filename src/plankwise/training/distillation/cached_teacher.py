@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from plankwise.core.cache import built_once
 from plankwise.core.distributed import is_main_process
@@ -160,12 +161,17 @@ def _key(
 ) -> str:
     """Hash everything that the targets depend on."""
     digest = hashlib.sha256(json.dumps([FORMAT, list(layers), pooling, list(window_of)]).encode())
-    for name, value in sorted(teacher.model.state_dict().items()):
-        digest.update(f"{name}{tuple(value.shape)}".encode())
-        digest.update(value.detach().contiguous().flatten().view(torch.uint8).cpu().numpy())
+    add_weights(digest, teacher.model)
     digest.update(teacher.model.config.to_json_string().encode())
     for each in inputs:
         for name in sorted(each):
             digest.update(f"{name}{len(each[name])}".encode())
             digest.update(np.asarray(each[name], dtype=np.int64).tobytes())
     return digest.hexdigest()[:32]
+
+
+def add_weights(digest: hashlib._Hash, model: PreTrainedModel) -> None:
+    """Add a model's weights and buffers to a hash, with their names and shapes."""
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name}{tuple(value.shape)}".encode())
+        digest.update(value.detach().contiguous().flatten().view(torch.uint8).cpu().numpy())

@@ -49,7 +49,7 @@ class Job:
         seed: source of all randomness.
         folder: for checkpoints; the method's own.
         progress: whether to show a progress bar.
-        cache: folder that keeps a corpus' tokens and teachers' predictions; that of the user by default.
+        cache: folder that keeps a corpus' tokens, teachers' predictions and importance; that of the user by default.
         baseline: loads the run's baseline with its tokenizer, for methods that learn from it; where there is none, the
             model passed in is all there is to learn from.
         rehearsal: times the training where it is only tried out.
