@@ -183,6 +183,7 @@ def test_exit_codes_tell_whether_the_budget_is_met(
         (("--retain", "nan"), r"--retain nan: allowed: a number"),
         (("--speedup", 0.5), r"--speedup 0\.5"),
         (("--time", "soon"), r"--time soon: not a time"),
+        (("--time", "5s"), r"--time 5s is too short for a single measurement; allowed: 60s"),
         (("--max-size-mb", -1), r"--max-size-mb -1"),
         (("--storage", "nonsense"), r"storage: not a URL"),
         (("--trials", 0), r"'0'.*'--trials'"),
