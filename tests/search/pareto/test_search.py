@@ -75,7 +75,7 @@ def refuse(*_: Any, **__: Any) -> Evaluator:
 @pytest.fixture(scope="module")
 def small(place: Path) -> Path:
     space = {"steps.0.modules": [1, 2], "steps.1.target": [1.2, 1.5]}
-    short = {"baseline.epochs": 2, "steps.0.training.epochs": 1}
+    short = {"steps.0.training.epochs": 1}
     plain = {"recipe": "recipe.yaml", "fixed": short, "space": space, "drop": ["steps.1"], "runtimes": ["onnx fp32"]}
     (place / "small.yaml").write_text(yaml.safe_dump(plain))
     return place
