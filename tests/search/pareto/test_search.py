@@ -75,7 +75,7 @@ def refuse(*_: Any, **__: Any) -> Evaluator:
 @pytest.fixture(scope="module")
 def small(place: Path) -> Path:
     space = {"steps.0.modules": [1, 2], "steps.1.target": [1.2, 1.5]}
-    short = {"baseline.epochs": 2, "steps.0.training.epochs": 1}
+    short = {"steps.0.training.epochs": 1}
     plain = {"recipe": "recipe.yaml", "fixed": short, "space": space, "drop": ["steps.1"], "runtimes": ["onnx fp32"]}
     (place / "small.yaml").write_text(yaml.safe_dump(plain))
     return place
@@ -183,6 +183,7 @@ def test_exit_codes_tell_whether_the_budget_is_met(
         (("--retain", "nan"), r"--retain nan: allowed: a number"),
         (("--speedup", 0.5), r"--speedup 0\.5"),
         (("--time", "soon"), r"--time soon: not a time"),
+        (("--time", "5s"), r"--time 5s is too short for a single measurement; allowed: 60s"),
         (("--max-size-mb", -1), r"--max-size-mb -1"),
         (("--storage", "nonsense"), r"storage: not a URL"),
         (("--trials", 0), r"'0'.*'--trials'"),

@@ -37,6 +37,7 @@ from plankwise.search.shrink.start import Start, measure_original
 from plankwise.search.storage import check_storage, reachable
 
 logger = logging.getLogger(__name__)
+SHORTEST = 60.0  # seconds: an export, a scoring and a timing take about that
 TRIALS = 40  # settings, where neither their number nor the time is limited
 
 
@@ -93,6 +94,9 @@ def read_request(request: SearchRequest) -> SearchPlan:
         PlankwiseError: naming the bad value, its place and what is allowed.
     """
     request.goal()
+    if request.seconds is not None and request.seconds < SHORTEST:
+        given = f"--time {request.seconds:g}s"
+        raise RecipeError(f"{given} is too short for a single measurement; allowed: {SHORTEST:g}s or more")
     check_folder(request.out)
     if process_count() > 1:
         raise RecipeError("a search runs one process per worker; start the same command several times with --resume")
