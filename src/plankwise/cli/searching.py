@@ -82,7 +82,8 @@ def _plan(request: SearchRequest, as_json: bool) -> None:
 
 def _search(request: SearchRequest, *, resume: bool, as_json: bool) -> None:
     """Search, and print the verdict; exit with 3 if the budget is not met."""
-    from plankwise.cli.tables import print_table, shrink_table
+    from plankwise.cli.search_tables import shrink_table
+    from plankwise.cli.tables import print_table
     from plankwise.search.pareto.document import lines_of
     from plankwise.search.pareto.search import search as run_search
 
