@@ -66,10 +66,7 @@ def search(
         overrides=tuple(overrides or ()),
         seed=seed,
     )
-    if dry_run:
-        _plan(request, as_json)
-    else:
-        _search(request, resume=resume, as_json=as_json)
+    _plan(request, as_json) if dry_run else _search(request, resume=resume, as_json=as_json)
 
 
 def _plan(request: SearchRequest, as_json: bool) -> None:

@@ -47,6 +47,11 @@ class Ended:
     why: str
     spent_seconds: float
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """Why and when the search ended, as the document says it."""
+        return {"ended": self.why, "spent_seconds": self.spent_seconds}
+
 
 def finished(out: Path, trials: int | None, seconds: float | None) -> dict[str, Any] | None:
     """Return the document of a search that is complete; None if there is none, or if there is more to do.
@@ -93,13 +98,9 @@ def conclude(
         about: what else the document says.
     """
     candidates = [*ended.plain, *ended.full]
-    chosen = best_of(goal, candidates)
-    if chosen is None:
-        faults = "; ".join(f"{each.candidate.name}: {each.fault}" for each in ended.failures)
-        raise CheckpointError(f"no candidate could be measured: {faults}")
-    held_back = (
-        hold_back(evaluator, original, chosen, references_of(evaluator)) if TEST in evaluator.task.splits else None
-    )
+    chosen = _chosen(goal, candidates, ended.failures)
+    tested = TEST in evaluator.task.splits
+    held_back = hold_back(evaluator, original, chosen, references_of(evaluator)) if tested else None
     write_model(evaluator, chosen, out)
     metric, on_front = evaluator.task.metrics[0], front(candidates)
     verdict = verdict_of(goal, chosen, held_back, start, metric=metric)
@@ -107,8 +108,7 @@ def conclude(
         "verdict": verdict,
         "metric": metric,
         **about,
-        "ended": ended.why,
-        "spent_seconds": ended.spent_seconds,
+        **ended.about,
         "original": start.model_dump(mode="json"),
         "chosen": chosen.model_dump(mode="json"),
         "held_back": None if held_back is None else held_back.model_dump(mode="json"),
@@ -116,18 +116,34 @@ def conclude(
         "candidates": [each.model_dump(mode="json") for each in candidates],
         "proxies": [each.model_dump(mode="json") for each in ended.proxies],
         "failures": [each.model_dump(mode="json") for each in ended.failures],
-        "test_looks": _looks(out) + (held_back is not None),
+        "test_looks": _looks(out) + tested,
         "environment": environment(),
     }
     points = [_point(each, each in on_front, each == chosen) for each in candidates]
-    lines = {"retain": goal.retain, "speedup": goal.speedup}
-    draw_front(points, out / PICTURE, reference=start.reference, metric=metric, **lines)
+    draw_front(points, out / PICTURE, reference=start.reference, metric=metric, **_aims(goal))
     write_text(out / TABLE, _table(candidates, ended.proxies, metric))
     write_json(out / DOCUMENT, document)
-    if verdict["met"]:  # a search that fell short may go on, and needs them
-        for name in (MODELS, ARTEFACTS):
-            shutil.rmtree(out / name, ignore_errors=True)
+    if verdict["met"]:
+        _remove_models(out)
     return document
+
+
+def _chosen(goal: Goal, candidates: list[Outcome], failures: list[Failure]) -> Outcome:
+    chosen = best_of(goal, candidates)
+    if chosen is None:
+        faults = "; ".join(f"{each.candidate.name}: {each.fault}" for each in failures)
+        raise CheckpointError(f"no candidate could be measured: {faults}")
+    return chosen
+
+
+def _aims(goal: Goal) -> dict[str, float | None]:
+    return {"retain": goal.retain, "speedup": goal.speedup}
+
+
+def _remove_models(out: Path) -> None:
+    """Remove all models but the chosen one; a search that fell short may go on, and needs them."""
+    for name in (MODELS, ARTEFACTS):
+        shutil.rmtree(out / name, ignore_errors=True)
 
 
 def verdict_of(goal: Goal, chosen: Outcome, held_back: HeldBack | None, start: Start, *, metric: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from plankwise.core.seeds import mix_seed
 from plankwise.search.budget.candidate import Failure, Outcome
 from plankwise.search.budget.goal import Goal, shown
 from plankwise.search.pareto.plan import Parameters, SearchPlan
-from plankwise.search.pareto.sampler import SeededSampler, requeue_stale, retries_of, set_constraints
+from plankwise.search.pareto.sampler import FINISHED, SeededSampler, requeue_stale, retries_of, set_constraints
 
 logger = logging.getLogger(__name__)
 OUTCOME, FAILURE, BEGUN = "outcome", "failure", "begun"  # attributes of a trial
@@ -108,7 +108,7 @@ class Rung:
         for trial in self._trials(TrialState.RUNNING):
             begun = trial.datetime_start.timestamp() if trial.datetime_start else time.time()
             if trial.user_attrs.get(BEGUN) != trial.number and time.time() - begun > self._grace_s:
-                with suppress(optuna.exceptions.UpdateFinishedTrialError, ValueError):  # another worker saw it, too
+                with suppress(FINISHED, ValueError):  # another worker saw it, too
                     self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
                     self.queue([trial.params] if trial.params else [])
 
@@ -135,7 +135,7 @@ class Rung:
         self._number = None
         try:
             self.study.optimize(self._objective, n_trials=1, catch=(_DroppedError,))
-        except (optuna.exceptions.UpdateFinishedTrialError, ValueError):
+        except (FINISHED, ValueError):
             if not self._was_taken_over():
                 raise
             logger.warning("another worker took over trial %s; its result here is dropped", self._number)

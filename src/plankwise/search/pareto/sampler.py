@@ -19,6 +19,8 @@ STARTUP = 10  # settings that are drawn at random before TPE has enough to learn
 LARGEST = 1e9  # a constraint that is missed by infinity, such as by a score of 0
 # Optuna 4.9 renamed the callback, and 5 took constraints from the sampler to the trial.
 _RENAMED = hasattr(optuna.storages, "RetryHeartbeatStaleTrialCallback")
+# What Optuna raises where a trial is finished already; 4.0 has no name for it.
+FINISHED: type[Exception] = getattr(optuna.exceptions, "UpdateFinishedTrialError", RuntimeError)
 _ON_TRIALS = hasattr(optuna.Trial, "set_constraint")
 
 
@@ -111,7 +113,7 @@ def storage_with_heartbeat(url: str, *, heartbeat_s: int, grace_s: int, retries:
 
 def requeue_stale(study: optuna.Study) -> None:
     """Fail the trials whose heartbeat has stopped, and queue them again."""
-    with warnings.catch_warnings(), suppress(optuna.exceptions.UpdateFinishedTrialError):
+    with warnings.catch_warnings(), suppress(FINISHED):
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         optuna.storages.fail_stale_trials(study)
 
