@@ -54,7 +54,7 @@ class Original:
     """The model before compression, as every candidate is compared with it.
 
     Attributes:
-        logits: on development, [rows, labels], of torch in fp32.
+        logits: on development, [rows, labels], of the reference.
         reference: folder of the artefact that speed-ups refer to.
         title: of that artefact's runtime and precision.
     """

@@ -65,7 +65,8 @@ def hold_back(evaluator: Evaluator, original: Original, chosen: Outcome, referen
     """
     model, _ = evaluator.model(())
     artefact = evaluator.artefact(chosen.candidate, evaluator.model(chosen.candidate.steps)[0])
-    old, new, labels = evaluator.logits(model, TEST), evaluator.logits(artefact, TEST), evaluator.labels(TEST)
+    old, new = (evaluator.logits(folder, TEST) for folder in (original.reference, artefact))
+    labels = evaluator.labels(TEST)
     guess, names = majority_logits(labels, evaluator.labels(TRAIN)), evaluator.task.metrics
     scores = {name: score_interval([labels], [new], name, RESAMPLES) for name in names}
     before = {name: score_interval([labels], [old], name, RESAMPLES) for name in names}

@@ -25,7 +25,7 @@ class LabelCheck(pydantic.BaseModel):
     """How the original's answers compare with the given labels of the rows that measure.
 
     Attributes:
-        rows: with a label, in test, or in development if none of test has.
+        rows: some with a label, of test, or of development if none of test has one.
         right: of these, where the original gives the same label, or all labels.
         majority: of these, how many have the most frequent label or combination of labels.
     """

@@ -30,6 +30,7 @@ from plankwise.encoder.checkpoint import load_config
 from plankwise.search.shrink.given_data import DOCUMENT, PARTS, GivenData, LabelCheck, reused, table_of, task_settings
 from plankwise.search.shrink.teacher_labels import answers_of, working_folder, write_rows
 
+CHECKED = 500  # labelled rows, at most, whose labels are compared with the original's answers
 TRAINED_ON = 0.995  # share of labelled rows; an original that is right on more has most likely seen them
 
 
@@ -142,7 +143,8 @@ def with_teacher_labels(
 ) -> GivenData:
     """Label the unlabelled rows by the original's own answers, and write all parts as tables.
 
-    A score on such rows is agreement with the original, and every method runs on them unchanged.
+    A score on such rows is agreement with the original, and every method runs on them unchanged. Of the labelled rows
+    it answers a few, to see whether labels and model belong together.
 
     Args:
         parts: rows of each part.
@@ -156,11 +158,11 @@ def with_teacher_labels(
         ModelError: if the original cannot read these texts.
         OutputError: if the folder cannot be written to.
     """
-    rows = [row for part in PARTS for row in parts.rows[part]]
+    checked = _checked_rows(parts)
+    rows = [*(row for part in PARTS for row in parts.rows[part] if row["label"] is None), *checked]
     work = working_folder(folder)
-    answers = iter(answers_of(predictor, rows, work, origin.made_of, progress))
-    answered = {part: [next(answers) for _ in parts.rows[part]] for part in PARTS}
-    labelled = {part: _labelled(parts.rows[part], answered[part], origin.multi_label) for part in PARTS}
+    answers = dict(zip(map(_id, rows), answers_of(predictor, rows, work, origin.made_of, progress), strict=True))
+    labelled = {part: _labelled(parts.rows[part], answers, origin.multi_label) for part in PARTS}
     try:
         for part, measured in {**parts.measured, TRAIN: parts.measured[DEVELOPMENT]}.items():
             check_classes([joined(row) for row in labelled[part]], part, measured)
@@ -174,7 +176,7 @@ def with_teacher_labels(
             labels = pa.array([row["label"] for row in labelled[part]], cell)
             write_rows(table_of(temporary, part), labelled[part], label=labels, labelled=given)
         hashes = {part: sha256(table_of(temporary, part)) for part in PARTS}
-        data = _document(parts, origin, labelled, _check(parts, answered), labels=predictor.labels, hashes=hashes)
+        data = _document(parts, origin, labelled, _check(checked, answers), labels=predictor.labels, hashes=hashes)
         write_json(temporary / DOCUMENT, data.model_dump(mode="json"))
     remove(work)
     return data.model_copy(update={"folder": folder})
@@ -216,10 +218,18 @@ def _hashes(files: Sequence[Path]) -> list[list[str]]:
     return found
 
 
-def _labelled(rows: Sequence[LabelledText], answers: Sequence[list[str]], several: bool) -> list[LabelledText]:
+def _id(row: LabelledText) -> str:
+    return str(row["id"])
+
+
+def _labelled(rows: Sequence[LabelledText], answers: Mapping[str, list[str]], several: bool) -> list[LabelledText]:
     """Return rows with the original's answer as the label of those that have none."""
-    own: list[Any] = [answer if several else answer[0] for answer in answers]
-    return [row if row["label"] is not None else {**row, "label": label} for row, label in zip(rows, own, strict=True)]
+
+    def label(row: LabelledText) -> Any:
+        answer = answers[_id(row)]
+        return answer if several else answer[0]
+
+    return [row if row["label"] is not None else {**row, "label": label(row)} for row in rows]
 
 
 def _distribution(rows: Sequence[LabelledText], labels: Sequence[str]) -> dict[str, int]:
@@ -227,15 +237,19 @@ def _distribution(rows: Sequence[LabelledText], labels: Sequence[str]) -> dict[s
     return {label: counts[label] for label in labels}
 
 
-def _check(parts: GivenParts, answers: Mapping[str, Sequence[list[str]]]) -> LabelCheck | None:
-    """Compare the original's answers with the given labels of the rows that measure."""
+def _checked_rows(parts: GivenParts) -> list[LabelledText]:
+    """Return some of the labelled rows that measure, to compare the original's answers with."""
     part = next((part for part in reversed(HELD_BACK) if parts.measured[part] == SCORE), None)
-    if part is None:
+    return [] if part is None else list(parts.rows[part][:CHECKED])
+
+
+def _check(rows: Sequence[LabelledText], answers: Mapping[str, list[str]]) -> LabelCheck | None:
+    """Compare the original's answers with the given labels."""
+    if not rows:
         return None
-    pairs = [(row, set(answer)) for row, answer in zip(parts.rows[part], answers[part], strict=True)]
-    right = sum(set(labels_of(row)) == answer for row, answer in pairs)
-    most = Counter(frozenset(labels_of(row)) for row, _ in pairs).most_common(1)[0][1]
-    return LabelCheck(rows=len(pairs), right=right, majority=most)
+    right = sum(set(labels_of(row)) == set(answers[_id(row)]) for row in rows)
+    most = Counter(frozenset(labels_of(row)) for row in rows).most_common(1)[0][1]
+    return LabelCheck(rows=len(rows), right=right, majority=most)
 
 
 def _notes(check: LabelCheck | None, has_test: bool) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,10 @@ from plankwise.core.recipe import to_plain, validate
 from plankwise.data.task import DEVELOPMENT, TEST, TRAIN
 from plankwise.data.truncation import Truncation
 from plankwise.deploy.predictor import Predictor
-from plankwise.evaluation.benchmark.paired_timing import time_pairs
 from plankwise.evaluation.benchmark.workload import texts_of_split
 from plankwise.run.pipeline import check
 from plankwise.run.recipe import Recipe
-from plankwise.search.budget.evaluation import Evaluator, Original, Timer
+from plankwise.search.budget.evaluation import Evaluator, Original
 from plankwise.search.budget.folder import claimed, refuse_taken
 from plankwise.search.budget.goal import Goal
 from plankwise.search.budget.log import CandidateLog
@@ -43,7 +43,7 @@ def shrink(
     *,
     resume: bool = False,
     listener: Listener = lambda progress: None,
-    timer: Timer = time_pairs,
+    make_evaluator: Callable[..., Evaluator] = Evaluator,
 ) -> dict[str, Any]:
     """Search for the best model under a budget and write it.
 
@@ -52,7 +52,7 @@ def shrink(
         resume: whether the folder may hold this search already. A search that is complete is returned as it is, unless
             its budget was not met and there is more time now.
         listener: told of every candidate.
-        timer: times models and artefacts.
+        make_evaluator: makes what candidates are measured with.
 
     Returns:
         The document of `shrink.json`.
@@ -68,7 +68,7 @@ def shrink(
             return known
         clock = Clock(request.out)
         with clock.running():
-            return _search(request, goal, config, clock=clock, listener=listener, timer=timer)
+            return _search(request, goal, config, clock=clock, listener=listener, make_evaluator=make_evaluator)
 
 
 def _search(
@@ -78,7 +78,7 @@ def _search(
     *,
     clock: Clock,
     listener: Listener,
-    timer: Timer,
+    make_evaluator: Callable[..., Evaluator],
 ) -> dict[str, Any]:
     out = request.out
     truncation = truncation_of(request, config)
@@ -88,7 +88,7 @@ def _search(
     for line in (*data.said, *data.notes):
         logger.info("%s", line)
     checked = check(_recipe(request, data, truncation))
-    evaluator = Evaluator(checked.recipe, checked.task, out, timer=timer)
+    evaluator = make_evaluator(checked.recipe, checked.task, out)
     start, original = measure_original(evaluator, out)
     _say(start, data)
     climb = _climb(request, goal, data, evaluator, original, start=start, clock=clock, listener=listener)
