@@ -16,6 +16,7 @@ from plankwise.data.task import TEST, TRAIN
 from plankwise.evaluation.comparison import Pair, behaviour, chance_corrected
 from plankwise.evaluation.intervals import score_interval
 from plankwise.evaluation.metrics import METRICS, majority_logits
+from plankwise.evaluation.saved_predictions import PREDICTIONS, save_predictions
 from plankwise.run.folder import STAGE
 from plankwise.search.budget.candidate import Outcome
 from plankwise.search.budget.evaluation import RESAMPLES, Evaluator, Original
@@ -55,7 +56,7 @@ class HeldBack(pydantic.BaseModel):
 
 
 def hold_back(evaluator: Evaluator, original: Original, chosen: Outcome, references: dict[str, Path]) -> HeldBack:
-    """Score and time the chosen candidate and the original on the test split.
+    """Score and time the chosen candidate and the original on the test split; save both models' logits.
 
     Args:
         evaluator: of the search.
@@ -71,6 +72,8 @@ def hold_back(evaluator: Evaluator, original: Original, chosen: Outcome, referen
     scores = {name: score_interval([labels], [new], name, RESAMPLES) for name in names}
     before = {name: score_interval([labels], [old], name, RESAMPLES) for name in names}
     majority = {name: METRICS[name](labels, guess) for name in names}
+    ids = [str(each) for each in evaluator.task.splits[TEST]["id"][:]]
+    save_predictions(evaluator.folder / PREDICTIONS, ids, Pair(labels, old, new))
     timed = evaluator.time({original.title: original.reference, TORCH: model, **references, CHOSEN: artefact}, TEST)
     return HeldBack(
         rows=len(labels),

@@ -1,0 +1,151 @@
+"""The ready recipes of `plankwise shrink` on pretrained encoders: what is kept, how fast, how small.
+
+For each seed the encoder is fine-tuned as a user would have done it; then each ready recipe gets the training texts,
+for `fast` without their labels, and as `--test` the rows that the encoder never saw. The rows held back are the same for
+every seed, so that seeds can be pooled. Everything resumes in the work folder. The last line is one JSON document: a row
+for each run, and for each recipe the retained performance over all seeds.
+
+Usage: python benchmarks/shrink_encoders.py e5-small|minilm-l6|mpnet-base [--models FOLDER] [--work FOLDER]
+         [--seeds 0 1 2] [--recipes fast balanced extreme] [--time 60m]
+
+The models come from `python ../shared/models/get.py --out FOLDER`. Run it alone: it measures time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from plankwise.core.recipe import validate
+from plankwise.data.task import DEVELOPMENT, TEST, TRAIN, Task
+from plankwise.evaluation.comparison import retained_performance
+from plankwise.evaluation.saved_predictions import read_predictions
+from plankwise.run.pipeline import check, run
+from plankwise.run.recipe import Recipe
+from plankwise.run.stages import BASELINE
+from plankwise.search.shrink.clock import parse_duration
+from plankwise.search.shrink.document import DOCUMENT, finished
+from plankwise.search.shrink.request import ShrinkRequest
+from plankwise.search.shrink.shrink import shrink
+from results import ROOT
+from workbench import SHARED
+
+RESAMPLES = 2000
+GERMEVAL = {"name": "germeval2018", "path": str(SHARED / "data/germeval2018")}
+DAVIDSON = {
+    "name": "table",
+    "title": "Davidson 2017",
+    "train": str(SHARED / "data/davidson2017/labeled_data.csv"),
+    "text": "tweet",
+    "label": "class",
+    "labels": {"0": "hate", "1": "offensive", "2": "neither"},
+    "test_share": 0.5,  # the rare class has 6 %: a score on few of them would say little
+    "deduplicate": True,
+}
+ENCODERS: dict[str, tuple[dict[str, Any], int, dict[str, Any]]] = {  # task, tokens of a text, fine-tuning
+    "e5-small": (GERMEVAL, 128, {"epochs": 3, "learning_rate": 1e-4}),
+    "minilm-l6": (DAVIDSON, 96, {"epochs": 3, "learning_rate": 1e-4}),
+    "mpnet-base": (DAVIDSON, 96, {"epochs": 2, "learning_rate": 3e-5}),
+}
+
+
+def main() -> None:
+    """Run what is missing and print everything."""
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.ERROR)
+    logging.getLogger("plankwise").setLevel(logging.INFO)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("encoder", choices=ENCODERS)
+    parser.add_argument("--models", type=Path, default=ROOT / "runs/models")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs/shrink")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--recipes", nargs="+", default=["fast", "balanced", "extreme"])
+    parser.add_argument("--time", default="60m")
+    given = parser.parse_args()
+    work = given.work / given.encoder
+    rows = []
+    for seed in given.seeds:
+        original, task = fine_tuned(given.encoder, given.models, work / f"seed-{seed}", seed)
+        for recipe in given.recipes:
+            out = work / f"seed-{seed}" / recipe
+            rows.append({"recipe": recipe, "seed": seed, **shrunk(original, task, out, recipe, given.time)})
+    pooled = {recipe: retained(work, recipe, given.seeds, rows) for recipe in given.recipes}
+    print(json.dumps({"encoder": given.encoder, "runs": rows, "retained_over_seeds": pooled}))
+
+
+def fine_tuned(encoder: str, models: Path, out: Path, seed: int) -> tuple[Path, Task]:
+    """Fine-tune an encoder, unless that was done before; return its folder and the task."""
+    data, max_length, training = ENCODERS[encoder]
+    plain = {
+        "name": encoder,
+        "task": data,
+        "model": {"source": str(models / encoder), "max_length": max_length},
+        "baseline": training,
+        "seed": seed,
+    }
+    checked = check(validate(plain, Recipe))
+    run(checked, out / "original", resume=True, until="baseline")
+    return out / "original" / BASELINE, checked.task
+
+
+def shrunk(original: Path, task: Task, out: Path, recipe: str, time: str) -> dict[str, Any]:
+    """Make one ready recipe, and return its figures on the rows held back."""
+    labelled = recipe != "fast"
+    train = write(out.parent / f"train-{'labelled' if labelled else 'texts'}.csv", task, (TRAIN,), labelled=labelled)
+    unseen = write(out.parent / "unseen.csv", task, (DEVELOPMENT, TEST), labelled=True)
+    seconds = parse_duration(time)
+    request = ShrinkRequest(model=str(original), data=(train,), test=(unseen,), out=out, recipe=recipe, seconds=seconds)
+    known = finished(out, seconds) if (out / DOCUMENT).exists() else None
+    document = known or shrink(request, resume=True)
+    held_back, metric = document["held_back"], document["metric"]
+    return {
+        "met": document["verdict"]["met"],
+        "steps": document["chosen"]["candidate"]["steps"],
+        "artefact": document["chosen"]["candidate"]["name"],
+        "rows": held_back["rows"],
+        "original": held_back["original_scores"][metric],
+        "score": held_back["scores"][metric],
+        "retained": held_back["retained"][metric],
+        "chance_corrected": held_back["chance_corrected"][metric],
+        "label_loyalty": held_back["behaviour"]["label_loyalty"],
+        "speedup": held_back["speedup"],
+        "size_bytes": document["chosen"]["size_bytes"],
+        "minutes": document["spent_seconds"] / 60,
+        "candidates": [summary(each) for each in document["candidates"]],
+    }
+
+
+def summary(outcome: dict[str, Any]) -> dict[str, Any]:
+    """Return what tables need of a candidate."""
+    kept = ("scores", "retained", "agreement", "speedup", "size_bytes", "parameters", "train_seconds", "seconds")
+    return {"name": outcome["candidate"]["name"], **{key: outcome[key] for key in kept}}
+
+
+def write(path: Path, task: Task, parts: Sequence[str], *, labelled: bool) -> Path:
+    """Write rows of some splits as a table, unless it is there."""
+    if not path.exists():
+        with path.open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(["text", "label"] if labelled else ["text"])
+            for part in parts:
+                rows = task.splits[part]
+                for text, label in zip(rows["text"], rows["label"], strict=True):
+                    table.writerow([text, task.labels[label]] if labelled else [text])
+    return path
+
+
+def retained(work: Path, recipe: str, seeds: Sequence[int], rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Pool the seeds: their rows held back are the same, since the cut of the data has a seed of its own."""
+    found = [read_predictions(work / f"seed-{seed}" / recipe) for seed in seeds]
+    if any(ids != found[0][0] for ids, _ in found):
+        return None
+    interval = retained_performance([pair for _, pair in found], "macro_f1", RESAMPLES)
+    return None if interval is None else interval.model_dump()
+
+
+if __name__ == "__main__":
+    main()
