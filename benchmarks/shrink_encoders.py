@@ -1,9 +1,9 @@
 """The ready recipes of `plankwise shrink` on pretrained encoders: what is kept, how fast, how small.
 
 For each seed the encoder is fine-tuned as a user would have done it; then each ready recipe gets the training texts,
-for `fast` without their labels, and as `--test` the rows that the encoder never saw. The rows held back are the same for
-every seed, so that seeds can be pooled. Everything resumes in the work folder. The last line is one JSON document: a row
-for each run, and for each recipe the retained performance over all seeds.
+for `fast` without their labels, and as `--test` the rows that the encoder never saw. The rows held back are the same
+for every seed, so that seeds can be pooled. Everything resumes in the work folder. The last line is one JSON document:
+a row for each run, and for each recipe the retained performance over all seeds.
 
 Usage: python benchmarks/shrink_encoders.py e5-small|minilm-l6|mpnet-base [--models FOLDER] [--work FOLDER]
          [--seeds 0 1 2] [--recipes fast balanced extreme] [--time 60m]

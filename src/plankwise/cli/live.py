@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
@@ -23,15 +25,41 @@ PER_SECOND = 1  # updates; training lines of the log must not be torn apart
 
 
 @contextmanager
-def live_table(shown: bool) -> Iterator[Listener]:
-    """Show a table that follows a search while the context lasts; yield what the search has to call."""
-    console = Console(stderr=True)
+def live_table(shown: bool, console: Console | None = None) -> Iterator[Listener]:
+    """Show a table that follows a search while the context lasts; yield what the search has to call.
+
+    The table appears with the first call: what is done before it shows bars of its own. Log lines are printed above it.
+
+    Args:
+        shown: whether it may be shown.
+        console: to show it on, if it is a terminal; standard error by default.
+    """
+    console = console or Console(stderr=True)
     if not (shown and console.is_terminal):
         yield lambda progress: None
         return
     display = _Display()
-    with Live(display, console=console, refresh_per_second=PER_SECOND, transient=True):
-        yield display.update
+    with ExitStack() as stack:
+
+        def follow(progress: Progress) -> None:
+            if display.update(progress):
+                stack.enter_context(Live(display, console=console, refresh_per_second=PER_SECOND, transient=True))
+                stack.enter_context(_log_above())
+
+        yield follow
+
+
+@contextmanager
+def _log_above() -> Iterator[None]:
+    """Let the log write to where Rich has put standard error for now, or its lines would tear the table apart."""
+    streams = [each for each in logging.getLogger().handlers if isinstance(each, logging.StreamHandler)]
+    before = [handler.setStream(sys.stderr) for handler in streams]
+    try:
+        yield
+    finally:
+        for handler, stream in zip(streams, before, strict=True):
+            if stream is not None:
+                handler.setStream(stream)
 
 
 class _Display:
@@ -39,17 +67,18 @@ class _Display:
         self._progress: Progress | None = None
         self._at, self._lock = time.monotonic(), threading.Lock()
 
-    def update(self, progress: Progress) -> None:
-        """Take over what the search has found."""
+    def update(self, progress: Progress) -> bool:
+        """Take over what the search has found; return whether this is the first time."""
         with self._lock:
+            first = self._progress is None
             self._progress, self._at = progress, time.monotonic()
+        return first
 
     def __rich__(self) -> Any:
         """Render the table, with the time that has gone by since the last update."""
         with self._lock:
             progress, since = self._progress, time.monotonic() - self._at
-        if progress is None:
-            return Text("measuring the original …")
+        assert progress is not None  # it is shown from the first update on
         return Group(_table(progress), Text(_times(progress, since)))
 
 

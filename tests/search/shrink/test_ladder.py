@@ -60,6 +60,15 @@ def test_it_climbs_from_cheap_to_dear() -> None:
     assert names(situation(Goal()))[:4] == [f"original, {runtime} {precision}" for runtime, precision in FACTS.pairs]
 
 
+def test_fp32_is_tried_only_where_int8_is_of_no_use() -> None:
+    def proposed(*int8: Outcome) -> list[str]:
+        return [each for each in names(situation(Goal(), *int8)) if "fp32" in each and "original" in each]
+
+    useful, lossy = runtimes()[:2], runtimes(retained=0.9)[:2]
+    assert proposed(*useful) == []
+    assert proposed(*lossy) == ["original, openvino fp32", "original, onnx fp32"]
+
+
 def test_what_was_tried_is_not_proposed_again_even_with_another_training() -> None:
     now = situation(Goal(speedup=12.0), *runtimes())
     [first] = [each for each in Ladder(FACTS).proposals(now) if "recovery" in each.name and "4×" in each.name][:1]

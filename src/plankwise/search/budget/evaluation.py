@@ -106,7 +106,8 @@ class Evaluator:
         checked = check(self.with_steps(steps), self.task)
         start = self._nearest(steps)
         with quiet_loggers(*QUIET):
-            record = self._run(checked, out, resume=True, progress=True, until="steps", start_from=start)
+            # No bars: a live table may be shown. Trainings log their progress.
+            record = self._run(checked, out, resume=True, until="steps", start_from=start)
         self._known[model_key(steps)] = steps
         last = f"steps/{len(steps):02d}-{steps[-1]['method']}" if steps else BASELINE
         return out / last, record

@@ -105,9 +105,11 @@ class Ladder:
                     yield candidate
 
     def runtimes(self, now: Situation) -> Iterator[Candidate]:
-        """The original in every runtime and precision that is offered here: what no compression has to beat."""
+        """The original in int8, in every runtime: what compression has to beat; in fp32 where int8 is of no use."""
+        useful = any(each.candidate.precision == "int8" and self._is_useful(each, now) for each in now.of("runtime"))
         for pair in self._facts.pairs:
-            yield self._candidate("runtime", "original", (), pair)
+            if pair[1] == "int8" or not useful:
+                yield self._candidate("runtime", "original", (), pair)
 
     def vocabulary(self, now: Situation) -> Iterator[Candidate]:
         """Rows of the word embeddings that no text needs: saves size, not time; for large tables only."""
@@ -180,11 +182,15 @@ class Ladder:
 
     def _pair(self, now: Situation) -> Pair:
         """Return the fastest runtime and precision that keeps the score of the original, or nearly."""
-        found = [each for each in now.of("runtime") if each.certifies and now.keeps(each, 3 * TOLERATED)]
+        found = [each for each in now.of("runtime") if self._is_useful(each, now)]
         if not found:
             return self._facts.pairs[0]
         best = max(found, key=lambda each: each.speedup.value).candidate
         return best.runtime, best.precision
+
+    def _is_useful(self, outcome: Outcome, now: Situation) -> bool:
+        """Return whether a runtime is no slower than the reference and nearly keeps the score."""
+        return outcome.certifies and outcome.speedup.value > 0.95 and now.keeps(outcome, 3 * TOLERATED)
 
     def _prefix(self, now: Situation) -> Steps:
         """Return the vocabulary step, if trimming did no harm."""
