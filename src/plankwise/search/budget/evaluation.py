@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -127,11 +126,11 @@ class Evaluator:
         out = self.folder / ARTEFACTS / f"{candidate.model_key}-{candidate.runtime}-{candidate.precision}"
         if out.exists():
             return out
-        options: dict[str, Any] = {"texts": self._texts(DEVELOPMENT, COMPARED), "tolerance": 1.0}
+        options: dict[str, Any] = {"texts": self._texts(DEVELOPMENT, COMPARED)}
         if candidate.precision == "int8":
-            options["calibration"] = self._texts(TRAIN, CALIBRATED)
-        with quiet_loggers(*QUIET):
             # The score on development decides, not the largest change of a single probability.
+            options |= {"calibration": self._texts(TRAIN, CALIBRATED), "tolerance": 1.0}
+        with quiet_loggers(*QUIET):
             self._export(str(model), out, to=candidate.runtime, precision=candidate.precision, **options)
         return out
 
@@ -197,11 +196,6 @@ class Evaluator:
         shared = {key: _shared(known, steps) for key, known in self._known.items()}
         best = max(shared, key=lambda key: shared[key], default=None)
         return None if best is None or best == model_key(steps) else self.folder / MODELS / best
-
-    def drop(self, candidate: Candidate) -> None:
-        """Remove the artefact of a candidate that will not be chosen."""
-        key = f"{candidate.model_key}-{candidate.runtime}-{candidate.precision}"
-        shutil.rmtree(self.folder / ARTEFACTS / key, ignore_errors=True)
 
 
 def with_unseen_changes(found: Interval, agreement: float, rows: int) -> Interval:
