@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -196,6 +197,11 @@ class Evaluator:
         shared = {key: _shared(known, steps) for key, known in self._known.items()}
         best = max(shared, key=lambda key: shared[key], default=None)
         return None if best is None or best == model_key(steps) else self.folder / MODELS / best
+
+    def drop(self, candidate: Candidate) -> None:
+        """Remove the artefact of a candidate that will not be chosen."""
+        key = f"{candidate.model_key}-{candidate.runtime}-{candidate.precision}"
+        shutil.rmtree(self.folder / ARTEFACTS / key, ignore_errors=True)
 
 
 def with_unseen_changes(found: Interval, agreement: float, rows: int) -> Interval:
