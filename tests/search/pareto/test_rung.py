@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import optuna
 import pytest
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 import tiny_search
 from plankwise.search.budget.candidate import Candidate, Failure, Outcome
@@ -240,3 +241,23 @@ def test_settings_are_plain_json_in_the_storage(plan: SearchPlan, tmp_path: Path
     climb(one)
     (trial,) = one.study.trials
     assert json.loads(key_of(trial)) == trial.params
+
+
+def test_a_trial_that_is_being_completed_is_read_again(
+    plan: SearchPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server may show it complete, and what was measured of it only a moment later."""
+    one = rung(plan, url(tmp_path), tiny_search.arithmetic, draws=1)
+    climb(one)
+    whole, reads = one._storage.get_all_trials, list[int]()
+
+    def torn(*arguments: Any, **options: Any) -> list[FrozenTrial]:
+        reads.append(1)
+        found = copy.deepcopy(whole(*arguments, **options))
+        if len(reads) == 1:
+            found[0].user_attrs.clear()
+        return found
+
+    monkeypatch.setattr(one._storage, "get_all_trials", torn)
+    assert len(one.outcomes) == 1
+    assert len(reads) == 2

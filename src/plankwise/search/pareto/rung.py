@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 OUTCOME, FAILURE, BEGUN = "outcome", "failure", "begun"  # attributes of a trial
 RETRIES = 2  # of a trial whose worker died; after that the trial itself is to blame
 GRACE_S = 60.0  # between asking for a trial and its first heartbeat
+PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.6)  # before a trial that was being completed is read again
 Measure = Callable[[Parameters], Outcome | Failure]
 
 
@@ -76,17 +77,16 @@ class Rung:
     @property
     def outcomes(self) -> list[Outcome]:
         """What was measured, each setting once, in the order of the trials."""
-        found: dict[str, Outcome] = {}
-        for trial in self._trials(TrialState.COMPLETE):
-            found.setdefault(key_of(trial), Outcome.model_validate_json(trial.user_attrs[OUTCOME]))
-        return list(found.values())
+        return [outcome for _, outcome in self.measured]
 
     @property
     def measured(self) -> list[tuple[Parameters, Outcome]]:
         """The outcomes with their settings."""
-        first = {key_of(trial): trial.params for trial in reversed(self._trials(TrialState.COMPLETE))}
-        order = dict.fromkeys(key_of(trial) for trial in self._trials(TrialState.COMPLETE))
-        return [(first[key], outcome) for key, outcome in zip(order, self.outcomes, strict=True)]
+        found: dict[str, tuple[Parameters, Outcome]] = {}
+        for trial in self._trials(TrialState.COMPLETE):
+            outcome = Outcome.model_validate_json(trial.user_attrs[OUTCOME])
+            found.setdefault(key_of(trial), (trial.params, outcome))
+        return list(found.values())
 
     @property
     def failures(self) -> list[Failure]:
@@ -193,7 +193,23 @@ class Rung:
             self.study.enqueue_trial(random.Random(seed).choice(untried))
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
-        return self.study.get_trials(deepcopy=False, states=states or None)
+        """Read trials from the storage itself, again where one was being completed meanwhile.
+
+        A server reads a trial and its attributes one after the other, so that a trial may seem complete without what
+        was measured of it; and the copies that a study keeps of complete trials would never be read again.
+        """
+        study = self._storage.get_study_id_from_name(self._name)
+        for pause_s in PAUSES_S:
+            found: list[FrozenTrial] = self._storage.get_all_trials(study, deepcopy=False, states=states or None)
+            if all(is_whole(each) for each in found):
+                return found
+            time.sleep(pause_s)
+        return [each for each in found if is_whole(each)]
+
+
+def is_whole(trial: FrozenTrial) -> bool:
+    """Return whether a trial that is complete has its outcome."""
+    return trial.state != TrialState.COMPLETE or OUTCOME in trial.user_attrs
 
 
 def is_live(trial: FrozenTrial) -> bool:
