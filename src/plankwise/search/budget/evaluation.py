@@ -69,8 +69,9 @@ class Evaluator:
 
     Args:
         recipe: with the task and the model; its steps are replaced by those of each candidate.
-        task: of that recipe, loaded.
+        task: of that recipe, loaded; candidates are made with it.
         folder: of the search.
+        scored: the task that candidates are scored and timed on, where that has more rows; `task` by default.
         run: runs a recipe.
         exporter: makes artefacts.
         timer: times artefacts.
@@ -82,11 +83,12 @@ class Evaluator:
         task: Task,
         folder: Path,
         *,
+        scored: Task | None = None,
         run: Run = pipeline.run,
         exporter: Export = export,
         timer: Timer = time_pairs,
     ) -> None:
-        self.recipe, self.task, self.folder = recipe, task, folder
+        self.recipe, self._made_with, self.task, self.folder = recipe, task, scored or task, folder
         self._run, self._export, self._time = run, exporter, timer
         self._known: dict[str, tuple[dict[str, Any], ...]] = {}
 
@@ -103,7 +105,7 @@ class Evaluator:
     def model(self, steps: tuple[dict[str, Any], ...]) -> tuple[Path, Record]:
         """Make the model of some steps, from the longest sequence of them that was made before."""
         out = self.folder / MODELS / model_key(steps)
-        checked = check(self.with_steps(steps), self.task)
+        checked = check(self.with_steps(steps), self._made_with)
         start = self._nearest(steps)
         with quiet_loggers(*QUIET):
             # No bars: a live table may be shown. Trainings log their progress.

@@ -17,6 +17,8 @@ from plankwise.evaluation.metrics import METRICS
 
 DOCUMENT, FORMAT = "data.json", 1
 PARTS = (TRAIN, *HELD_BACK)
+SELECTION = "selection"  # rows of development on which trainings choose their weights
+SELECTED = 500  # of them, at most: each step and each epoch of a training is scored on them in torch
 SEPARATOR = "|"  # makes a task multi-label; the tables hold lists, which nothing has to separate
 DEFAULT_METRICS = {SCORE: ("macro_f1", "accuracy"), AGREEMENT: ("accuracy", "macro_f1")}
 
@@ -112,6 +114,8 @@ def task_settings(
 ) -> dict[str, Any]:
     """Return the settings `task` of a recipe that reads the tables in a folder.
 
+    Its development split is the selection, which is enough to train by; a search decides on all of development.
+
     Args:
         folder: of the tables.
         model_labels: labels of the model, in the order of its logits; the task has all of them, in this order.
@@ -133,6 +137,7 @@ def task_settings(
     settings: dict[str, Any] = {
         "name": "table",
         **{part: str(table_of(folder.resolve(), part)) for part in PARTS},
+        DEVELOPMENT: str(table_of(folder.resolve(), SELECTION)),
         "text": "text",
         "label": "label",
         "id": "id",
@@ -166,7 +171,7 @@ def reused(folder: Path, made_of: Mapping[str, Any]) -> GivenData | None:
     if data.made_of != made_of:
         names = ", ".join(key for key in made_of if made_of[key] != data.made_of.get(key))
         raise OutputError(f"{folder} holds other data (it differs in {names}); choose another folder")
-    for part in PARTS:
+    for part in (*PARTS, SELECTION):
         path = data.table(part)
         if not path.is_file() or sha256(path) != data.hashes.get(part):
             raise OutputError(f"{path} is missing or was changed; remove {folder} to start again")

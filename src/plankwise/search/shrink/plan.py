@@ -43,7 +43,8 @@ def plan(request: ShrinkRequest) -> list[dict[str, Any]]:
     files = request.files()
     several = label_column(kind_of(config)).several
     given = files.read(labels_of(config), several)
-    parts = split_given(given.only(files.data), given.only(files.test) if files.test else None, seed=request.seed)
+    test = given.only(files.test) if files.test else None
+    parts = split_given(given.only(files.data), test, seed=request.seed, max_rows=request.max_rows())
     texts = [_text_of(row) for row in parts.rows[DEVELOPMENT]]
     predictor = Predictor(request.model, truncation=truncation_of(request, config))
     seconds = predictor.seconds_per_text(texts[:PROBED])

@@ -27,7 +27,17 @@ from plankwise.deploy.predictor import Predictor
 from plankwise.deploy.tables.prediction import source_hash
 from plankwise.encoder import classifier_head
 from plankwise.encoder.checkpoint import load_config
-from plankwise.search.shrink.given_data import DOCUMENT, PARTS, GivenData, LabelCheck, reused, table_of, task_settings
+from plankwise.search.shrink.given_data import (
+    DOCUMENT,
+    PARTS,
+    SELECTED,
+    SELECTION,
+    GivenData,
+    LabelCheck,
+    reused,
+    table_of,
+    task_settings,
+)
 from plankwise.search.shrink.teacher_labels import answers_of, working_folder, write_rows
 
 CHECKED = 500  # labelled rows, at most, whose labels are compared with the original's answers
@@ -161,7 +171,9 @@ def with_teacher_labels(
     checked = _checked_rows(parts)
     rows = [*(row for part in PARTS for row in parts.rows[part] if row["label"] is None), *checked]
     work = working_folder(folder)
-    answers = dict(zip(map(_id, rows), answers_of(predictor, rows, work, origin.made_of, progress), strict=True))
+    answers = dict(
+        zip((row["id"] for row in rows), answers_of(predictor, rows, work, origin.made_of, progress), strict=True)
+    )
     labelled = {part: _labelled(parts.rows[part], answers, origin.multi_label) for part in PARTS}
     try:
         for part, measured in {**parts.measured, TRAIN: parts.measured[DEVELOPMENT]}.items():
@@ -175,7 +187,10 @@ def with_teacher_labels(
             given = pa.array([row["label"] is not None for row in parts.rows[part]])
             labels = pa.array([row["label"] for row in labelled[part]], cell)
             write_rows(table_of(temporary, part), labelled[part], label=labels, labelled=given)
-        hashes = {part: sha256(table_of(temporary, part)) for part in PARTS}
+            if part == DEVELOPMENT:
+                few = {"label": labels[:SELECTED], "labelled": given[:SELECTED]}
+                write_rows(table_of(temporary, SELECTION), labelled[part][:SELECTED], **few)
+        hashes = {part: sha256(table_of(temporary, part)) for part in (*PARTS, SELECTION)}
         data = _document(parts, origin, labelled, _check(checked, answers), labels=predictor.labels, hashes=hashes)
         write_json(temporary / DOCUMENT, data.model_dump(mode="json"))
     remove(work)
@@ -218,15 +233,11 @@ def _hashes(files: Sequence[Path]) -> list[list[str]]:
     return found
 
 
-def _id(row: LabelledText) -> str:
-    return str(row["id"])
-
-
 def _labelled(rows: Sequence[LabelledText], answers: Mapping[str, list[str]], several: bool) -> list[LabelledText]:
     """Return rows with the original's answer as the label of those that have none."""
 
     def label(row: LabelledText) -> Any:
-        answer = answers[_id(row)]
+        answer = answers[row["id"]]
         return answer if several else answer[0]
 
     return [row if row["label"] is not None else {**row, "label": label(row)} for row in rows]
@@ -247,7 +258,7 @@ def _check(rows: Sequence[LabelledText], answers: Mapping[str, list[str]]) -> La
     """Compare the original's answers with the given labels."""
     if not rows:
         return None
-    right = sum(set(labels_of(row)) == set(answers[_id(row)]) for row in rows)
+    right = sum(set(labels_of(row)) == set(answers[row["id"]]) for row in rows)
     most = Counter(frozenset(labels_of(row)) for row in rows).most_common(1)[0][1]
     return LabelCheck(rows=len(rows), right=right, majority=most)
 

@@ -13,6 +13,8 @@ from transformers import PreTrainedConfig
 from plankwise.core.errors import ModelError, RecipeError, one_of
 from plankwise.core.hardware import saturates
 from plankwise.data.given.columns import ColumnOptions
+from plankwise.data.given.parts import MAX_ROWS
+from plankwise.data.task import TRAIN
 from plankwise.data.text_files import TextFormat
 from plankwise.deploy.export.export import missing_packages
 from plankwise.encoder.checkpoint import load_config
@@ -25,6 +27,7 @@ from plankwise.search.shrink.prepare_data import GivenFiles
 from plankwise.search.shrink.ready import NAMES, aim_of
 
 SHORTEST = 60.0  # seconds: an export, a scoring and a timing take about that
+UNTRAINED = 2_000  # rows of train, where they only calibrate and rank
 DEVICES = ("cpu", "cuda")
 
 
@@ -83,6 +86,10 @@ class ShrinkRequest:
         options = ColumnOptions(self.text, self.pair, self.label, self.label_separator)
         form = TextFormat(self.encoding, self.delimiter)
         return GivenFiles(self.data, self.test, options, self.names, form)
+
+    def max_rows(self) -> dict[str, int]:
+        """Return how many rows of each part are used at most: a recipe that trains nothing needs few of train."""
+        return {**MAX_ROWS, **({TRAIN: UNTRAINED} if self.recipe == "fast" else {})}
 
     def goal(self) -> Goal:
         """Return the budget.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from plankwise.core.files import read_text
 from plankwise.core.progress import duration
 from plankwise.core.recipe import to_plain, validate
 from plankwise.data.task import DEVELOPMENT, TEST, TRAIN
+from plankwise.data.tasks.tables import TableFiles
 from plankwise.data.truncation import Truncation
 from plankwise.deploy.predictor import Predictor
 from plankwise.evaluation.benchmark.workload import texts_of_split
@@ -82,13 +84,14 @@ def _search(
 ) -> dict[str, Any]:
     out = request.out
     truncation = truncation_of(request, config)
-    data = prepare_given(
-        request.model, request.files(), out / DATA, truncation=truncation, seed=request.seed, progress=True
-    )
+    how: dict[str, Any] = {"truncation": truncation, "seed": request.seed, "max_rows": request.max_rows()}
+    data = prepare_given(request.model, request.files(), out / DATA, **how, progress=True)
     for line in (*data.said, *data.notes):
         logger.info("%s", line)
     checked = check(_recipe(request, data, truncation))
-    evaluator = make_evaluator(checked.recipe, checked.task, out)
+    assert isinstance(checked.recipe.task, TableFiles)
+    scored = dataclasses.replace(checked.recipe.task, development=data.table(DEVELOPMENT)).load()
+    evaluator = make_evaluator(checked.recipe, checked.task, out, scored=scored)
     start, original = measure_original(evaluator, out)
     _say(start, data)
     climb = _climb(request, goal, data, evaluator, original, start=start, clock=clock, listener=listener)
