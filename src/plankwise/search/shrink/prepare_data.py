@@ -235,12 +235,8 @@ def _hashes(files: Sequence[Path]) -> list[list[str]]:
 
 def _labelled(rows: Sequence[LabelledText], answers: Mapping[str, list[str]], several: bool) -> list[LabelledText]:
     """Return rows with the original's answer as the label of those that have none."""
-
-    def label(row: LabelledText) -> Any:
-        answer = answers[row["id"]]
-        return answer if several else answer[0]
-
-    return [row if row["label"] is not None else {**row, "label": label(row)} for row in rows]
+    own: dict[str, Any] = {key: answer if several else answer[0] for key, answer in answers.items()}
+    return [row if row["label"] is not None else {**row, "label": own[row["id"]]} for row in rows]
 
 
 def _distribution(rows: Sequence[LabelledText], labels: Sequence[str]) -> dict[str, int]:
