@@ -44,7 +44,7 @@ MODELS, ARTEFACTS = "models", "artefacts"
 RESAMPLES = 2000
 TIMED = 256  # texts, at most
 UNRELIABLE = "int8-dynamic"  # its answers depend on the other texts of a batch
-QUIET = ("plankwise.run.stages", "plankwise.run.pipeline", "plankwise.encoder", "plankwise.deploy")
+QUIET = ("plankwise.run.stages", "plankwise.run.pipeline", "plankwise.encoder", "plankwise.deploy", "plankwise.data")
 Run = Callable[..., Record]
 Timer = Callable[..., Mapping[str, PairedTiming]]
 
@@ -139,8 +139,9 @@ class Evaluator:
 
     def logits(self, folder: str | Path, split: str = DEVELOPMENT) -> Floats:
         """Predict a split with a model or an artefact; logits are [rows, labels]."""
-        predictor = Predictor(folder, truncation=self.recipe.model.plain_truncation)
-        return predictor.logits(self._texts(split))
+        with quiet_loggers(*QUIET):  # how much of the texts is read is the same for every candidate
+            predictor = Predictor(folder, truncation=self.recipe.model.plain_truncation)
+            return predictor.logits(self._texts(split))
 
     def retained(
         self, logits: Floats, original: Floats, split: str = DEVELOPMENT, metric: str | None = None
