@@ -79,7 +79,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     whole, target = random_model(config), LatencyTarget(arguments.runtime, arguments.precision)
     call = TimedCall(arguments.texts, arguments.tokens, arguments.threads)
     begun = time.perf_counter()
-    with tempfile.TemporaryDirectory() as cache:  # measured anew
+    with tempfile.TemporaryDirectory() as cache:  # so that it is measured again
         costs = latency_costs(
             whole,
             batch_size=call.batch_size,

@@ -24,13 +24,13 @@ def test_it_shows_candidates_and_times_and_the_log_above() -> None:
     logging.getLogger().addHandler(handler)
     before = handler.stream
     try:
-        with live_table(shown=True, console=console) as listener:
+        with live_table(shown=True, console=console) as on_progress:
             assert screen.getvalue() == ""
             failed = Failure(candidate=outcome("broken").candidate, fault="no", seconds=1.0)
             now = Progress(Goal(speedup=4.0), [MET, MISSED], [failed], outcome("next one").candidate, 65.0, 300.0)
-            listener(now)
+            on_progress(now)
             log.warning("a line of the log")
-            listener(now)
+            on_progress(now)
         assert handler.stream is before
     finally:
         logging.getLogger().removeHandler(handler)
@@ -42,6 +42,6 @@ def test_it_shows_candidates_and_times_and_the_log_above() -> None:
 
 def test_nothing_is_shown_without_a_terminal() -> None:
     screen = io.StringIO()
-    with live_table(shown=True, console=Console(file=screen)) as listener:
-        listener(Progress(Goal()))
+    with live_table(shown=True, console=Console(file=screen)) as on_progress:
+        on_progress(Progress(Goal()))
     assert screen.getvalue() == ""

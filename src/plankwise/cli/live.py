@@ -19,13 +19,13 @@ from plankwise.core.intervals import format_interval
 from plankwise.core.progress import duration
 
 if TYPE_CHECKING:
-    from plankwise.search.shrink.climb import Listener, Progress
+    from plankwise.search.shrink.climb import Progress, ProgressCallback
 
 PER_SECOND = 1  # updates; training lines of the log must not be torn apart
 
 
 @contextmanager
-def live_table(shown: bool, console: Console | None = None) -> Iterator[Listener]:
+def live_table(shown: bool, console: Console | None = None) -> Iterator[ProgressCallback]:
     """Show a table that follows a search while the context lasts; yield what the search has to call.
 
     The table appears with the first call: what is done before it shows bars of its own. Log lines are printed above it.

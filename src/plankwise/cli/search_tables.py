@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import typer
 from rich.table import Table
 
+from plankwise.cli.tables import print_table
 from plankwise.core.intervals import format_interval
 from plankwise.core.progress import duration
 
+NOT_MET = 3  # exit code: the budget is missed, and the best model found is saved
 
-def shrink_table(document: dict[str, Any]) -> Table:
+
+def print_outcome(document: dict[str, Any], lines: list[str], as_json: bool) -> None:
+    """Print a search's document, or its verdict, its table and further lines.
+
+    Raises:
+        typer.Exit: with code 3 if the budget is not met.
+    """
+    if as_json:
+        typer.echo(json.dumps(document))
+    else:
+        typer.echo(lines[0])
+        print_table(candidates_table(document))
+        typer.echo("\n".join(lines[1:]))
+    if not document["verdict"]["met"]:
+        raise typer.Exit(NOT_MET)
+
+
+def candidates_table(document: dict[str, Any]) -> Table:
     """Return the table of a search: every candidate on development, the chosen one marked."""
     original, metric = document["original"], document["metric"]
     table = Table(title=f"candidates on development, speed over {original['reference']}", title_justify="left")

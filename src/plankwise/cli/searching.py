@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,8 +13,6 @@ from plankwise.core.packages import require
 
 if TYPE_CHECKING:
     from plankwise.search.pareto.search import SearchRequest
-
-NOT_MET = 3
 
 
 @app.command()
@@ -79,18 +76,9 @@ def _plan(request: SearchRequest, as_json: bool) -> None:
 
 def _search(request: SearchRequest, *, resume: bool, as_json: bool) -> None:
     """Search, and print the verdict; exit with 3 if the budget is not met."""
-    from plankwise.cli.search_tables import shrink_table
-    from plankwise.cli.tables import print_table
+    from plankwise.cli.search_tables import print_outcome
     from plankwise.search.pareto.document import lines_of
     from plankwise.search.pareto.search import search as run_search
 
     document = run_search(request, resume=resume)
-    if as_json:
-        typer.echo(json.dumps(document))
-    else:
-        first, *others = lines_of(document, request.out)
-        typer.echo(first)
-        print_table(shrink_table(document))
-        typer.echo("\n".join(others))
-    if not document["verdict"]["met"]:
-        raise typer.Exit(NOT_MET)
+    print_outcome(document, lines_of(document, request.out), as_json)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from plankwise.cli.options import AsJson, Delimiter, Encoding, MaxLength, Resume, app
-from plankwise.core.errors import RecipeError
 
-NOT_MET = 3
+if TYPE_CHECKING:
+    from plankwise.search.shrink.request import ShrinkRequest
+
 Data = Annotated[
     list[Path], typer.Option(help="Rows, with labels or without: .csv, .tsv, .jsonl, .parquet, .txt; may be repeated.")
 ]
@@ -86,16 +87,19 @@ def shrink(
         _search(request, resume, as_json)
 
 
-def _request(given: dict[str, Any], *, names: list[str], time: str, on: str) -> Any:
+def _request(given: dict[str, Any], *, names: list[str], time: str, on: str) -> ShrinkRequest:
     """Make the request of the options; those that are not named here are called as its fields are."""
+    from plankwise.data.given.labels import read_names
     from plankwise.search.shrink.clock import parse_duration
     from plankwise.search.shrink.request import ShrinkRequest
 
     data, test = (tuple(given.pop(name) or ()) for name in ("data", "test"))
-    return ShrinkRequest(data=data, test=test, names=_mapping(names), seconds=parse_duration(time), device=on, **given)
+    return ShrinkRequest(
+        data=data, test=test, names=read_names(names), seconds=parse_duration(time), device=on, **given
+    )
 
 
-def _print_plan(request: Any, as_json: bool) -> None:
+def _print_plan(request: ShrinkRequest, as_json: bool) -> None:
     from plankwise.cli.search_tables import shrink_plan_table
     from plankwise.cli.tables import print_table
     from plankwise.search.shrink.plan import plan
@@ -107,34 +111,12 @@ def _print_plan(request: Any, as_json: bool) -> None:
         print_table(shrink_plan_table(rows))
 
 
-def _search(request: Any, resume: bool, as_json: bool) -> None:
+def _search(request: ShrinkRequest, resume: bool, as_json: bool) -> None:
     from plankwise.cli.live import live_table
-    from plankwise.cli.search_tables import shrink_table
-    from plankwise.cli.tables import print_table
+    from plankwise.cli.search_tables import print_outcome
     from plankwise.search.shrink.document import lines_of
     from plankwise.search.shrink.shrink import shrink as search
 
-    with live_table(shown=not as_json) as listener:
-        document = search(request, resume=resume, listener=listener)
-    if as_json:
-        typer.echo(json.dumps(document))
-    else:
-        first, *others = lines_of(document, request.out)
-        typer.echo(first)
-        print_table(shrink_table(document))
-        typer.echo("\n".join(others))
-    if not document["verdict"]["met"]:
-        raise typer.Exit(NOT_MET)
-
-
-def _mapping(given: list[str]) -> dict[str, str]:
-    """Read `--map RAW=LABEL` options."""
-    names: dict[str, str] = {}
-    for each in given:
-        raw, equals, name = each.rpartition("=")
-        if not equals or not raw or not name:
-            raise RecipeError(f"--map {each}: write RAW=LABEL, such as --map 0=hate")
-        if names.get(raw, name) != name:
-            raise RecipeError(f"--map {each}: '{raw}' is mapped to '{names[raw]}' already")
-        names[raw] = name
-    return names
+    with live_table(shown=not as_json) as on_progress:
+        document = search(request, resume=resume, on_progress=on_progress)
+    print_outcome(document, lines_of(document, request.out), as_json)

@@ -71,7 +71,7 @@ def _lacks(manifest: Manifest, flags: Collection[str]) -> bool:
 
 
 def _difference(manifest: Manifest, flags: Collection[str]) -> str | None:
-    """Say in what this processor differs from the exporting one; None if they are of one class."""
+    """Describe how this processor differs from the exporting one; None if they are of one class."""
     if _lacks(manifest, flags):
         lacking = ", ".join(manifest.needs)
         return f"this processor has none of {lacking}, which the model was exported for: its sums saturate"

@@ -30,7 +30,7 @@ from plankwise.search.pareto.search import SearchRequest, search
 
 
 def fake_timer(folders: Mapping[str, str | Path], texts: Sequence[Any]) -> dict[str, PairedTiming]:
-    """Tell times by the sizes of the folders: nothing is measured in a test."""
+    """Return times that follow from the sizes of the folders: nothing is measured in a test."""
     sizes = {name: sum(each.stat().st_size for each in Path(folder).iterdir()) for name, folder in folders.items()}
     first = next(iter(sizes.values()))
     return {
@@ -121,7 +121,7 @@ def test_the_best_model_is_written_with_its_recipe_and_all_that_was_measured(
 def test_the_test_split_is_read_at_the_end_alone_and_once(whole: tuple[Path, dict[str, Any], Seen]) -> None:
     _, document, seen = whole
     assert seen.splits == [{"train", "development"}, {"train", "development", "test"}]
-    assert document["test_looks"] == 1
+    assert document["test_evaluations"] == 1
     assert document["held_back"]["rows"] > 0
 
 
@@ -157,7 +157,7 @@ def test_more_trials_continue_a_search_that_missed_its_budget(small: Path, misse
         request(small, out, speedup=1000.0, trials=2), resume=True, timer=fake_timer, make_evaluator=quick_evaluator
     )
     assert after["trials_allowed"] == 2
-    assert after["test_looks"] == 2
+    assert after["test_evaluations"] == 2
     assert len(after["candidates"]) + len(after["proxies"]) > len(before["candidates"]) + len(before["proxies"])
 
 

@@ -33,7 +33,7 @@ def situation(goal: Goal, *outcomes: Outcome, left: float = 3600.0) -> Situation
 
 
 def runtimes(int8: float = 3.0, retained: float = 0.995) -> list[Outcome]:
-    """What the first rung has measured: OpenVINO int8 is fastest, and keeps as much as told."""
+    """What the first rung has measured: OpenVINO int8 is fastest, and keeps `retained`."""
     figures = {("openvino", "int8"): int8, ("onnx", "int8"): 2.0, ("openvino", "fp32"): 1.1, ("onnx", "fp32"): 1.0}
     return [
         outcome(

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 import plankwise
 import tiny
+from plankwise.cli.search_tables import print_outcome
 from plankwise.core.errors import DataError, ModelError, OutputError, PlankwiseError, RecipeError
 from plankwise.core.recipe import read_recipe
 from plankwise.core.records import Interval
@@ -21,7 +23,6 @@ from plankwise.run.pipeline import check, run
 from plankwise.run.recipe import Recipe
 from plankwise.search.budget.candidate import Outcome
 from plankwise.search.budget.evaluation import Evaluator
-from plankwise.search.shrink import shrink as shrink_module
 from plankwise.search.shrink.climb import Progress
 from plankwise.search.shrink.document import lines_of
 from plankwise.search.shrink.plan import plan
@@ -108,7 +109,7 @@ def request(original: Path, rows: Mapping[str, Path], out: Path, **changes: Any)
 def test_int8_that_is_enough_ends_the_search(original: Path, rows: dict[str, Path], tmp_path: Path) -> None:
     seen: list[Progress] = []
     out = tmp_path / "out"
-    document = shrink(request(original, rows, out), make_evaluator=real, listener=seen.append)
+    document = shrink(request(original, rows, out), make_evaluator=real, on_progress=seen.append)
     assert document["verdict"]["met"], document["verdict"]["text"]
     assert document["verdict"]["text"].startswith("goal met (keep 90 %, 2.5× as fast): original, openvino int8: ")
     assert [each["candidate"]["precision"] for each in document["candidates"]] == ["int8"]
@@ -155,10 +156,10 @@ def test_what_falls_short_is_saved_and_goes_on_with_more_time(
     assert first["verdict"]["text"].startswith("goal not met (keep 90 %, 1000× as fast), nearest is ")
     assert (out / "artefact" / "tokenizer.json").exists()
     assert first["verdict"]["missed"] == ["speed"]
-    assert shrink(short, make_evaluator=quick, resume=True)["looks"] == 1
+    assert shrink(short, make_evaluator=quick, resume=True)["test_evaluations"] == 1
     longer = request(original, rows, out, speedup=1000.0, seconds=400.0, processor="vnni")
     second = shrink(longer, make_evaluator=quick, resume=True)
-    assert second["looks"] == 2
+    assert second["test_evaluations"] == 2
     assert second["candidates"][: len(first["candidates"])] == first["candidates"]
 
 
@@ -279,8 +280,9 @@ def test_the_verb_refuses_in_one_line(
     assert "not of a search" in capsys.readouterr().err
 
 
-def test_the_verb_exits_with_3_where_the_goal_is_missed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    files = ["--data", tmp_path / "rows.csv", "--out", tmp_path / "out", "--json"]
-    for met, code in ((True, 0), (False, 3)):
-        monkeypatch.setattr(shrink_module, "shrink", lambda *_, met=met, **__: {"verdict": {"met": met}})
-        assert tiny.call(monkeypatch, "shrink", tmp_path, *files) == code
+def test_the_verb_exits_with_3_where_the_goal_is_missed(capsys: pytest.CaptureFixture[str]) -> None:
+    print_outcome({"verdict": {"met": True}}, [], as_json=True)
+    with pytest.raises(typer.Exit) as end:
+        print_outcome({"verdict": {"met": False}}, [], as_json=True)
+    assert end.value.exit_code == 3
+    assert [json.loads(line)["verdict"]["met"] for line in capsys.readouterr().out.splitlines()] == [True, False]

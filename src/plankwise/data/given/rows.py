@@ -202,7 +202,7 @@ def _labels(
 
 
 def _said(name: str, columns: Columns, options: ColumnOptions, rows: Sequence[LabelledText]) -> str:
-    """Say in one line where a file holds what, and how much of it."""
+    """Describe in one line which columns of a file are read, and how many rows it has."""
     count = f"{len(rows):,} row{'s' if len(rows) != 1 else ''}"
     if columns is _TEXT_ONLY:
         return f"{name}: one text a line, {count} without labels"

@@ -122,7 +122,7 @@ def export(
         portable: whether int8 weights get 7 bits, so that sums saturate on no processor: the default for a model in
             fp32. A model that plankwise quantized has the bits it was quantized with.
         keep_rows: whether a few of `texts` go into the manifest as token ids, with the artefact's answers to them, to
-            test it on another class of processor. Whoever has the artefact can read them; without them it is tested on
+            test it on another class of processor. Anyone with the artefact can read them; without them it is tested on
             random token ids alone.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -9,7 +10,13 @@ import pydantic
 
 from plankwise.core.records import Interval
 from plankwise.core.seeds import mix_seed
+from plankwise.deploy.export.export import missing_packages
 from plankwise.deploy.manifest import RuntimeName
+
+Steps = tuple[dict[str, Any], ...]  # of a recipe, as plain values
+Deployment = tuple[RuntimeName, str]  # runtime, precision
+RUNTIMES: tuple[RuntimeName, ...] = ("openvino", "onnx")  # the faster one on most processors first
+NOTHING_INSTALLED = "neither OpenVINO nor ONNX Runtime is installed; pip install 'plankwise[openvino,onnx]'"
 
 
 class _Frozen(pydantic.BaseModel):
@@ -29,7 +36,7 @@ class Candidate(_Frozen):
 
     name: str
     rung: str
-    steps: tuple[dict[str, Any], ...] = ()
+    steps: Steps = ()
     runtime: RuntimeName
     precision: str
 
@@ -39,9 +46,20 @@ class Candidate(_Frozen):
         return model_key(self.steps)
 
 
-def model_key(steps: tuple[dict[str, Any], ...]) -> str:
+def model_key(steps: Steps) -> str:
     """Return a name for the folder of the model that these steps make."""
     return f"{mix_seed(json.dumps(steps, sort_keys=True)):016x}" if steps else "original"
+
+
+def shared_steps(one: Steps, other: Steps) -> int:
+    """Count the steps that two candidates have in common, from the first on."""
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+def installed_deployments() -> tuple[Deployment, ...]:
+    """Return int8 and fp32 in every runtime that is installed, the best guess first; empty if there is none."""
+    installed = [runtime for runtime in RUNTIMES if not missing_packages(runtime)]
+    return tuple((runtime, precision) for precision in ("int8", "fp32") for runtime in installed)
 
 
 class Outcome(_Frozen):

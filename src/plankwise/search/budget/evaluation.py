@@ -5,7 +5,6 @@ What is scored and timed is the artefact itself, in the runtime and precision it
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import shutil
 import time
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
 
 from plankwise.core.errors import PlankwiseError
 from plankwise.core.progress import quiet_loggers
@@ -24,9 +22,8 @@ from plankwise.core.records import Interval, Record
 from plankwise.data.batching.inputs import Text
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
 from plankwise.deploy.export.export import export
+from plankwise.deploy.manifest import is_artefact, read_manifest
 from plankwise.deploy.predictor import Predictor
-from plankwise.encoder.checkpoint import load_trained
-from plankwise.encoder.cost import count_parameters
 from plankwise.evaluation.benchmark.models import TITLES, Export
 from plankwise.evaluation.benchmark.paired_timing import PairedTiming, time_pairs
 from plankwise.evaluation.benchmark.workload import texts_of_split
@@ -37,13 +34,12 @@ from plankwise.run.artefacts import CALIBRATED, COMPARED, sample_texts
 from plankwise.run.pipeline import check
 from plankwise.run.recipe import Recipe
 from plankwise.run.stages import BASELINE
-from plankwise.search.budget.candidate import Candidate, Failure, Outcome, model_key
+from plankwise.search.budget.candidate import Candidate, Failure, Outcome, Steps, model_key, shared_steps
 
 logger = logging.getLogger(__name__)
 MODELS, ARTEFACTS = "models", "artefacts"
 RESAMPLES = 2000
 TIMED = 256  # texts, at most
-UNRELIABLE = "int8-dynamic"  # its answers depend on the other texts of a batch
 QUIET = ("plankwise.run.stages", "plankwise.run.pipeline", "plankwise.encoder", "plankwise.deploy", "plankwise.data")
 Run = Callable[..., Record]
 Timer = Callable[..., Mapping[str, PairedTiming]]
@@ -90,7 +86,7 @@ class Evaluator:
     ) -> None:
         self.recipe, self._made_with, self.task, self.folder = recipe, task, scored or task, folder
         self._run, self._export, self._time = run, exporter, timer
-        self._known: dict[str, tuple[dict[str, Any], ...]] = {}
+        self._known: dict[str, Steps] = {}
 
     def measure(self, candidate: Candidate, original: Original) -> Outcome | Failure:
         """Make, score and time a candidate; a fault of it is an answer, too."""
@@ -98,11 +94,11 @@ class Evaluator:
         try:
             model, record = self.model(candidate.steps)
             artefact = self.artefact(candidate, model)
-            return self._measured(candidate, original, model, artefact, record=record, begun=begun)
+            return self._measured(candidate, original, artefact, record=record, begun=begun)
         except PlankwiseError as error:
             return Failure(candidate=candidate, fault=str(error), seconds=time.perf_counter() - begun)
 
-    def model(self, steps: tuple[dict[str, Any], ...]) -> tuple[Path, Record]:
+    def model(self, steps: Steps) -> tuple[Path, Record]:
         """Make the model of some steps, from the longest sequence of them that was made before."""
         out = self.folder / MODELS / model_key(steps)
         checked = check(self.with_steps(steps), self._made_with)
@@ -114,15 +110,15 @@ class Evaluator:
         last = f"steps/{len(steps):02d}-{steps[-1]['method']}" if steps else BASELINE
         return out / last, record
 
-    def remember(self, steps: tuple[dict[str, Any], ...]) -> None:
+    def remember(self, steps: Steps) -> None:
         """Take over stages of a model that an earlier process made, if it did."""
         if (self.folder / MODELS / model_key(steps)).exists():
             self._known[model_key(steps)] = steps
 
-    def with_steps(self, steps: tuple[dict[str, Any], ...]) -> Recipe:
+    def with_steps(self, steps: Steps) -> Recipe:
         """Return the recipe with these steps."""
         plain = {**to_plain(self.recipe), "steps": list(steps)}
-        return dataclasses.replace(validate(plain, Recipe), name=self.recipe.name)
+        return validate(plain, Recipe)
 
     def artefact(self, candidate: Candidate, model: Path) -> Path:
         """Export a model, unless that was done before."""
@@ -165,16 +161,16 @@ class Evaluator:
         self,
         candidate: Candidate,
         original: Original,
-        model: Path,
         artefact: Path,
         *,
         record: Record,
         begun: float,
     ) -> Outcome:
+        assert record.baseline is not None
         logits, labels = self.logits(artefact), self.labels(DEVELOPMENT)
         timing = self.time({"reference": original.reference, "candidate": artefact})["candidate"]
-        certifies = candidate.precision != UNRELIABLE
-        caveats = () if certifies else ("its answers depend on the other texts of a batch",)
+        # A copy of a model is no artefact; torch computes it in fp32.
+        manifest = read_manifest(artefact) if is_artefact(artefact) else None
         return Outcome(
             candidate=candidate,
             scores={name: METRICS[name](labels, logits) for name in self.task.metrics},
@@ -184,20 +180,20 @@ class Evaluator:
             reference=original.title,
             ms_per_text=timing.ms_per_text,
             size_bytes=sum(file.stat().st_size for file in artefact.iterdir()),
-            parameters=_parameters(model, record),
+            parameters=(record.steps[-1] if record.steps else record.baseline).cost.parameters,
             train_seconds=sum(step.train_seconds for step in record.steps),
             seconds=time.perf_counter() - begun,
-            caveats=(*caveats, *timing.warnings),
-            certifies=certifies,
+            caveats=(*(() if manifest is None else manifest.caveats), *timing.warnings),
+            certifies=manifest is None or manifest.independent,
         )
 
     def _texts(self, split: str, most: int | None = None) -> list[Text]:
         rows = self.task.splits[split]
         return texts_of_split(rows, len(rows)) if most is None else sample_texts(rows, most)
 
-    def _nearest(self, steps: tuple[dict[str, Any], ...]) -> Path | None:
+    def _nearest(self, steps: Steps) -> Path | None:
         """Return the folder of the model that shares most of these steps, from the first on."""
-        shared = {key: _shared(known, steps) for key, known in self._known.items()}
+        shared = {key: shared_steps(known, steps) for key, known in self._known.items()}
         best = max(shared, key=lambda key: shared[key], default=None)
         return None if best is None or best == model_key(steps) else self.folder / MODELS / best
 
@@ -219,25 +215,10 @@ def with_unseen_changes(found: Interval, agreement: float, rows: int) -> Interva
         agreement: share of rows with the same label.
         rows: their number.
     """
-    possible = float(binomtest(round(agreement * rows), rows).proportion_ci(0.95, "exact").low)
-    unseen = agreement - possible if agreement == 1.0 else 0.0
+    unseen = 1 - 0.025 ** (1 / rows) if agreement == 1.0 else 0.0
     return found.model_copy(update={"low": min(found.low, found.value - unseen)})
 
 
 def title_of(runtime: str, precision: str) -> str:
     """Return how tables name a runtime and its precision."""
     return f"{TITLES[runtime]} {precision}"
-
-
-def _shared(known: tuple[dict[str, Any], ...], steps: tuple[dict[str, Any], ...]) -> int:
-    count = 0
-    for one, other in zip(known, steps, strict=False):
-        if one != other:
-            break
-        count += 1
-    return count
-
-
-def _parameters(model: Path, record: Record) -> int:
-    entry = record.steps[-1] if record.steps else record.baseline
-    return entry.cost.parameters if entry is not None else count_parameters(load_trained(str(model)))

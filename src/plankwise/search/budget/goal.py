@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from plankwise.core.errors import RecipeError
 from plankwise.core.intervals import format_interval
 from plankwise.search.budget.candidate import Outcome
 
+SHORTEST = 60.0  # seconds: an export, a scoring and a timing take about that
 RETAINED, SPEED, SIZE = "retained", "speed", "size"
 
 
@@ -33,6 +35,10 @@ class Goal:
             raise RecipeError(f"--speedup {self.speedup:g}: times as fast; allowed: 1 to 10,000")
         if self.max_size_bytes is not None and self.max_size_bytes <= 0:
             raise RecipeError(f"--max-size-mb {self.max_size_bytes / 1e6:g}: allowed: above 0")
+
+    def as_dict(self) -> dict[str, float | int | None]:
+        """Return the budget as plain values."""
+        return dataclasses.asdict(self)
 
     def missing(self, outcome: Outcome) -> dict[str, float]:
         """Return by how much each constraint is missed, as the logarithm of a ratio; 0 or less where it is met.
@@ -72,6 +78,29 @@ class Goal:
         parts += [] if self.speedup is None else [f"{self.speedup:g}× as fast"]
         parts += [] if self.max_size_bytes is None else [f"at most {self.max_size_bytes / 1e6:g} MB"]
         return ", ".join(parts)
+
+
+def goal_of(*, retain: float, speedup: float | None, max_size_mb: float | None) -> Goal:
+    """Return the budget that the options of a command name.
+
+    Raises:
+        RecipeError: if it contradicts itself.
+    """
+    for name, value in (("retain", retain), ("speedup", speedup), ("max-size-mb", max_size_mb)):
+        if value is not None and not math.isfinite(value):
+            raise RecipeError(f"--{name} {value}: allowed: a number")
+    size = None if max_size_mb is None else round(1e6 * max_size_mb)
+    return Goal(retain=retain, speedup=speedup, max_size_bytes=size)
+
+
+def check_seconds(seconds: float) -> None:
+    """Refuse a time in which nothing can be measured.
+
+    Raises:
+        RecipeError: with what is allowed.
+    """
+    if seconds < SHORTEST:
+        raise RecipeError(f"--time {seconds:g}s is too short for a single measurement; allowed: {SHORTEST:g}s or more")
 
 
 def best_of(goal: Goal, outcomes: list[Outcome]) -> Outcome | None:

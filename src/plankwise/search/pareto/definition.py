@@ -11,14 +11,13 @@ import pydantic
 from plankwise.core.errors import PlankwiseError, RecipeError, suggest
 from plankwise.core.recipe import Name, RecipeFile, settings, to_plain, validate
 from plankwise.deploy.export.export import PACKAGES, PRECISIONS, missing_packages
-from plankwise.deploy.manifest import RUNTIMES, RuntimeName
+from plankwise.deploy.manifest import RUNTIMES
 from plankwise.run.pipeline import Checked, check
 from plankwise.run.recipe import Recipe
+from plankwise.search.budget.candidate import NOTHING_INSTALLED, Deployment, installed_deployments
 from plankwise.search.study import Fixed, Space
 
 logger = logging.getLogger(__name__)
-Pair = tuple[RuntimeName, str]  # runtime, precision
-PREFERRED: tuple[RuntimeName, ...] = ("openvino", "onnx")
 TARGETS = {"low": 1.25, "high": 4.0, "log": True}
 DEPTHS = (1 / 3, 1 / 2, 2 / 3)  # shares of the layers
 
@@ -107,23 +106,23 @@ def steps_to_drop(given: list[str] | None, count: int, file: RecipeFile) -> tupl
     return tuple(number for number, name in enumerate(names) if name in (given or ()))
 
 
-def runtimes_of(given: list[str] | None, file: RecipeFile) -> tuple[Pair, ...]:
+def runtimes_of(given: list[str] | None, file: RecipeFile) -> tuple[Deployment, ...]:
     """Return the runtimes and precisions that a model may run in.
 
     Raises:
         RecipeError: with file and line, if one is unknown or not installed, or none is installed.
     """
     if given is None:
-        installed = [runtime for runtime in PREFERRED if not missing_packages(runtime)]
-        if not installed:
-            raise RecipeError("neither OpenVINO nor ONNX Runtime is installed; pip install 'plankwise[openvino,onnx]'")
-        return tuple((runtime, precision) for precision in ("int8", "fp32") for runtime in installed)
+        found = installed_deployments()
+        if not found:
+            raise RecipeError(NOTHING_INSTALLED)
+        return found
     if not given:
         raise RecipeError(f"{file.where(('runtimes',))}: the list is empty; give at least one, such as openvino int8")
     return tuple(_pair(each, file.where(("runtimes", at))) for at, each in enumerate(dict.fromkeys(given)))
 
 
-def _pair(text: str, where: str) -> Pair:
+def _pair(text: str, where: str) -> Deployment:
     known = [f"{runtime} {precision}" for runtime in RUNTIMES for precision in PRECISIONS[runtime]]
     for runtime in RUNTIMES:
         for precision in PRECISIONS[runtime]:

@@ -20,8 +20,8 @@ from plankwise.data.task import Task
 from plankwise.deploy.manifest import RuntimeName
 from plankwise.run.pipeline import check
 from plankwise.run.recipe import Recipe
-from plankwise.search.budget.candidate import Candidate
-from plankwise.search.pareto.definition import Pair, SearchFile, default_space, runtimes_of, steps_to_drop
+from plankwise.search.budget.candidate import Candidate, Deployment
+from plankwise.search.pareto.definition import SearchFile, default_space, runtimes_of, steps_to_drop
 from plankwise.search.pareto.fidelity import FULL, PROXY, shortened
 from plankwise.search.storage import decoded, distributions
 from plankwise.search.study import Study
@@ -44,7 +44,7 @@ class SearchPlan:
 
     study: StudyPlan
     drops: tuple[int, ...]
-    pairs: tuple[Pair, ...]
+    pairs: tuple[Deployment, ...]
 
     @property
     def name(self) -> str:

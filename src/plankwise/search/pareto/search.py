@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,13 +13,13 @@ from plankwise.core.distributed import process_count
 from plankwise.core.errors import OutputError, PlankwiseError, RecipeError
 from plankwise.core.hardware import environment
 from plankwise.core.paths import check_folder
-from plankwise.data.task import Task
 from plankwise.search.budget.candidate import Candidate, Failure, Outcome
 from plankwise.search.budget.evaluation import Evaluator, Original, Timer
 from plankwise.search.budget.folder import refuse_taken
-from plankwise.search.budget.goal import Goal
+from plankwise.search.budget.goal import Goal, check_seconds, goal_of
 from plankwise.search.budget.log import CandidateLog
-from plankwise.search.pareto.document import Ended, conclude, finished
+from plankwise.search.budget.start import measure_original
+from plankwise.search.pareto.document import Found, finished, write_document
 from plankwise.search.pareto.fidelity import FULL
 from plankwise.search.pareto.plan import SearchPlan, read_search
 from plankwise.search.pareto.shared_folder import (
@@ -33,11 +32,9 @@ from plankwise.search.pareto.shared_folder import (
     time_alone,
 )
 from plankwise.search.pareto.worker import Deadline, Worker
-from plankwise.search.shrink.start import Start, measure_original
 from plankwise.search.storage import check_storage, reachable
 
 logger = logging.getLogger(__name__)
-SHORTEST = 60.0  # seconds: an export, a scoring and a timing take about that
 TRIALS = 40  # settings, where neither their number nor the time is limited
 
 
@@ -75,11 +72,7 @@ class SearchRequest:
         Raises:
             RecipeError: if it contradicts itself.
         """
-        for name, value in (("retain", self.retain), ("speedup", self.speedup), ("max-size-mb", self.max_size_mb)):
-            if value is not None and not math.isfinite(value):
-                raise RecipeError(f"--{name} {value}: allowed: a number")
-        size = None if self.max_size_mb is None else round(1e6 * self.max_size_mb)
-        return Goal(retain=self.retain, speedup=self.speedup, max_size_bytes=size)
+        return goal_of(retain=self.retain, speedup=self.speedup, max_size_mb=self.max_size_mb)
 
     @property
     def most_trials(self) -> int | None:
@@ -94,9 +87,8 @@ def read_request(request: SearchRequest) -> SearchPlan:
         PlankwiseError: naming the bad value, its place and what is allowed.
     """
     request.goal()
-    if request.seconds is not None and request.seconds < SHORTEST:
-        given = f"--time {request.seconds:g}s"
-        raise RecipeError(f"{given} is too short for a single measurement; allowed: {SHORTEST:g}s or more")
+    if request.seconds is not None:
+        check_seconds(request.seconds)
     check_folder(request.out)
     if process_count() > 1:
         raise RecipeError("a search runs one process per worker; start the same command several times with --resume")
@@ -131,7 +123,7 @@ def search(
     """
     refuse_taken(request.out, None, resume=resume)  # before data is loaded
     plan, goal, out = read_request(request), request.goal(), request.out
-    definition = {**plan.definition(), "goal": _plain(goal)}
+    definition = {**plan.definition(), "goal": goal.as_dict()}
     with joined(out, definition, resume=resume):
         known = finished(out, request.most_trials, request.seconds)
         if known is not None:
@@ -148,7 +140,7 @@ def _search(
     with one_at_a_time(out, ORIGINAL):
         start, original = measure_original(evaluator, out)
         plain = _plain_runtimes(plan, evaluator, original)
-    _warn(start, plan.task)
+    start.warn_if_no_better_than_majority()
     url = request.storage or f"sqlite:///{(out / DATABASE).resolve()}"
     with reachable(url):
         worker = Worker(
@@ -159,14 +151,14 @@ def _search(
             trials=request.most_trials,
             deadline=deadline,
         )
-        _register(worker, {**plan.definition(), "goal": _plain(goal)})
+        _register(worker, {**plan.definition(), "goal": goal.as_dict()})
         proxies, full = worker.run()
-        found = Ended(
+        found = Found(
             plain=plain,
             proxies=[each for each in proxies.outcomes if each.candidate.rung != FULL],
             full=[*(each for each in proxies.outcomes if each.candidate.rung == FULL), *full.outcomes],
             failures=[*proxies.failures, *full.failures],
-            why="the time is spent" if not deadline.allows(1.0) else "every setting that was asked for is measured",
+            ended="the time is spent" if not deadline.allows(1.0) else "every setting that was asked for is measured",
             spent_seconds=deadline.spent,
         )
     with one_at_a_time(out, END):
@@ -174,8 +166,8 @@ def _search(
         if known is not None:  # another worker was quicker
             return known
         whole = evaluate(plan.recipe, plan.recipe.task.load())  # the test split is read here and nowhere else
-        about = {"goal": _plain(goal), "trials_allowed": request.most_trials, "seconds_allowed": request.seconds}
-        return conclude(out, goal=goal, start=start, original=original, evaluator=whole, ended=found, about=about)
+        about = {"trials_allowed": request.most_trials, "seconds_allowed": request.seconds}
+        return write_document(out, goal=goal, start=start, original=original, evaluator=whole, found=found, about=about)
 
 
 def measure_from_prefixes(evaluator: Evaluator, original: Original, candidate: Candidate) -> Outcome | Failure:
@@ -233,15 +225,3 @@ def _register(worker: Worker, definition: Mapping[str, Any]) -> None:
     if study.user_attrs["processor"] != here:
         begun = study.user_attrs["processor"]
         raise RecipeError(f"this search was begun on {begun}, and speed-ups do not carry over to {here}")
-
-
-def _warn(start: Start, task: Task) -> None:
-    if not start.beats_majority:
-        logger.warning(
-            "the baseline's %s %s does not beat the majority class, %.3f: keeping it proves nothing; no budget is met",
-            *(task.metrics[0], start.interval, start.majority),
-        )
-
-
-def _plain(goal: Goal) -> dict[str, Any]:
-    return {"retain": goal.retain, "speedup": goal.speedup, "max_size_bytes": goal.max_size_bytes}

@@ -40,7 +40,7 @@ class Progress:
     left: float = 0.0
 
 
-Listener = Callable[[Progress], None]
+ProgressCallback = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Climb:
         clock: counts the seconds that were spent.
         seconds: that may be spent.
         reserve: seconds of them for the end.
-        listener: told before and after each candidate.
+        on_progress: called before and after each candidate.
     """
 
     goal: Goal
@@ -69,7 +69,7 @@ class Climb:
     clock: Clock
     seconds: float
     reserve: float
-    listener: Listener = lambda progress: None
+    on_progress: ProgressCallback = lambda progress: None
 
     def run(self) -> str:
         """Climb, and return why the climb ended."""
@@ -120,16 +120,16 @@ class Climb:
 
     def _measure(self, candidate: Candidate) -> None:
         self.log.propose(candidate)
-        self._tell(candidate)
+        self._report(candidate)
         found = self.evaluator.measure(candidate, self.original)
         self.log.finish(found)
         if isinstance(found, Failure):
             logger.warning("%s is left out: %s", candidate.name, found.fault)
         else:
             logger.info("%s: %s", candidate.name, shown(found))
-        self._tell(None)
+        self._report(None)
 
-    def _tell(self, current: Candidate | None) -> None:
-        self.listener(
+    def _report(self, current: Candidate | None) -> None:
+        self.on_progress(
             Progress(self.goal, self.log.outcomes, self.log.failures, current, self.clock.spent, max(0.0, self.left))
         )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from plankwise.search.budget.candidate import Candidate, Failure, Outcome
+from plankwise.search.budget.candidate import Candidate, Failure, Outcome, shared_steps
 
 BACKWARD = 3.0  # a training step costs a forward and a backward pass, which is about twice as dear
 BF16 = 0.5  # of fp32, where the processor multiplies bf16
@@ -48,7 +48,7 @@ class Costs:
 
     def estimate(self, candidate: Candidate, known: Sequence[Candidate]) -> float:
         """Estimate the seconds of a candidate; steps that an earlier candidate took before are free."""
-        done = max((_shared(candidate, each) for each in known), default=0)
+        done = max((shared_steps(candidate.steps, each.steps) for each in known), default=0)
         share, seconds = 1.0, MEASURING + self.development_rows * self.seconds_per_text
         for number, step in enumerate(candidate.steps):
             own, share = self._step(step, share)
@@ -85,12 +85,3 @@ def correction(estimated: Sequence[float], found: Sequence[Outcome | Failure]) -
     """
     ratios = [each.seconds / seconds for each, seconds in zip(found, estimated, strict=True) if seconds > 0]
     return min(5.0, max(0.2, statistics.median(ratios))) if ratios else 1.0
-
-
-def _shared(one: Candidate, other: Candidate) -> int:
-    count = 0
-    for mine, theirs in zip(one.steps, other.steps, strict=False):
-        if mine != theirs:
-            break
-        count += 1
-    return count

@@ -11,14 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from plankwise.deploy.manifest import RuntimeName
-from plankwise.search.budget.candidate import Candidate, Outcome
+from plankwise.search.budget.candidate import Candidate, Deployment, Outcome, Steps
 from plankwise.search.budget.goal import Goal
 from plankwise.search.shrink.costs import Costs
 
-Steps = tuple[dict[str, Any], ...]
-Pair = tuple[RuntimeName, str]  # runtime, precision
-RUNTIMES: tuple[RuntimeName, ...] = ("openvino", "onnx")
 LARGE_TABLE = 0.4  # share of the parameters that word embeddings have in multilingual models, not in others
 SPARE = 1.1  # a candidate aims at a little more speed than is asked for: its lower bound counts
 FREE_TARGETS, FREE_TRIES = (1.2, 3.0), 4  # of pruning without training
@@ -48,7 +44,7 @@ class Facts:
     table_share: float
     shape: tuple[int, int]
     labelled: bool
-    pairs: tuple[Pair, ...]
+    pairs: tuple[Deployment, ...]
     latency: bool
     costs: Costs
 
@@ -180,7 +176,7 @@ class Ladder:
                 name = f"{layers} layers, pruning {target:g}×"
                 yield self._candidate(rung, name, (*before, pruned), self._pair(now))
 
-    def _pair(self, now: Situation) -> Pair:
+    def _pair(self, now: Situation) -> Deployment:
         """Return the fastest runtime and precision that keeps the score of the original, or nearly."""
         found = [each for each in now.of("runtime") if self._is_useful(each, now)]
         if not found:
@@ -248,7 +244,7 @@ class Ladder:
         rate = 1e-4 if self._facts.width <= 512 else 5e-5 if self._facts.width <= 768 else 2e-5
         return {"epochs": epochs, "learning_rate": rate}
 
-    def _candidate(self, rung: str, name: str, steps: Steps, pair: Pair) -> Candidate:
+    def _candidate(self, rung: str, name: str, steps: Steps, pair: Deployment) -> Candidate:
         runtime, precision = pair
         return Candidate(
             name=f"{name}, {runtime} {precision}", rung=rung, steps=steps, runtime=runtime, precision=precision
@@ -264,5 +260,5 @@ def signature(candidate: Candidate) -> str:
     return repr((steps, candidate.runtime, candidate.precision))
 
 
-def _pair_of(outcome: Outcome) -> Pair:
+def _pair_of(outcome: Outcome) -> Deployment:
     return outcome.candidate.runtime, outcome.candidate.precision

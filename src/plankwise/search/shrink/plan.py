@@ -32,7 +32,7 @@ PROBED = 64  # texts whose lengths and time stand for those of all
 
 
 def plan(request: ShrinkRequest) -> list[dict[str, Any]]:
-    """Say what a search would try, and roughly how long it would take, without writing anything.
+    """Return what a search would try, and roughly how long it would take, without writing anything.
 
     Targets and epochs are guesses: the search chooses them by what it measures.
 

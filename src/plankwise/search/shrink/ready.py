@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from plankwise.core.errors import one_of
-from plankwise.search.budget.candidate import Candidate
+from plankwise.search.budget.candidate import Candidate, Steps
 from plankwise.search.budget.goal import Goal
-from plankwise.search.shrink.ladder import FEWEST_EPOCHS, SPARE, Facts, Ladder, Situation, Steps
+from plankwise.search.shrink.ladder import FEWEST_EPOCHS, SPARE, Facts, Ladder, Situation
 
 NAMES = ("fast", "balanced", "extreme")
 # What each aims at, over the original in ONNX Runtime fp32; half of the speed where sums of int8 products saturate.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,23 +9,21 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedConfig
 
-from plankwise.core.errors import ModelError, RecipeError, one_of
+from plankwise.core.errors import ModelError, one_of
 from plankwise.core.hardware import saturates
 from plankwise.data.given.columns import ColumnOptions
 from plankwise.data.given.parts import MAX_ROWS
 from plankwise.data.task import TRAIN
 from plankwise.data.text_files import TextFormat
-from plankwise.deploy.export.export import missing_packages
 from plankwise.encoder.checkpoint import load_config
 from plankwise.encoder.classifier_head import check_classifier
 from plankwise.encoder.quantized import LAST, is_quantized
 from plankwise.run.candidates import PROCESSORS
-from plankwise.search.budget.goal import Goal
-from plankwise.search.shrink.ladder import RUNTIMES, Pair
+from plankwise.search.budget.candidate import NOTHING_INSTALLED, Deployment, installed_deployments
+from plankwise.search.budget.goal import Goal, check_seconds, goal_of
 from plankwise.search.shrink.prepare_data import GivenFiles
 from plankwise.search.shrink.ready import NAMES, aim_of
 
-SHORTEST = 60.0  # seconds: an export, a scoring and a timing take about that
 UNTRAINED = 2_000  # rows of train, where they only calibrate and rank
 DEVICES = ("cpu", "cuda")
 
@@ -97,14 +94,11 @@ class ShrinkRequest:
         Raises:
             PlankwiseError: if it contradicts itself.
         """
-        for name, value in (("retain", self.retain), ("speedup", self.speedup), ("max-size-mb", self.max_size_mb)):
-            if value is not None and not math.isfinite(value):
-                raise RecipeError(f"--{name} {value}: allowed: a number")
         aim = Goal() if self.recipe is None else aim_of(self.recipe, saturating=saturates())
-        return Goal(
+        return goal_of(
             retain=aim.retain if self.retain is None else self.retain,
             speedup=aim.speedup if self.speedup is None else self.speedup,
-            max_size_bytes=None if self.max_size_mb is None else round(1e6 * self.max_size_mb),
+            max_size_mb=self.max_size_mb,
         )
 
 
@@ -118,10 +112,7 @@ def check_request(request: ShrinkRequest) -> tuple[Goal, PreTrainedConfig]:
         PlankwiseError: naming the value and what is allowed.
     """
     goal = request.goal()
-    if request.seconds < SHORTEST:
-        raise RecipeError(
-            f"--time {request.seconds:g}s is too short for a single measurement; allowed: {SHORTEST:g}s or more"
-        )
+    check_seconds(request.seconds)
     if request.recipe is not None:
         one_of(request.recipe, NAMES, "ready recipe")
     if one_of(request.device, DEVICES, "device") == "cuda":
@@ -149,18 +140,16 @@ def check_head(config: PreTrainedConfig, model: str) -> None:
         raise ModelError(f"{model} has no classification head; fine-tune it first, by plankwise run")
 
 
-def pairs_of(processor: str | None) -> tuple[Pair, ...]:
+def pairs_of(processor: str | None) -> tuple[Deployment, ...]:
     """Return the runtimes and precisions to try; for another processor only what is known to suit it.
 
     Raises:
         ModelError: if there is no such processor, or no runtime is installed.
     """
+    found = installed_deployments()
     if processor is not None:
-        order = PROCESSORS[one_of(processor, tuple(PROCESSORS), "processor")]
-        found = [(each.runtime, each.precision) for each in order if not missing_packages(each.runtime)][:1]
-    else:
-        installed = [runtime for runtime in RUNTIMES if not missing_packages(runtime)]
-        found = [(runtime, precision) for precision in ("int8", "fp32") for runtime in installed]
+        known = PROCESSORS[one_of(processor, tuple(PROCESSORS), "processor")]
+        found = tuple(each for each in ((one.runtime, one.precision) for one in known) if each in found)[:1]
     if not found:
-        raise ModelError("neither OpenVINO nor ONNX Runtime is installed; pip install 'plankwise[openvino,onnx]'")
-    return tuple(found)
+        raise ModelError(NOTHING_INSTALLED)
+    return found

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedConfig
 
 from plankwise.core.errors import RecipeError
-from plankwise.core.files import read_text
 from plankwise.core.progress import duration
 from plankwise.core.recipe import to_plain, validate
 from plankwise.data.task import DEVELOPMENT, TEST, TRAIN
@@ -22,29 +19,31 @@ from plankwise.deploy.predictor import Predictor
 from plankwise.evaluation.benchmark.workload import texts_of_split
 from plankwise.run.pipeline import check
 from plankwise.run.recipe import Recipe
+from plankwise.search.budget.conclusion import conclude, read_document
 from plankwise.search.budget.evaluation import Evaluator, Original
 from plankwise.search.budget.folder import claimed, refuse_taken
 from plankwise.search.budget.goal import Goal
 from plankwise.search.budget.log import CandidateLog
-from plankwise.search.shrink.climb import Climb, Listener
+from plankwise.search.budget.start import TORCH, Start, measure_original
+from plankwise.search.shrink.climb import Climb, ProgressCallback
 from plankwise.search.shrink.clock import Clock
 from plankwise.search.shrink.costs import MEASURING
-from plankwise.search.shrink.document import DOCUMENT, NOT_HERE, conclude, finished
+from plankwise.search.shrink.document import DOCUMENT, finished, write_document
 from plankwise.search.shrink.given_data import GivenData
 from plankwise.search.shrink.plan import PROBED, facts_of, ladder_of, truncation_of
 from plankwise.search.shrink.prepare_data import prepare_given
 from plankwise.search.shrink.request import ShrinkRequest, check_request
-from plankwise.search.shrink.start import TORCH, Start, measure_original, references_of
 
 logger = logging.getLogger(__name__)
 DATA = "data"
+NOT_HERE = "timed on this processor, which is not the one that it is for"
 
 
 def shrink(
     request: ShrinkRequest,
     *,
     resume: bool = False,
-    listener: Listener = lambda progress: None,
+    on_progress: ProgressCallback = lambda progress: None,
     make_evaluator: Callable[..., Evaluator] = Evaluator,
 ) -> dict[str, Any]:
     """Search for the best model under a budget and write it.
@@ -53,7 +52,7 @@ def shrink(
         request: what is wanted.
         resume: whether the folder may hold this search already. A search that is complete is returned as it is, unless
             its budget was not met and there is more time now.
-        listener: told of every candidate.
+        on_progress: called before and after each candidate.
         make_evaluator: makes what candidates are measured with.
 
     Returns:
@@ -70,7 +69,7 @@ def shrink(
             return known
         clock = Clock(request.out)
         with clock.running():
-            return _search(request, goal, config, clock=clock, listener=listener, make_evaluator=make_evaluator)
+            return _search(request, goal, config, clock=clock, on_progress=on_progress, make_evaluator=make_evaluator)
 
 
 def _search(
@@ -79,7 +78,7 @@ def _search(
     config: PreTrainedConfig,
     *,
     clock: Clock,
-    listener: Listener,
+    on_progress: ProgressCallback,
     make_evaluator: Callable[..., Evaluator],
 ) -> dict[str, Any]:
     out = request.out
@@ -93,8 +92,8 @@ def _search(
     scored = dataclasses.replace(checked.recipe.task, development=data.table(DEVELOPMENT)).load()
     evaluator = make_evaluator(checked.recipe, checked.task, out, scored=scored)
     start, original = measure_original(evaluator, out)
-    _say(start, data)
-    climb = _climb(request, goal, data, evaluator, original, start=start, clock=clock, listener=listener)
+    _log_original(start, data)
+    climb = _climb(request, goal, data, evaluator, original, start=start, clock=clock, on_progress=on_progress)
     ended = climb.run()
     if not climb.log.candidates:
         raise RecipeError(
@@ -102,26 +101,29 @@ def _search(
             f"{duration(clock.spent)}, and about {duration(climb.reserve + MEASURING)} more are needed"
         )
     logger.info("the climb ended: %s", ended)
-    return conclude(
+    concluded = conclude(
         out,
         goal=goal,
         start=start,
         original=original,
         evaluator=evaluator,
-        log=climb.log,
-        references=references_of(evaluator),
-        about={
-            "measured": data.measured[TEST],
-            "model": request.model,
-            "data": data.model_dump(mode="json", include={"rows", "labelled", "measured", "distribution", "columns"}),
-            "said": list(data.said),
-            "notes": [*data.notes, *([NOT_HERE] if request.processor else [])],
-            "ended": ended,
-            "seconds_allowed": request.seconds,
-            "spent_seconds": clock.spent,
-            "looks": _looks(out) + 1,
-        },
+        outcomes=climb.log.outcomes,
+        failures=climb.log.failures,
+        before=read_document(out / DOCUMENT),
     )
+    document = {
+        **concluded,
+        "measured": data.measured[TEST],
+        "model": request.model,
+        "data": data.model_dump(mode="json", include={"rows", "labelled", "measured", "distribution", "columns"}),
+        "said": list(data.said),
+        "notes": [*data.notes, *([NOT_HERE] if request.processor else [])],
+        "ended": ended,
+        "seconds_allowed": request.seconds,
+        "spent_seconds": clock.spent,
+    }
+    write_document(out, document, climb.log.outcomes)
+    return document
 
 
 def _climb(
@@ -133,7 +135,7 @@ def _climb(
     *,
     start: Start,
     clock: Clock,
-    listener: Listener,
+    on_progress: ProgressCallback,
 ) -> Climb:
     predictor = Predictor(request.model, truncation=evaluator.recipe.model.plain_truncation)
     texts = texts_of_split(evaluator.task.splits[DEVELOPMENT], PROBED)
@@ -149,7 +151,7 @@ def _climb(
         clock=clock,
         seconds=request.seconds,
         reserve=MEASURING + 2 * seconds * data.rows[TEST],
-        listener=listener,
+        on_progress=on_progress,
     )
 
 
@@ -165,18 +167,12 @@ def _recipe(request: ShrinkRequest, data: GivenData, truncation: Truncation) -> 
     return validate(plain, Recipe)
 
 
-def _say(start: Start, data: GivenData) -> None:
+def _log_original(start: Start, data: GivenData) -> None:
     """Log what the original does, before anything is compared with it."""
     times = ", ".join(f"{name} {value:.3g}" for name, value in start.ms_per_text.items())
     metric, measured = next(iter(start.scores)), data.measured[DEVELOPMENT]
     logger.info("the original: %s %s on development (%s); ms a text: %s", metric, start.interval, measured, times)
-    if not start.beats_majority:
-        logger.warning(
-            "the original's %s %s does not beat the majority class, %.3f: keeping it proves nothing; no budget is met",
-            metric,
-            start.interval,
-            start.majority,
-        )
+    start.warn_if_no_better_than_majority()
 
 
 def _definition(request: ShrinkRequest, goal: Goal) -> dict[str, Any]:
@@ -184,17 +180,10 @@ def _definition(request: ShrinkRequest, goal: Goal) -> dict[str, Any]:
     return {
         "model": request.model,
         "data": request.files().identity(),
-        "goal": {"retain": goal.retain, "speedup": goal.speedup, "max_size_bytes": goal.max_size_bytes},
+        "goal": goal.as_dict(),
         "metric": request.metric,
         "processor": request.processor,
         "recipe": request.recipe,
         "max_length": request.max_length,
         "seed": request.seed,
     }
-
-
-def _looks(out: Path) -> int:
-    """Return how often the rows held back were scored before."""
-    if not (out / DOCUMENT).exists():
-        return 0
-    return int(json.loads(read_text(out / DOCUMENT)).get("looks", 0))

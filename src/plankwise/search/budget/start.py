@@ -18,7 +18,7 @@ from plankwise.deploy.manifest import RuntimeName
 from plankwise.evaluation.benchmark.paired_timing import PairedTiming
 from plankwise.evaluation.intervals import score_interval
 from plankwise.evaluation.metrics import METRICS, Floats, majority_logits
-from plankwise.search.budget.candidate import Candidate
+from plankwise.search.budget.candidate import NOTHING_INSTALLED, Candidate
 from plankwise.search.budget.evaluation import RESAMPLES, Evaluator, Original, title_of
 
 logger = logging.getLogger(__name__)
@@ -49,6 +49,16 @@ class Start(pydantic.BaseModel):
     def beats_majority(self) -> bool:
         """Whether the lower end of the original's interval is above the majority guess."""
         return self.interval.low > self.majority
+
+    def warn_if_no_better_than_majority(self) -> None:
+        """Log that no budget can be met, before anything is compared with such a model."""
+        if not self.beats_majority:
+            logger.warning(
+                "the original's %s %s does not beat the majority class, %.3f: nothing is proved, and no budget is met",
+                next(iter(self.scores)),
+                self.interval,
+                self.majority,
+            )
 
 
 def measure_original(evaluator: Evaluator, folder: Path) -> tuple[Start, Original]:
@@ -89,7 +99,7 @@ def references_of(evaluator: Evaluator) -> dict[str, Path]:
         candidate = Candidate(name=f"original, {runtime} fp32", rung="runtime", runtime=runtime, precision="fp32")
         found[title_of(runtime, "fp32")] = evaluator.artefact(candidate, model)
     if not found:
-        raise ModelError("neither OpenVINO nor ONNX Runtime is installed; pip install 'plankwise[openvino,onnx]'")
+        raise ModelError(NOTHING_INSTALLED)
     return found
 
 

@@ -20,7 +20,7 @@ from plankwise.evaluation.saved_predictions import PREDICTIONS, save_predictions
 from plankwise.run.folder import STAGE
 from plankwise.search.budget.candidate import Outcome
 from plankwise.search.budget.evaluation import RESAMPLES, Evaluator, Original
-from plankwise.search.shrink.start import TORCH
+from plankwise.search.budget.start import TORCH
 from plankwise.training.fit import CURVES
 
 MODEL, ARTEFACT, RECIPE = "model", "artefact", "recipe.yaml"
