@@ -11,6 +11,7 @@ import yaml
 
 import tiny_search
 from plankwise.core.errors import RecipeError
+from plankwise.search.budget import candidate
 from plankwise.search.pareto import definition
 from plankwise.search.pareto.plan import RUNTIME, USE, SearchPlan, read_search
 from plankwise.search.study import Range
@@ -105,7 +106,8 @@ def test_bad_search_files_are_refused_with_their_place(case: str, place: Path) -
 
 
 def test_a_runtime_that_is_not_installed_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(definition, "missing_packages", lambda runtime: ["onnxruntime"] if runtime == "onnx" else [])
+    for module in (definition, candidate):
+        monkeypatch.setattr(module, "missing_packages", lambda runtime: ["onnxruntime"] if runtime == "onnx" else [])
     with pytest.raises(RecipeError, match=r"variant\.yaml:\d+: onnx is not installed here; pip install"):
         read(place)
     assert {runtime for runtime, _ in read(place, runtimes=None).pairs} == {"openvino"}

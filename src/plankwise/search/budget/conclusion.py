@@ -68,17 +68,15 @@ def conclude(
     Raises:
         OutputError: if no candidate could be measured.
     """
-    chosen = best_of(goal, list(outcomes))
-    if chosen is None:
-        faults = "; ".join(f"{each.candidate.name}: {each.fault}" for each in failures)
-        raise OutputError(f"no candidate could be measured: {faults or 'there was no time for any'}")
+    chosen = _best(goal, outcomes, failures)
     tested = TEST in evaluator.task.splits
     held_back = hold_back(evaluator, original, chosen, references_of(evaluator)) if tested else None
     write_model(evaluator, chosen, out)
     metric, on_front = evaluator.task.metrics[0], front(list(outcomes))
     points = [_point(each, each in on_front, each == chosen) for each in outcomes]
-    aims = {"retain": goal.retain, "speedup": goal.speedup}
-    draw_front(points, out / PICTURE, reference=start.reference, metric=metric, **aims)
+    draw_front(
+        points, out / PICTURE, reference=start.reference, metric=metric, retain=goal.retain, speedup=goal.speedup
+    )
     return {
         "verdict": verdict_of(goal, chosen, held_back, start, metric=metric),
         "goal": goal.as_dict(),
@@ -93,6 +91,14 @@ def conclude(
         "test_evaluations": (0 if before is None else int(before["test_evaluations"])) + tested,
         "environment": environment(),
     }
+
+
+def _best(goal: Goal, outcomes: Sequence[Outcome], failures: Sequence[Failure]) -> Outcome:
+    chosen = best_of(goal, list(outcomes))
+    if chosen is None:
+        faults = "; ".join(f"{each.candidate.name}: {each.fault}" for each in failures)
+        raise OutputError(f"no candidate could be measured: {faults or 'there was no time for any'}")
+    return chosen
 
 
 def verdict_of(goal: Goal, chosen: Outcome, held_back: HeldBack | None, start: Start, *, metric: str) -> dict[str, Any]:

@@ -113,17 +113,24 @@ def _search(
     )
     document = {
         **concluded,
-        "measured": data.measured[TEST],
-        "model": request.model,
-        "data": data.model_dump(mode="json", include={"rows", "labelled", "measured", "distribution", "columns"}),
-        "said": list(data.said),
-        "notes": [*data.notes, *([NOT_HERE] if request.processor else [])],
+        **_described(request, data),
         "ended": ended,
         "seconds_allowed": request.seconds,
         "spent_seconds": clock.spent,
     }
     write_document(out, document, climb.log.outcomes)
     return document
+
+
+def _described(request: ShrinkRequest, data: GivenData) -> dict[str, Any]:
+    """Return what the document says of model and data."""
+    return {
+        "measured": data.measured[TEST],
+        "model": request.model,
+        "data": data.model_dump(mode="json", include={"rows", "labelled", "measured", "distribution", "columns"}),
+        "said": list(data.said),
+        "notes": [*data.notes, *([NOT_HERE] if request.processor else [])],
+    }
 
 
 def _climb(
