@@ -74,9 +74,8 @@ def conclude(
     write_model(evaluator, chosen, out)
     metric, on_front = evaluator.task.metrics[0], front(list(outcomes))
     points = [_point(each, each in on_front, each == chosen) for each in outcomes]
-    draw_front(
-        points, out / PICTURE, reference=start.reference, metric=metric, retain=goal.retain, speedup=goal.speedup
-    )
+    aims = {"retain": goal.retain, "speedup": goal.speedup}
+    draw_front(points, out / PICTURE, reference=start.reference, metric=metric, **aims)
     return {
         "verdict": verdict_of(goal, chosen, held_back, start, metric=metric),
         "goal": goal.as_dict(),
@@ -87,8 +86,7 @@ def conclude(
         "front": [each.candidate.name for each in on_front],
         "candidates": [each.model_dump(mode="json") for each in outcomes],
         "failures": [each.model_dump(mode="json") for each in failures],
-        # A search that fell short and went on has scored the rows held back more than once.
-        "test_evaluations": (0 if before is None else int(before["test_evaluations"])) + tested,
+        "test_evaluations": (before or {}).get("test_evaluations", 0) + tested,  # more than one after a resume
         "environment": environment(),
     }
 
