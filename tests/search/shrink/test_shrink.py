@@ -19,6 +19,8 @@ from plankwise.core.errors import DataError, ModelError, OutputError, PlankwiseE
 from plankwise.core.recipe import read_recipe
 from plankwise.core.records import Interval
 from plankwise.data.batching.inputs import Text
+from plankwise.deploy.export.export import export
+from plankwise.deploy.manifest import write_manifest
 from plankwise.evaluation.benchmark.paired_timing import PairedTiming
 from plankwise.run.pipeline import check, run
 from plankwise.run.recipe import Recipe
@@ -51,17 +53,8 @@ def _seconds(folder: Path) -> float:
         return 2e-3
     _, runtime, precision = folder.name.split("-")
     heavier = 1.0 if runtime == "openvino" else 1.1
-    weights = next(
-        each
-        for each in (
-            folder / "model.safetensors",
-            folder / "model.bin",
-            folder / "model.onnx.data",
-            folder / "model.onnx",
-        )
-        if each.exists()
-    )
-    return heavier * 1e-9 * weights.stat().st_size / SPEEDS[precision]
+    weights = max(each.stat().st_size for each in folder.iterdir())
+    return heavier * 1e-9 * weights / SPEEDS[precision]
 
 
 def quick_export(model: str, out: Path, **_: Any) -> Any:
@@ -204,6 +197,28 @@ def test_rows_without_labels_measure_agreement(original: Path, rows: dict[str, P
     assert document["held_back"]["rows"] == 120
     if document["held_back"]["behaviour"]["label_loyalty"] == 1.0:  # 120 rows cannot prove 100 %
         assert document["held_back"]["retained"]["accuracy"]["low"] == pytest.approx(0.025 ** (1 / 120), abs=1e-6)
+
+
+def leaning_export(model: str, out: Path, *, to: str, precision: str, **options: Any) -> Any:
+    """Make int8 artefacts whose answers change with the other texts of their batch, as far as the export has seen."""
+    if precision != "int8":
+        return quick_export(model, out)
+    manifest = export(model, out, to="torch", precision="fp32", texts=options["texts"])
+    assert manifest.parity is not None
+    parity = manifest.parity.model_copy(update={"neighbour_change": 0.3})
+    write_manifest(out, manifest.model_copy(update={"precision": "int8", "parity": parity}))
+    return None
+
+
+def test_answers_that_depend_on_their_batch_certify_nothing(
+    original: Path, rows: dict[str, Path], tmp_path: Path
+) -> None:
+    asked = request(original, rows, tmp_path / "out", retain=0.5, speedup=1.0)
+    document = shrink(asked, make_evaluator=partial(Evaluator, timer=made_up, exporter=leaning_export))
+    int8 = [each for each in document["candidates"] if each["candidate"]["precision"] == "int8"]
+    assert int8  # as fast as is asked for, and as good
+    assert not any(each["certifies"] for each in int8)
+    assert document["chosen"]["candidate"]["precision"] == "fp32"
 
 
 def test_an_original_no_better_than_the_majority_proves_nothing(rows: dict[str, Path], tmp_path: Path) -> None:
