@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import tempfile
@@ -16,3 +17,9 @@ os.environ.update(
     PLANKWISE_CACHE=tempfile.mkdtemp(prefix="plankwise-tests-"),
     OMP_NUM_THREADS="1",  # tiny tensors gain nothing from more
 )
+
+
+def pytest_collection_finish() -> None:
+    """Keep what is imported out of garbage collections: Accelerate asks for one after every training."""
+    gc.collect()
+    gc.freeze()

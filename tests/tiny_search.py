@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import tiny
 from plankwise.core.records import Interval
@@ -72,3 +74,8 @@ def arithmetic(candidate: Candidate) -> Outcome:
         train_seconds=1.0,
         seconds=2.0,
     )
+
+
+def copying_export(model: str, out: Path, **_: Any) -> Any:
+    """Copy the model instead of exporting it: torch predicts from it, too, and it costs nothing."""
+    shutil.copytree(model, out)

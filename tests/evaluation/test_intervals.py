@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 from scipy.stats import norm
 
 from noisy_predictions import Make, multi_pair, noisy, pair, width
+from plankwise.evaluation import intervals
+from plankwise.evaluation.comparison import Pair
 from plankwise.evaluation.intervals import interval_of, percentile_interval, resampled_scores, score_interval
 from plankwise.evaluation.metrics import METRICS, Array, Metric
 
-ADDITIVE = [name for name, metric in METRICS.items() if metric.reduce is not None]
+
+def of_few_scores(size: int) -> Pair:
+    """Many examples share a score, and of one class there are so few that some resamples have none."""
+    labels = np.random.default_rng(0).integers(1, 3, size)
+    labels[:2] = 0
+    old, new = (noisy(labels, accuracy, 1, classes=3).round(1) for accuracy in (0.8, 0.6))
+    return Pair(labels, old, new)
 
 
 def test_the_ends_are_percentiles_of_the_resamples_on_which_the_statistic_is_defined() -> None:
@@ -42,13 +51,14 @@ class TestScoreInterval:
 
 
 class TestResampling:
-    @pytest.mark.parametrize("metric", ADDITIVE)
-    @pytest.mark.parametrize("make", [pair, multi_pair])
+    @pytest.mark.parametrize("metric", METRICS)
+    @pytest.mark.parametrize("make", [pair, partial(pair, classes=2), multi_pair, of_few_scores])
     def test_counts_equal_scoring_the_drawn_rows_one_by_one(
         self, metric: str, make: Make, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         one = make(size=80)
         runs = [(one.labels, one.baseline), (one.labels, one.compressed)]
+        monkeypatch.setattr(intervals, "AT_ONCE", 7)
         fast = resampled_scores(runs, metric, 40, seed=3)
         monkeypatch.setitem(METRICS, "slow", Metric(direct=METRICS[metric]))
         assert fast == pytest.approx(resampled_scores(runs, "slow", 40, seed=3), abs=1e-12)

@@ -11,6 +11,7 @@ from plankwise.core.records import Interval
 from plankwise.evaluation.metrics import METRICS, Array, Floats, Metric, count
 
 LEVEL = (2.5, 97.5)
+AT_ONCE = 200  # resamples of a rank metric, which takes several numbers for each of their examples
 Runs = Sequence[tuple[Array, Floats]]  # labels and logits of each training seed, all on the same examples
 
 
@@ -73,6 +74,9 @@ def _weighted_scores(metric: Metric, labels: Array, logits: Floats, weights: NDA
     """Score resamples, [resamples], given how often each draws each example, [resamples, examples]."""
     if metric.reduce is not None:
         return metric.reduce(weights.astype(np.float64) @ count(labels, logits))
+    if metric.weighted is not None:
+        parts = np.array_split(weights, -(-len(weights) // AT_ONCE))
+        return np.concatenate([metric.weighted(labels, logits, part) for part in parts])
     assert metric.direct is not None
     everyone = np.arange(len(labels))
     drawn = (np.repeat(everyone, row) for row in weights)

@@ -1,7 +1,8 @@
 """Scores, all of them up-is-better, as functions of counts per example, so that a bootstrap costs one matrix product.
 
 `count(labels, logits)` returns what each example adds, [examples, counts]; `reduce(totals)` computes the score from
-summed counts, over any leading dimensions. Rank metrics have no such counts and have `direct` instead.
+summed counts, over any leading dimensions. Rank metrics have no such counts; they have `direct`, and `weighted` for
+many resamples, which sorts the examples once.
 """
 
 from __future__ import annotations
@@ -21,10 +22,18 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric: either additive (`reduce`), or computed from all examples at once (`direct`)."""
+    """One metric: either additive (`reduce`), or computed from all examples at once (`direct`).
+
+    Attributes:
+        reduce: the score of summed counts.
+        direct: the score of labels and logits.
+        weighted: the same as `direct` of each resample, [resamples], given how often each draws each example,
+            [resamples, examples].
+    """
 
     reduce: Callable[[Floats], Floats] | None = None
     direct: Callable[[Array, Array], float] | None = None
+    weighted: Callable[[Array, Array, Array], Floats] | None = None
 
     def __call__(self, labels: Array, logits: Array) -> float:
         """Score `logits`, [examples, classes], against `labels`, [examples] or [examples, classes]."""
@@ -97,20 +106,61 @@ def _germeval_f1(totals: Floats) -> Floats:
     return _ratio(np.asarray(2 * precision * recall), np.asarray(precision + recall))
 
 
+def _flags_and_scores(labels: Array, logits: Array) -> tuple[Array, Array]:
+    """Return what ranks are computed on, one column for each label that is told from the others."""
+    if labels.ndim == 1 and logits.shape[1] == 2:
+        return labels[:, None], (logits[:, 1] - logits[:, 0])[:, None]
+    flags = labels if labels.ndim == 2 else np.eye(logits.shape[1], dtype=int)[labels]
+    return flags, probabilities(logits, labels.ndim == 2)
+
+
 def _ranked(score: Callable[..., float]) -> Callable[[Array, Array], float]:
     def direct(labels: Array, logits: Array) -> float:
-        if labels.ndim == 1 and len(np.unique(labels)) < 2:
-            return float("nan")  # undefined; a bootstrap leaves such a resample out
-        if labels.ndim == 1 and logits.shape[1] == 2:
-            return float(score(labels, logits[:, 1] - logits[:, 0]))
-        flags = labels if labels.ndim == 2 else np.eye(logits.shape[1], dtype=int)[labels]
-        usable = [k for k in range(logits.shape[1]) if 0 < flags[:, k].sum() < len(flags)]
+        flags, scores = _flags_and_scores(labels, logits)
+        usable = [k for k in range(flags.shape[1]) if 0 < flags[:, k].sum() < len(flags)]
         if not usable:
-            return float("nan")
-        scores = probabilities(logits, labels.ndim == 2)
+            return float("nan")  # undefined; a bootstrap leaves such a resample out
         return float(np.mean([score(flags[:, k], scores[:, k]) for k in usable]))
 
     return direct
+
+
+def _weighted_ranks(score: Callable[[Floats, Floats], Floats]) -> Callable[[Array, Array, Array], Floats]:
+    def weighted(labels: Array, logits: Array, weights: Array) -> Floats:
+        found = []
+        for flag, column in zip(*(each.T for each in _flags_and_scores(labels, logits)), strict=True):
+            order = np.argsort(-column, kind="stable")
+            first = np.flatnonzero(np.diff(column[order], prepend=np.inf))  # of the examples that share a score
+            drawn, positive = weights[:, order].astype(np.float64), flag[order] == 1
+            counts = (np.add.reduceat(drawn * side, first, axis=1) for side in (positive, ~positive))
+            found.append(score(*counts))
+        columns = np.stack(found)
+        usable = ~np.isnan(columns)
+        mean: Floats = np.full(len(weights), np.nan)
+        return np.divide(np.nansum(columns, axis=0), usable.sum(axis=0), out=mean, where=usable.any(axis=0))
+
+    return weighted
+
+
+def _auroc(positive: Floats, negative: Floats) -> Floats:
+    """Compute the share of pairs that are in order, ties counting half; NaN without both kinds.
+
+    Args:
+        positive: numbers of positive examples with each score, from the highest score on, [resamples, scores].
+        negative: the same of the negative ones.
+    """
+    beaten = negative.sum(axis=1, keepdims=True) - negative.cumsum(axis=1) + negative / 2
+    pairs = positive.sum(axis=1) * negative.sum(axis=1)
+    return np.divide((positive * beaten).sum(axis=1), pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+
+
+def _average_precision(positive: Floats, negative: Floats) -> Floats:
+    """Compute the mean precision at each positive example, examples of one score counting as one step."""
+    found = positive.cumsum(axis=1)
+    precision = _ratio(found, found + negative.cumsum(axis=1))
+    total = positive.sum(axis=1)
+    both = (total > 0) & (negative.sum(axis=1) > 0)
+    return np.divide((positive * precision).sum(axis=1), total, out=np.full(len(total), np.nan), where=both)
 
 
 METRICS: dict[str, Metric] = {
@@ -118,8 +168,8 @@ METRICS: dict[str, Metric] = {
     "macro_f1": Metric(_macro_f1),
     "micro_f1": Metric(_micro_f1),
     "germeval_f1": Metric(_germeval_f1),
-    "auroc": Metric(direct=_ranked(roc_auc_score)),
-    "average_precision": Metric(direct=_ranked(average_precision_score)),
+    "auroc": Metric(direct=_ranked(roc_auc_score), weighted=_weighted_ranks(_auroc)),
+    "average_precision": Metric(direct=_ranked(average_precision_score), weighted=_weighted_ranks(_average_precision)),
 }
 
 

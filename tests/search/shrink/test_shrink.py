@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -33,6 +32,7 @@ from plankwise.search.shrink.request import ShrinkRequest
 from plankwise.search.shrink.shrink import shrink
 from plankwise.training.fit import Training
 from plankwise.training.on_task import train_on_task
+from tiny_search import copying_export
 
 SPEEDS: dict[str, float] = {"int8": 3.0, "fp32": 1.0}
 
@@ -57,13 +57,8 @@ def _seconds(folder: Path) -> float:
     return heavier * 1e-9 * weights / SPEEDS[precision]
 
 
-def quick_export(model: str, out: Path, **_: Any) -> Any:
-    """Copy the model instead of exporting it: torch predicts from it, too, and it costs nothing."""
-    shutil.copytree(model, out)
-
-
 real = partial(Evaluator, timer=made_up)
-quick: Any = partial(Evaluator, timer=made_up, exporter=quick_export)
+quick: Any = partial(Evaluator, timer=made_up, exporter=copying_export)
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +197,7 @@ def test_rows_without_labels_measure_agreement(original: Path, rows: dict[str, P
 def leaning_export(model: str, out: Path, *, to: str, precision: str, **options: Any) -> Any:
     """Make int8 artefacts whose answers change with the other texts of their batch, as far as the export has seen."""
     if precision != "int8":
-        return quick_export(model, out)
+        return copying_export(model, out)
     manifest = export(model, out, to="torch", precision="fp32", texts=options["texts"])
     assert manifest.parity is not None
     parity = manifest.parity.model_copy(update={"neighbour_change": 0.3})
