@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from plankwise.core.hardware import environment
 from plankwise.core.recipe import validate
 from plankwise.data.task import DEVELOPMENT, TEST, TRAIN, Task
 from plankwise.evaluation.comparison import retained_performance
@@ -74,7 +75,20 @@ def main() -> None:
             out = work / f"seed-{seed}" / recipe
             rows.append({"recipe": recipe, "seed": seed, **shrunk(original, task, out, recipe, given.time)})
     pooled = {recipe: retained(work, recipe, given.seeds, rows) for recipe in given.recipes}
-    print(json.dumps({"encoder": given.encoder, "runs": rows, "retained_over_seeds": pooled}))
+    found = {
+        "encoder": given.encoder,
+        "original_bytes": size_of(original),
+        "rows": rows[0]["rows"],
+        "runs": rows,
+        "retained_over_seeds": pooled,
+        "environment": environment(),
+    }
+    print(json.dumps(found))
+
+
+def size_of(folder: Path) -> int:
+    """Return the bytes of a model's folder, weights and tokenizer."""
+    return sum(each.stat().st_size for each in folder.iterdir() if each.suffix in (".safetensors", ".json"))
 
 
 def fine_tuned(encoder: str, models: Path, out: Path, seed: int) -> tuple[Path, Task]:
@@ -103,6 +117,7 @@ def shrunk(original: Path, task: Task, out: Path, recipe: str, time: str) -> dic
     document = known or shrink(request, resume=True)
     held_back, metric = document["held_back"], document["metric"]
     return {
+        "goal": document["goal"],
         "met": document["verdict"]["met"],
         "steps": document["chosen"]["candidate"]["steps"],
         "artefact": document["chosen"]["candidate"]["name"],

@@ -12,6 +12,7 @@ import re
 import sys
 from pathlib import Path
 
+import encoder_tables
 import headline
 import score_tables
 import speed_tables
@@ -25,10 +26,12 @@ TABLES = {
     **score_tables.TABLES,
     **speed_tables.TABLES,
     **study_tables.TABLES,
+    **encoder_tables.TABLES,
     "domain_lm": markdown,
     "domain_lm_clinical": markdown,
 }
 COMMANDS = {
+    **encoder_tables.COMMANDS,
     "demo": "make demo",
     "domain_lm": "plankwise domain recipes/domain_lm.yaml --out runs/domain",
     "domain_lm_clinical": "plankwise domain recipes/domain_lm_clinical.yaml --out runs/domain-clinical",

@@ -84,6 +84,11 @@ def _ratio(above: Floats, below: Floats) -> Floats:
     return np.divide(above, below, out=np.zeros_like(above), where=below > 0)
 
 
+def _defined_ratio(above: Floats, below: Floats, where: NDArray[np.bool_]) -> Floats:
+    found: Floats = np.divide(above, below, out=np.full(len(below), np.nan), where=where)
+    return found
+
+
 def _accuracy(totals: Floats) -> Floats:
     return totals[..., -2] / totals[..., -1]
 
@@ -136,8 +141,7 @@ def _weighted_ranks(score: Callable[[Floats, Floats], Floats]) -> Callable[[Arra
             found.append(score(*counts))
         columns = np.stack(found)
         usable = ~np.isnan(columns)
-        mean: Floats = np.full(len(weights), np.nan)
-        return np.divide(np.nansum(columns, axis=0), usable.sum(axis=0), out=mean, where=usable.any(axis=0))
+        return _defined_ratio(np.nansum(columns, axis=0), usable.sum(axis=0), usable.sum(axis=0) > 0)
 
     return weighted
 
@@ -151,7 +155,7 @@ def _auroc(positive: Floats, negative: Floats) -> Floats:
     """
     beaten = negative.sum(axis=1, keepdims=True) - negative.cumsum(axis=1) + negative / 2
     pairs = positive.sum(axis=1) * negative.sum(axis=1)
-    return np.divide((positive * beaten).sum(axis=1), pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+    return _defined_ratio((positive * beaten).sum(axis=1), pairs, pairs > 0)
 
 
 def _average_precision(positive: Floats, negative: Floats) -> Floats:
@@ -160,7 +164,7 @@ def _average_precision(positive: Floats, negative: Floats) -> Floats:
     precision = _ratio(found, found + negative.cumsum(axis=1))
     total = positive.sum(axis=1)
     both = (total > 0) & (negative.sum(axis=1) > 0)
-    return np.divide((positive * precision).sum(axis=1), total, out=np.full(len(total), np.nan), where=both)
+    return _defined_ratio((positive * precision).sum(axis=1), total, both)
 
 
 METRICS: dict[str, Metric] = {

@@ -54,7 +54,8 @@ class Seen:
 
     def evaluator(self, recipe: Recipe, task: Task, **how: Any) -> Evaluator:
         self.splits.append(set(task.splits))
-        return quick_evaluator(recipe, task, **how)
+        made: Evaluator = quick_evaluator(recipe, task, **how)
+        return made
 
 
 def request(place: Path, out: Path, **changes: Any) -> SearchRequest:

@@ -37,11 +37,13 @@ class GivenParts:
         rows: of train, development and test.
         measured: of development and of test, what a score on it says.
         said: what was left out, in lines to print.
+        texts: all rows of train, also those beyond the most that are used: what their words are is cheap to count.
     """
 
     rows: Mapping[str, list[LabelledText]]
     measured: Mapping[str, Measured]
     said: tuple[str, ...] = ()
+    texts: Sequence[LabelledText] = ()
 
 
 def split_given(
@@ -72,13 +74,14 @@ def split_given(
     if test is not None and test.labelled and test.unlabelled:
         said.append(f"{len(test.unlabelled):,} rows of --test without a label are left out")
     said += _drop_shared(rows)
+    texts = rows[TRAIN]
     said += [line for part in (TRAIN, *HELD_BACK) if (line := _limit(rows, part, max_rows[part], seed))]
     measured = {part: SCORE if rows[part] and rows[part][0]["label"] is not None else AGREEMENT for part in HELD_BACK}
     for part in HELD_BACK:
         _check_part(rows[part], part, min_rows)
     if not rows[TRAIN]:
         raise DataError("no rows held back possible: no text is left to train on, all are in development or test too")
-    return GivenParts({part: rows[part] for part in (TRAIN, *HELD_BACK)}, measured, tuple(said))
+    return GivenParts({part: rows[part] for part in (TRAIN, *HELD_BACK)}, measured, tuple(said), texts)
 
 
 def _cut(

@@ -15,11 +15,13 @@ from plankwise.data.given.parts import AGREEMENT, HELD_BACK, SCORE, Measured
 from plankwise.data.task import DEVELOPMENT, TRAIN
 from plankwise.evaluation.metrics import METRICS
 
-DOCUMENT, FORMAT = "data.json", 1
+DOCUMENT, FORMAT = "data.json", 2
 PARTS = (TRAIN, *HELD_BACK)
 SELECTION = "selection"  # rows of development on which trainings choose their weights
 SELECTED = 500  # of them, at most: each step and each epoch of a training is scored on them in torch
+TEXTS = "texts"  # every text of train, one in a row, to count words of
 SEPARATOR = "|"  # makes a task multi-label; the tables hold lists, which nothing has to separate
+TABLES = (*PARTS, SELECTION, TEXTS)
 DEFAULT_METRICS = {SCORE: ("macro_f1", "accuracy"), AGREEMENT: ("accuracy", "macro_f1")}
 
 
@@ -40,7 +42,7 @@ class LabelCheck(pydantic.BaseModel):
 
 
 class GivenData(pydantic.BaseModel):
-    """Three tables made of the user's files; the document beside them.
+    """The tables made of the user's files; the document beside them.
 
     Attributes:
         format: version of the document.
@@ -171,7 +173,7 @@ def reused(folder: Path, made_of: Mapping[str, Any]) -> GivenData | None:
     if data.made_of != made_of:
         names = ", ".join(key for key in made_of if made_of[key] != data.made_of.get(key))
         raise OutputError(f"{folder} holds other data (it differs in {names}); choose another folder")
-    for part in (*PARTS, SELECTION):
+    for part in TABLES:
         path = data.table(part)
         if not path.is_file() or sha256(path) != data.hashes.get(part):
             raise OutputError(f"{path} is missing or was changed; remove {folder} to start again")

@@ -24,6 +24,9 @@ RECOVERY_EPOCHS, DEPTH_EPOCHS = 3.0, 6.0
 RECOVERY_SHARE, DEPTH_SHARE = 0.4, 0.5  # of the time left
 
 
+VOCABULARY: Steps = ({"method": "vocabulary"},)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Facts:
     """What the ladder knows of the model, the data and the machine.
@@ -37,6 +40,7 @@ class Facts:
         pairs: runtimes and precisions to try, the best guess first; more than one unless the processor is another.
         latency: whether tables of latencies may be measured: they hold for this machine only.
         costs: of work on this machine.
+        vocabulary: the step that trims it, by the texts that there are.
     """
 
     depth: int
@@ -47,6 +51,7 @@ class Facts:
     pairs: tuple[Deployment, ...]
     latency: bool
     costs: Costs
+    vocabulary: Steps = VOCABULARY
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,7 @@ class Ladder:
     def vocabulary(self, now: Situation) -> Iterator[Candidate]:
         """Rows of the word embeddings that no text needs: saves size, not time; for large tables only."""
         if self._facts.table_share > LARGE_TABLE or now.goal.max_size_bytes is not None:
-            yield self._candidate("vocabulary", "vocabulary", VOCABULARY, self._pair(now))
+            yield self._candidate("vocabulary", "vocabulary", self._facts.vocabulary, self._pair(now))
 
     def pruning(self, now: Situation) -> Iterator[Candidate]:
         """Heads and neurons by a table of latencies, with reconstruction and without training."""
@@ -193,7 +198,7 @@ class Ladder:
         for each in now.of("vocabulary"):
             beside = [one.retained.value for one in now.of("runtime") if _pair_of(one) == _pair_of(each)]
             if each.retained.value >= max([now.goal.retain, *beside]) - TOLERATED:
-                return VOCABULARY
+                return self._facts.vocabulary
         return ()
 
     def _needed(self, now: Situation) -> float | None:
@@ -249,9 +254,6 @@ class Ladder:
         return Candidate(
             name=f"{name}, {runtime} {precision}", rung=rung, steps=steps, runtime=runtime, precision=precision
         )
-
-
-VOCABULARY: Steps = ({"method": "vocabulary"},)
 
 
 def signature(candidate: Candidate) -> str:

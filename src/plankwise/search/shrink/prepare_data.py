@@ -1,4 +1,4 @@
-"""From the user's files to a task for one fine-tuned model: rows, parts, the original's answers, and three tables."""
+"""From the user's files to a task for one fine-tuned model: rows, parts, the original's answers, and tables."""
 
 from __future__ import annotations
 
@@ -32,13 +32,15 @@ from plankwise.search.shrink.given_data import (
     PARTS,
     SELECTED,
     SELECTION,
+    TABLES,
+    TEXTS,
     GivenData,
     LabelCheck,
     reused,
     table_of,
     task_settings,
 )
-from plankwise.search.shrink.teacher_labels import answers_of, working_folder, write_rows
+from plankwise.search.shrink.teacher_labels import answers_of, working_folder, write_rows, write_texts
 
 CHECKED = 500  # labelled rows, at most, whose labels are compared with the original's answers
 TRAINED_ON = 0.995  # share of labelled rows; an original that is right on more has most likely seen them
@@ -112,7 +114,7 @@ def prepare_given(
     max_rows: Mapping[str, int] = MAX_ROWS,
     progress: bool = False,
 ) -> GivenData:
-    """Make a task for a fine-tuned model of the user's files, and write it as three tables with a document.
+    """Make a task for a fine-tuned model of the user's files, and write it as tables with a document.
 
     A folder that holds the same data already is reused; a call that was killed continues.
 
@@ -190,7 +192,8 @@ def with_teacher_labels(
             if part == DEVELOPMENT:
                 few = {"label": labels[:SELECTED], "labelled": given[:SELECTED]}
                 write_rows(table_of(temporary, SELECTION), labelled[part][:SELECTED], **few)
-        hashes = {part: sha256(table_of(temporary, part)) for part in (*PARTS, SELECTION)}
+        write_texts(table_of(temporary, TEXTS), parts.texts)
+        hashes = {part: sha256(table_of(temporary, part)) for part in TABLES}
         data = _document(parts, origin, labelled, _check(checked, answers), labels=predictor.labels, hashes=hashes)
         write_json(temporary / DOCUMENT, data.model_dump(mode="json"))
     remove(work)

@@ -29,7 +29,7 @@ from plankwise.search.shrink.climb import Climb, ProgressCallback
 from plankwise.search.shrink.clock import Clock
 from plankwise.search.shrink.costs import MEASURING
 from plankwise.search.shrink.document import DOCUMENT, finished, write_document
-from plankwise.search.shrink.given_data import GivenData
+from plankwise.search.shrink.given_data import TEXTS, GivenData
 from plankwise.search.shrink.plan import PROBED, facts_of, ladder_of, truncation_of
 from plankwise.search.shrink.prepare_data import prepare_given
 from plankwise.search.shrink.request import ShrinkRequest, check_request
@@ -148,6 +148,8 @@ def _climb(
     texts = texts_of_split(evaluator.task.splits[DEVELOPMENT], PROBED)
     labelled, seconds = data.labelled[TRAIN] == data.rows[TRAIN], start.ms_per_text[TORCH] / 1000
     facts = facts_of(request, predictor, texts, data.rows, seconds_per_text=seconds, labelled=labelled)
+    trimming = {"method": "vocabulary", "source": [str(data.table(TEXTS).resolve())]}
+    facts = dataclasses.replace(facts, vocabulary=(trimming,))
     return Climb(
         goal=goal,
         ladder=ladder_of(request, facts),

@@ -75,6 +75,12 @@ def write_rows(path: Path, rows: Sequence[LabelledText], **columns: pa.Array) ->
     temporary.replace(path)
 
 
+def write_texts(path: Path, rows: Sequence[LabelledText]) -> None:
+    """Write the texts of rows as Parquet, both texts of a pair in a row of their own."""
+    texts = [text for row in rows for text in (row["text"], row["text_pair"]) if text is not None]
+    pq.write_table(pa.table({"text": pa.array(texts, pa.large_string())}), path)
+
+
 def _begin(folder: Path, made_of: Mapping[str, Any]) -> None:
     """Make the folder, or empty one that was made of something else."""
     try:
