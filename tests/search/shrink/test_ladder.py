@@ -187,6 +187,17 @@ def test_a_ready_recipe_is_one_chain_after_the_runtimes() -> None:
     assert aim_of("fast", saturating=True).speedup == AIMS["fast"][1] / 2
 
 
+@pytest.mark.parametrize("name", ["balanced", "extreme"])
+@pytest.mark.parametrize("left", [500.0, 600.0, 700.0])
+def test_the_trainings_of_a_ready_recipe_fill_the_time_and_fit_into_it(name: str, left: float) -> None:
+    now = situation(aim_of(name, saturating=False), *runtimes(int8=2.0), left=left)
+    chain = list(Ready(FACTS, name).proposals(now))[-1]
+    assert all("training" in step for step in chain.steps)
+    assert 0.7 * left < COSTS.estimate(chain, []) <= left
+    hurried = situation(aim_of(name, saturating=False), *runtimes(int8=2.0), left=100.0)
+    assert not any(each.steps for each in Ready(FACTS, name).proposals(hurried) if each.rung == name)
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"), [("90s", 90), ("10m", 600), ("3h", 10_800), ("1h30m", 5400), ("1.5h", 5400)]
 )

@@ -100,8 +100,9 @@ class Climb:
     def _next(self) -> tuple[Candidate | None, float | None]:
         """Return the first proposal that fits into the time left, and the cost of the cheapest that does not."""
         tried = frozenset(map(signature, self.log.candidates))
-        now = Situation(self.goal, self.log.outcomes, tried, self.left)
         factor, cheapest = self._correction(), None
+        # Trainings are made as long as there is time, by the same estimate that decides whether they fit.
+        now = Situation(self.goal, self.log.outcomes, tried, self.left / factor)
         for candidate in self.ladder.proposals(now):
             cost = factor * self.costs.estimate(candidate, self.log.candidates)
             if cost <= self.left:

@@ -229,10 +229,10 @@ class Ladder:
             step |= {**measured, "latency_runtime": runtime, "latency_precision": precision}
         return step
 
-    def _theseus(self, layers: int, training: dict[str, Any]) -> dict[str, Any]:
+    def _theseus(self, layers: int, training: dict[str, Any] | None) -> dict[str, Any]:
         return {"method": "theseus", "modules": layers, "training": training, "teacher": self._teacher()}
 
-    def _student(self, layers: int, training: dict[str, Any]) -> dict[str, Any]:
+    def _student(self, layers: int, training: dict[str, Any] | None) -> dict[str, Any]:
         student = {"layers": layers, "keep": "bottom"}
         return {"method": "distillation", "student": student, "training": training, "teacher": self._teacher()}
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from plankwise.core.errors import one_of
 from plankwise.search.budget.candidate import Candidate, Steps
 from plankwise.search.budget.goal import Goal
-from plankwise.search.shrink.ladder import FEWEST_EPOCHS, SPARE, Facts, Ladder, Situation
+from plankwise.search.shrink.ladder import SPARE, Facts, Ladder, Situation
 
 NAMES = ("fast", "balanced", "extreme")
+USED, DEPTH_PART = 0.95, 0.6  # of the time that trainings have, and the part of it for depth
+MakeStep = Callable[[int, dict[str, Any] | None], dict[str, Any]]
 # What each aims at, over the original in ONNX Runtime fp32; half of the speed where sums of int8 products saturate.
 AIMS = {"fast": (0.99, 4.0), "balanced": (0.98, 12.0), "extreme": (0.95, 30.0)}
 
@@ -49,28 +52,30 @@ class Ready(Ladder):
     def balanced(self, now: Situation) -> Iterator[Candidate]:
         """Half of the layers by Theseus, pruning with a short recovery, int8."""
         layers = max(2, self._facts.depth // 2)
-        training = self._training(now, 0.5, 0.55, 6.0)
-        if training is not None:
-            yield from self._narrowed(now, "balanced", layers, self._theseus(layers, training))
+        yield from self._narrowed(now, "balanced", layers, self._theseus, share=0.5, most=6.0)
 
     def extreme(self, now: Situation) -> Iterator[Candidate]:
         """A third of the layers by distillation, pruning with recovery, int8."""
         layers = max(2, self._facts.depth // 3)
-        training = self._training(now, layers / self._facts.depth, 0.55, 8.0)
-        if training is not None:
-            yield from self._narrowed(now, "extreme", layers, self._student(layers, training))
+        yield from self._narrowed(now, "extreme", layers, self._student, share=layers / self._facts.depth, most=8.0)
 
-    def _narrowed(self, now: Situation, name: str, layers: int, step: dict[str, Any]) -> Iterator[Candidate]:
-        before: Steps = (*self._prefix(now), step)
+    def _narrowed(
+        self, now: Situation, name: str, layers: int, shallow: MakeStep, *, share: float, most: float
+    ) -> Iterator[Candidate]:
+        """Make a chain of depth and width whose trainings fill the time that everything else leaves."""
         target = self._target(now, layers=layers, fewest=1.1)
-        if target is None:
-            yield self._candidate(name, name, before, self._pair(now))
+        width = None if target is None else self._pruned(target, now)
+        bare: Steps = tuple(each for each in (*self._prefix(now), shallow(layers, None), width) if each is not None)
+        rest = self._facts.costs.estimate(self._candidate(name, name, bare, self._pair(now)), ())
+        free = dataclasses.replace(now, left=USED * (now.left - rest))
+        training = self._training(free, share, 1.0 if width is None else DEPTH_PART, most)
+        if training is None:
             return
-        training = self._training(now, layers / self._facts.depth / target, 0.35, 4.0)
-        pruned = self._pruned(target, now)
-        if training is not None and training["epochs"] >= FEWEST_EPOCHS:
-            pruned |= {"training": training, "teacher": self._teacher()}
-        yield self._candidate(name, name, (*before, pruned), self._pair(now))
+        steps: Steps = (*self._prefix(now), shallow(layers, training))
+        if width is not None and target is not None:
+            recovery = self._training(free, layers / self._facts.depth / target, 1 - DEPTH_PART, 4.0)
+            steps += ({**width, "training": recovery, "teacher": self._teacher()} if recovery else width,)
+        yield self._candidate(name, name, steps, self._pair(now))
 
     def _target(self, now: Situation, *, layers: int, fewest: float) -> float | None:
         """Return how many times smaller pruning has to make what is left; None where that is hardly anything."""
