@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import statistics
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from results import RESULTS, ROOT, describe, environment_of, results_of
+from results import RESULTS, ROOT, describe, environment_of, machine_class, results_of
 from score_tables import interval
 
 PICTURE = ROOT / "docs" / "results" / "speed_vs_retained.svg"
@@ -26,7 +27,16 @@ FAMILIES = {
     "vocabulary": r"vocabulary",
 }
 MARKERS = "os^vDPXh"
-SOURCES = (*PANELS, "germeval2018", "domain_lm", "domain_lm_clinical", "quantization_germeval2018", "throughput")
+ENCODERS = ("shrink_e5_small", "shrink_minilm_l6", "shrink_mpnet_base")
+SOURCES = (
+    *ENCODERS,
+    *PANELS,
+    "germeval2018",
+    "domain_lm",
+    "domain_lm_clinical",
+    "quantization_germeval2018",
+    "throughput",
+)
 VARIANTS = {  # of methods.py, in the README's words
     "pruning-2x-repaired": "half the FLOPs pruned, no labels, no training",
     "pruning-3x-recovered": "two thirds of the FLOPs pruned, short training after",
@@ -53,7 +63,7 @@ def fastest(name: str, root: Path = RESULTS) -> dict[str, Any]:
 
 def headline(root: Path = RESULTS) -> str:
     """Write one row for each headline result, from the fastest class of machine."""
-    rows = [*method_rows(root), *domain_rows(root), *int8_rows(root), *runtime_rows(root)]
+    rows = [*encoder_rows(root), *method_rows(root), *domain_rows(root), *int8_rows(root), *runtime_rows(root)]
     lines = [
         "| what | data | retained [95 %] | × torch eager | × ONNX Runtime fp32 | more |",
         "| --- | --- | ---: | ---: | ---: | --- |",
@@ -67,6 +77,23 @@ def row(what: str, data: str, more: str, **figures: str) -> list[str]:
     """Return the cells of a row; figures are `retained`, `eager` and `onnx`, empty where nothing was measured."""
     cells = [figures.get(name, "") for name in ("retained", "eager", "onnx")]
     return [what, data, *cells, f"[{more}](docs/results/{more}.md)"]
+
+
+def encoder_rows(root: Path) -> list[list[str]]:
+    """Write a row for each ready recipe of each pretrained encoder."""
+    rows = []
+    for source in ENCODERS:
+        result = fastest(source, root)
+        for recipe in dict.fromkeys(each["recipe"] for each in result.get("runs", ())):
+            runs = [each for each in result["runs"] if each["recipe"] == recipe]
+            kept = result["retained_over_seeds"].get(recipe) or runs[0]["retained"]
+            eager, onnx = (
+                f"{statistics.median(each['speedup'][name]['value'] for each in runs):.2f}"
+                for name in ("torch fp32", "ONNX Runtime fp32")
+            )
+            what = f"{result['encoder']}, `shrink --recipe {recipe}`, on {machine_class(environment_of(result))}"
+            rows.append(row(what, result["task"], "encoders", retained=interval(kept), eager=eager, onnx=onnx))
+    return rows
 
 
 def method_rows(root: Path) -> list[list[str]]:

@@ -77,6 +77,7 @@ def main() -> None:
     pooled = {recipe: retained(work, recipe, given.seeds, rows) for recipe in given.recipes}
     found = {
         "encoder": given.encoder,
+        "task": task.name,
         "original_bytes": size_of(original),
         "rows": rows[0]["rows"],
         "runs": rows,
