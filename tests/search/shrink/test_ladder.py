@@ -124,13 +124,15 @@ def test_free_pruning_goes_further_while_the_score_is_kept_and_back_where_it_is_
 
 
 def test_the_vocabulary_stays_only_where_it_does_no_harm() -> None:
-    def after(retained: float) -> Candidate:
+    def after(retained: float, rung: str = "pruning") -> Candidate:
         trimmed = outcome("vocabulary", rung="vocabulary", retained=(retained, retained, retained), steps=VOCABULARY)
         now = situation(Goal(), *runtimes(), trimmed)
-        return next(each for each in Ladder(FACTS).proposals(now) if each.rung == "pruning")
+        return next(each for each in Ladder(FACTS).proposals(now) if each.rung == rung)
 
     assert after(0.994).steps[0] == VOCABULARY[0]
-    assert after(0.95).steps[0]["method"] == "pruning"
+    assert after(0.98).steps[0]["method"] == "pruning"
+    assert after(0.98, rung="depth").steps[0] == VOCABULARY[0]  # training mends what trimming did
+    assert after(0.95, rung="depth").steps[0]["method"] == "theseus"
     small = replace(FACTS, table_share=0.2)
     assert not any("vocabulary" in name for name in names(situation(Goal(), *runtimes()), small))
 

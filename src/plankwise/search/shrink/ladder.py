@@ -19,6 +19,7 @@ LARGE_TABLE = 0.4  # share of the parameters that word embeddings have in multil
 SPARE = 1.1  # a candidate aims at a little more speed than is asked for: its lower bound counts
 FREE_TARGETS, FREE_TRIES = (1.2, 3.0), 4  # of pruning without training
 TOLERATED = 0.01  # that a rung may lose beyond the budget and still be built on
+REPAIRED = 0.03  # that trimming the vocabulary may lose where the model is trained afterwards, with fewer tokens
 FEWEST_EPOCHS = 0.5
 RECOVERY_EPOCHS, DEPTH_EPOCHS = 3.0, 6.0
 RECOVERY_SHARE, DEPTH_SHARE = 0.4, 0.5  # of the time left
@@ -141,19 +142,19 @@ class Ladder:
             if training is not None:
                 step = {**self._pruned(target, now), "training": training, "teacher": self._teacher()}
                 name = f"pruning {target:g}× and recovery"
-                yield self._candidate("recovery", name, (*self._prefix(now), step), self._pair(now))
+                yield self._candidate("recovery", name, (*self._prefix(now, trained=True), step), self._pair(now))
 
     def depth(self, now: Situation) -> Iterator[Candidate]:
         """Half of the layers by Theseus, then less width."""
         made = [each.candidate.steps for each in now.of("depth")]
-        before = made[0][: len(self._prefix(now)) + 1] if made else None
+        before = made[0][: len(self._prefix(now, trained=True)) + 1] if made else None
         yield from self._shallower(now, "depth", self._facts.depth // 2, before)
 
     def deeper(self, now: Situation) -> Iterator[Candidate]:
         """A third of the layers by distillation, then less width: for large speed-ups."""
         if self._facts.depth >= 6:
             made = [each.candidate.steps for each in now.of("deeper")]
-            before = made[0][: len(self._prefix(now)) + 1] if made else None
+            before = made[0][: len(self._prefix(now, trained=True)) + 1] if made else None
             yield from self._shallower(now, "deeper", max(2, self._facts.depth // 3), before)
 
     def _shallower(self, now: Situation, rung: str, layers: int, before: Steps | None) -> Iterator[Candidate]:
@@ -166,7 +167,7 @@ class Ladder:
             if training is None:
                 return
             step = self._theseus(layers, training) if theseus else self._student(layers, training)
-            before = (*self._prefix(now), step)
+            before = (*self._prefix(now, trained=True), step)
             shallow = self._candidate(rung, f"{layers} layers", before, self._pair(now))
             yield shallow
             if signature(shallow) in now.tried:  # it failed, and so would what is built on it
@@ -193,11 +194,12 @@ class Ladder:
         """Return whether a runtime is no slower than the reference and nearly keeps the score."""
         return outcome.certifies and outcome.speedup.value > 0.95 and now.keeps(outcome, 3 * TOLERATED)
 
-    def _prefix(self, now: Situation) -> Steps:
-        """Return the vocabulary step, if trimming did no harm."""
+    def _prefix(self, now: Situation, *, trained: bool = False) -> Steps:
+        """Return the vocabulary step, if trimming did no harm, or none that the training after it cannot mend."""
+        spare = REPAIRED if trained else TOLERATED
         for each in now.of("vocabulary"):
             beside = [one.retained.value for one in now.of("runtime") if _pair_of(one) == _pair_of(each)]
-            if each.retained.value >= max([now.goal.retain, *beside]) - TOLERATED:
+            if each.retained.value >= max([now.goal.retain, *beside]) - spare:
                 return self._facts.vocabulary
         return ()
 

@@ -65,13 +65,14 @@ class Ready(Ladder):
         """Make a chain of depth and width whose trainings fill the time that everything else leaves."""
         target = self._target(now, layers=layers, fewest=1.1)
         width = None if target is None else self._pruned(target, now)
-        bare: Steps = tuple(each for each in (*self._prefix(now), shallow(layers, None), width) if each is not None)
+        prefix = self._prefix(now, trained=True)
+        bare: Steps = tuple(each for each in (*prefix, shallow(layers, None), width) if each is not None)
         rest = self._facts.costs.estimate(self._candidate(name, name, bare, self._pair(now)), ())
         free = dataclasses.replace(now, left=USED * (now.left - rest))
         training = self._training(free, share, 1.0 if width is None else DEPTH_PART, most)
         if training is None:
             return
-        steps: Steps = (*self._prefix(now), shallow(layers, training))
+        steps: Steps = (*prefix, shallow(layers, training))
         if width is not None and target is not None:
             recovery = self._training(free, layers / self._facts.depth / target, 1 - DEPTH_PART, 4.0)
             steps += ({**width, "training": recovery, "teacher": self._teacher()} if recovery else width,)
