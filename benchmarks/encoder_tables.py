@@ -29,7 +29,9 @@ def shrink(result: dict[str, Any]) -> str:
         )
     made = [f"- {each['recipe']}, seed {each['seed']}: {each['artefact']}" for each in result["runs"]]
     pooled = [
-        f"{name} keeps {interval(kept)} over the seeds" for name, kept in result["retained_over_seeds"].items() if kept
+        f"{name} keeps {interval(kept)} over the seeds"
+        for name, kept in result["retained_over_seeds"].items()
+        if kept and sum(each["recipe"] == name for each in result["runs"]) > 1
     ]
     closing = f"{result['rows']} rows held back. " + (f"{'; '.join(pooled)}. " if pooled else "")
     return "\n".join([*lines, "", f"{closing.strip()} What was made:", "", *made])

@@ -65,7 +65,7 @@ def headline(root: Path = RESULTS) -> str:
         *(f"| {' | '.join(row)} |" for row in rows),
     ]
     machines = sorted({describe(environment_of(fastest(name, root))) for name in SOURCES if fastest(name, root)})
-    return "\n".join([*lines, "", f"Measured on {' and on '.join(machines)}."])
+    return "\n".join([*lines, "", f"Measured on {'; on '.join(machines)}."])
 
 
 def row(what: str, data: str, more: str, **figures: str) -> list[str]:
