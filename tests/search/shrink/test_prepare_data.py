@@ -1,4 +1,4 @@
-"""From the user's files to three tables: the original's answers, resuming, what is measured, what a recipe reads."""
+"""From the user's files to tables: the original's answers, resuming, what is measured, what a recipe reads."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from plankwise.data.tasks.tables import TableFiles
 from plankwise.data.truncation import Truncation
 from plankwise.deploy.predictor import Predictor
 from plankwise.search.shrink.given_data import DOCUMENT, GivenData, task_settings
+from plankwise.search.shrink.given_data import TEXTS as COUNTED
 from plankwise.search.shrink.prepare_data import GivenFiles, prepare_given
 from plankwise.search.shrink.teacher_labels import ANSWERS, TEXTS, working_folder
 
@@ -88,6 +89,16 @@ def test_unlabelled_rows_get_the_originals_answers(tmp_path: Path, original: str
     assert shares == [180, 60, 60]
     assert list(data.distribution[TRAIN]) == ["good", "bad"]
     assert not working_folder(tmp_path / "data").exists()
+
+
+def test_words_are_counted_in_every_text_and_few_are_trained_on(tmp_path: Path, original: str) -> None:
+    few = {TRAIN: 70, DEVELOPMENT: 60, TEST: 60}
+    data = prepare_given(original, GivenFiles((write(tmp_path / "u.jsonl"),)), tmp_path / "data", max_rows=few)
+    counted = [row["text"] for row in table(data, COUNTED)]
+    assert len(counted) == 180
+    assert data.rows == few
+    held_back = {row["text"] for part in (DEVELOPMENT, TEST) for row in table(data, part)}
+    assert {row["text"] for row in table(data, TRAIN)} < set(counted) <= {str(row["text"]) for row in ROWS} - held_back
 
 
 def test_given_labels_stay_and_others_are_added(tmp_path: Path, original: str) -> None:
