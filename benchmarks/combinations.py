@@ -9,8 +9,8 @@ The last line is one JSON document:
 
 - ways.NAME: families, score and points lost (of macro-F1 × 100), retained with its interval, chance-corrected, speed-up
   over the original in ONNX Runtime fp32 and in torch eager fp32, size of the artefact, minutes of compression
-- interactions.NAME: points lost together minus the points that its families lose alone, with a paired interval that
-  draws seeds, then rows; and its speed-up divided by the product of theirs
+- interactions.NAME: points lost together minus the points that its parts (`parts_of`) lose alone, with a paired
+  interval that draws seeds, then rows; and its speed-up divided by the product of theirs
 
 Usage: python benchmarks/combinations.py e5-small|minilm-l6|mpnet-base [--models FOLDER] [--work FOLDER]
          [--seeds 0 1 2] [--epochs 3]
@@ -20,7 +20,6 @@ Run it alone: it measures time.
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import statistics
@@ -40,8 +39,7 @@ from plankwise.evaluation.metrics import METRICS, Floats, majority_logits
 from plankwise.run.recipe import Recipe
 from plankwise.search.budget.candidate import Candidate, Steps
 from plankwise.search.budget.evaluation import Evaluator
-from results import ROOT
-from shrink_encoders import ENCODERS, fine_tuned
+from shrink_encoders import ENCODERS, fine_tuned, parser_of_encoders
 
 METRIC, RESAMPLES = "macro_f1", 2000
 ORT, TORCH = "ONNX Runtime fp32", "torch eager fp32"
@@ -164,69 +162,88 @@ def points(runs: Sequence[tuple[Any, Floats, Floats]]) -> float:
     return 100 * statistics.mean(scores)
 
 
-def document(encoder: str, seeds: Sequence[dict[str, Any]], task: Task, numbers: Sequence[int]) -> dict[str, Any]:
-    """Compute the tables from what was measured of every seed."""
-    labels = np.asarray(task.splits[TEST]["label"][:])
-    chance = METRICS[METRIC](labels, majority_logits(labels, np.asarray(task.splits[TRAIN]["label"][:])))
+class Tables:
+    """The tables, computed from what was measured of every seed.
 
-    def runs_of(name: str) -> list[tuple[Any, Floats, Floats]]:
-        return [(labels, each["found"]["original"]["logits"], each["found"][name]["logits"]) for each in seeds]
+    Args:
+        seeds: what `Seed.run` returned.
+        task: with its rows held back.
+    """
 
-    def speed_of(name: str, reference: str) -> float:
-        ratios = [each["timed"][name].over(each["timed"][reference]).value for each in seeds]
-        return float(statistics.median(ratios))
+    def __init__(self, seeds: Sequence[dict[str, Any]], task: Task) -> None:
+        self._seeds, self.labels = seeds, np.asarray(task.splits[TEST]["label"][:])
+        guess = majority_logits(self.labels, np.asarray(task.splits[TRAIN]["label"][:]))
+        self.majority = METRICS[METRIC](self.labels, guess)
 
-    ways, interactions = {}, {}
-    for name in (*WAYS, *PEERS):
-        runs, title = runs_of(name), ORT if name == "original" else name
-        score, before = (statistics.mean(METRICS[METRIC](labels, each[at]) for each in runs) for at in (2, 1))
+    def way(self, name: str) -> dict[str, Any]:
+        """Compute a line of the table of ways."""
+        runs, found = self._runs(name), [each["found"][name] for each in self._seeds]
+        score, before = (statistics.mean(METRICS[METRIC](self.labels, each[at]) for each in runs) for at in (2, 1))
         kept = retained_performance([Pair(*each) for each in runs], METRIC, RESAMPLES)
-        first = seeds[0]["found"][name]
-        ways[name] = {
+        return {
             "families": WAYS.get(name, "peer"),
             "score": score,
-            "scores": [METRICS[METRIC](labels, each[2]) for each in runs],
             "points_lost": interval_of(points(runs), lost(runs)).model_dump(),
             "retained": None if kept is None else kept.model_dump(),
-            "chance_corrected": chance_corrected(score, before, chance),
-            "speedup": {reference: speed_of(title, reference) for reference in (ORT, TORCH)},
-            "size_bytes": first["size_bytes"],
-            "parameters": first["parameters"],
-            "minutes": statistics.mean(each["found"][name]["seconds"] for each in seeds) / 60,
+            "chance_corrected": chance_corrected(score, before, self.majority),
+            "speedup": {reference: self._speed(name, reference) for reference in (ORT, TORCH)},
+            "size_bytes": found[0]["size_bytes"],
+            "parameters": found[0]["parameters"],
+            "minutes": statistics.mean(each["seconds"] for each in found) / 60,
         }
-    alone = {families: name for name, families in WAYS.items() if len(families) == 1}
-    for name, families in WAYS.items():
-        if len(families) > 1:
-            together = lost(runs_of(name)) - sum(lost(runs_of(alone[each])) for each in families)
-            value = points(runs_of(name)) - sum(points(runs_of(alone[each])) for each in families)
-            product = float(np.prod([speed_of(alone[each], ORT) for each in families]))
-            interactions[name] = {
-                "points": interval_of(value, together).model_dump(),
-                "speedup_over_product": speed_of(name, ORT) / product,
-            }
-    warnings = sorted({each for seed in seeds for timing in seed["timed"].values() for each in timing.warnings})
+
+    def interaction(self, name: str, parts: Sequence[str]) -> dict[str, Any]:
+        """Compare a combination with the ways that are its parts."""
+        alone = [self._runs(part) for part in parts]
+        value = points(self._runs(name)) - sum(map(points, alone))
+        product = float(np.prod([self._speed(part, ORT) for part in parts]))
+        return {
+            "points": interval_of(value, lost(self._runs(name)) - sum(map(lost, alone))).model_dump(),
+            "speedup_over_product": self._speed(name, ORT) / product,
+        }
+
+    def _runs(self, name: str) -> list[tuple[Any, Floats, Floats]]:
+        found = [each["found"] for each in self._seeds]
+        return [(self.labels, each["original"]["logits"], each[name]["logits"]) for each in found]
+
+    def _speed(self, name: str, reference: str) -> float:
+        title = ORT if name == "original" else name
+        ratios = [each["timed"][title].over(each["timed"][reference]).value for each in self._seeds]
+        return float(statistics.median(ratios))
+
+
+def parts_of(families: str) -> list[str]:
+    """Return the ways that a combination consists of; none where no way makes the same cuts alone.
+
+    Distillation alone halves the depth, as Theseus does, and beside pruning it is a recovery: neither adds up with it.
+    """
+    if families in ("TD", "PD"):
+        return []
+    parts = ["TD", *families.replace("TD", "")] if "TD" in families else list(families)
+    named = {families: name for name, families in WAYS.items()}
+    return [named[each] for each in parts] if len(parts) > 1 else []
+
+
+def document(encoder: str, seeds: Sequence[dict[str, Any]], task: Task, numbers: Sequence[int]) -> dict[str, Any]:
+    """Compute everything that is printed."""
+    tables = Tables(seeds, task)
+    combined = {name: parts for name, families in WAYS.items() if (parts := parts_of(families))}
     return {
         "encoder": encoder,
         "task": task.name,
         "seeds": list(numbers),
-        "test_rows": len(labels),
-        "majority": chance,
-        "ways": ways,
-        "interactions": interactions,
-        "warnings": warnings,
+        "test_rows": len(tables.labels),
+        "majority": tables.majority,
+        "ways": {name: tables.way(name) for name in (*WAYS, *PEERS)},
+        "interactions": {name: tables.interaction(name, parts) for name, parts in combined.items()},
+        "warnings": sorted({each for seed in seeds for one in seed["timed"].values() for each in one.warnings}),
         "environment": environment(),
     }
 
 
 def main() -> None:
     """Make what is missing and print everything."""
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.ERROR)
-    logging.getLogger("plankwise").setLevel(logging.INFO)
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("encoder", choices=ENCODERS)
-    parser.add_argument("--models", type=Path, default=ROOT / "runs/models")
-    parser.add_argument("--work", type=Path, default=ROOT / "runs/shrink")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser = parser_of_encoders(__doc__)
     parser.add_argument("--epochs", type=float, default=3.0)
     given = parser.parse_args()
     measured = []

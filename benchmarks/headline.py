@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import encoder_tables
 from results import RESULTS, ROOT, describe, environment_of, machine_class, results_of
 from score_tables import interval
 
@@ -27,7 +28,7 @@ FAMILIES = {
     "vocabulary": r"vocabulary",
 }
 MARKERS = "os^vDPXh"
-ENCODERS = ("shrink_e5_small", "shrink_minilm_l6", "shrink_mpnet_base")
+ENCODERS = tuple(f"shrink_{encoder}" for encoder in encoder_tables.ENCODERS)
 OTHERS = ("germeval2018", "domain_lm", "domain_lm_clinical", "quantization_germeval2018", "throughput")
 SOURCES = (*ENCODERS, *PANELS, *OTHERS)
 VARIANTS = {  # of methods.py, in the README's words

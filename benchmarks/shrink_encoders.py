@@ -57,13 +57,7 @@ ENCODERS: dict[str, tuple[dict[str, Any], int, dict[str, Any]]] = {  # task, tok
 
 def main() -> None:
     """Run what is missing and print everything."""
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.ERROR)
-    logging.getLogger("plankwise").setLevel(logging.INFO)
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("encoder", choices=ENCODERS)
-    parser.add_argument("--models", type=Path, default=ROOT / "runs/models")
-    parser.add_argument("--work", type=Path, default=ROOT / "runs/shrink")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser = parser_of_encoders(__doc__)
     parser.add_argument("--recipes", nargs="+", default=["fast", "balanced", "extreme"])
     parser.add_argument("--time", default="60m")
     given = parser.parse_args()
@@ -85,6 +79,18 @@ def main() -> None:
         "environment": environment(),
     }
     print(json.dumps(found))
+
+
+def parser_of_encoders(module_doc: str | None) -> argparse.ArgumentParser:
+    """Log what is done, and return a parser of what all benchmarks on these encoders ask for."""
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.ERROR)
+    logging.getLogger("plankwise").setLevel(logging.INFO)
+    parser = argparse.ArgumentParser(description=module_doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("encoder", choices=ENCODERS)
+    parser.add_argument("--models", type=Path, default=ROOT / "runs/models")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs/shrink")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    return parser
 
 
 def size_of(folder: Path) -> int:

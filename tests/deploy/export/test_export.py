@@ -22,13 +22,17 @@ from plankwise.deploy.manifest import FILE_NAME, Parity, read_manifest
 from plankwise.deploy.predictor import Predictor
 from plankwise.deploy.runtimes import ONNX_BF16, OnnxRuntime, OpenVino
 from plankwise.encoder.checkpoint import save
-from plankwise.encoder.shapes import prune
+from plankwise.encoder.shapes import prune, shapes_of
 from plankwise.methods.quantization import Quantization
 
 
 def pruned(kind: str) -> PreTrainedModel:
-    """Sizes differ from layer to layer; the first has no heads, the second one head and no neurons."""
-    return prune(tiny.model(kind, layers=2), [[], [0]], [list(range(5)), []])
+    """Sizes differ from layer to layer; the first has no heads, the second no neurons."""
+    model = tiny.model(kind, layers=3)
+    neurons = shapes_of(model.config)[0].neurons
+    units = len(shapes_of(model.config)[0].heads)
+    heads = [[], [0], list(range(units))]
+    return prune(model, heads, [list(range(5)), [], list(range(neurons - 1))])
 
 
 def quantized(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
@@ -62,7 +66,7 @@ def test_layers_of_any_size_export(tmp_path: Path, kind: str, runtime: str) -> N
     export(tmp_path / "model", tmp_path / "artefact", to=runtime, precision="fp32", texts=TEXTS)
     assert differences(tmp_path / "model", tmp_path / "artefact") < 1e-5
     spread = Predictor(tmp_path / "artefact").logits(TEXTS).std(axis=0)
-    assert (spread > 5e-5).all()  # the answers depend on the texts, so that agreeing means something
+    assert (spread > 1e-4).all()  # the answers depend on the texts, so that agreeing means something
 
 
 @pytest.mark.parametrize(
@@ -95,9 +99,9 @@ def test_every_precision_is_close(
     assert parity.neighbour_change < (1e-5 if precision not in ("bf16", "fp16", "int8-dynamic") else 0.01)
 
 
-@pytest.mark.parametrize("runtime", ["openvino", "onnx"])
-def test_a_quantized_model_keeps_its_own_numbers(tmp_path: Path, runtime: str) -> None:
-    save(quantized(pruned("bert"), tmp_path / "work"), tiny.tokenizer(), tmp_path / "model")
+@pytest.mark.parametrize(("kind", "runtime"), [("bert", "openvino"), ("deberta-v2", "onnx")])
+def test_a_quantized_model_keeps_its_own_numbers(tmp_path: Path, kind: str, runtime: str) -> None:
+    save(quantized(pruned(kind), tmp_path / "work"), tiny.tokenizer(), tmp_path / "model")
     export(tmp_path / "model", tmp_path / "artefact", to=runtime, precision="int8", texts=TEXTS)
     close = np.abs(Predictor(tmp_path / "model").logits(TEXTS) - Predictor(tmp_path / "artefact").logits(TEXTS))
     assert np.median(close) < 1e-5  # a number on the edge between two steps may be rounded to either
@@ -109,7 +113,7 @@ def test_a_quantized_model_keeps_its_own_numbers(tmp_path: Path, runtime: str) -
 def test_an_artefact_too_far_from_its_model_is_not_written(source: Path, tmp_path: Path) -> None:
     message = r"changes a probability by 0\.0\d\d\d on 24 texts \(the given texts\); allowed: 1e-08"
     with pytest.raises(ModelError, match=message):
-        export(source, tmp_path / "artefact", to="torch", precision="fp16", texts=TEXTS, tolerance=1e-8)
+        export(source, tmp_path / "artefact", to="openvino", precision="fp16", texts=TEXTS, tolerance=1e-8)
     assert not list(tmp_path.iterdir())
 
 
@@ -135,8 +139,8 @@ def test_a_changed_file_is_refused(artefacts: Artefacts, tmp_path: Path) -> None
 def test_texts_are_stored_for_other_machines_only_where_that_is_asked_for(
     source: Path, artefacts: Artefacts, tmp_path: Path
 ) -> None:
-    assert read_manifest(artefacts("torch", "fp32")).rows is None
-    export(source, tmp_path / "kept", to="torch", precision="fp32", texts=TEXTS, keep_rows=True)
+    assert read_manifest(artefacts("onnx", "fp32")).rows is None
+    export(source, tmp_path / "kept", to="onnx", precision="fp32", texts=TEXTS, keep_rows=True)
     rows = read_manifest(tmp_path / "kept").rows
     assert rows is not None
     encode = tiny.tokenizer().encode
@@ -150,7 +154,7 @@ def test_texts_are_stored_for_other_machines_only_where_that_is_asked_for(
     assert len({len(each) for each in stored}) > 1  # some are padded
     found = open_model(tmp_path / "kept").runtime({name: np.array(each) for name, each in rows.inputs.items()})
     np.testing.assert_allclose(found, rows.logits, atol=1e-6)
-    export(source, tmp_path / "random", to="torch", precision="fp32", keep_rows=True)
+    export(source, tmp_path / "random", to="onnx", precision="fp32", keep_rows=True)
     assert read_manifest(tmp_path / "random").rows is None  # there are no texts
 
 
