@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from plankwise.core import telemetry
+
 if TYPE_CHECKING:
     from plankwise.deploy.predictor import Prediction, Predictor
     from plankwise.encoder.checkpoint import load, save
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Prediction", "Predictor", "load", "save"]
 _HOMES = {"Prediction": "plankwise.deploy.predictor", "Predictor": "plankwise.deploy.predictor"}
+
+telemetry.switch_off()
 
 
 def __getattr__(name: str) -> Any:

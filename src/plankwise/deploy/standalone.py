@@ -132,6 +132,8 @@ def cpu_flags() -> set[str]:
 def runtime(name: str, path: str, precision: str) -> Any:
     """Return a function from inputs, each [texts, tokens], to logits, [texts, labels]."""
     if name == "openvino":
+        loaded: Any = sys.modules
+        loaded.setdefault("openvino_telemetry", None)  # or else importing OpenVINO reports it to Google Analytics
         import openvino
 
         hint = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32"}
