@@ -45,7 +45,7 @@ check: install check-wheel
 	$(BIN)/python benchmarks/tables.py --check
 
 check-wheel: install
-	$(BIN)/python tools/check_wheel.py $(TORCH_INDEX)
+	$(BIN)/python tools/check_wheel.py
 
 # The methods that fit into an hour on two cores; python benchmarks/methods.py davidson2017 runs all.
 DAVIDSON = layer-subset distillation-logits theseus pruning-2x-repaired pruning-3x-cut pruning-3x-repaired \
