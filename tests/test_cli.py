@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
+import processes
 import tiny
 
 RECIPE = """\
@@ -362,15 +362,14 @@ def test_a_process_killed_outright_resumes_to_the_same_model(
     place: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = ["run", str(place / "recipe.yaml"), "--out", str(tmp_path / "killed")]
-    killed = subprocess.Popen([sys.executable, "-m", "plankwise", *command], stderr=subprocess.DEVNULL)
+    running = processes.start(["-m", "plankwise", *command], tmp_path)
     until = time.monotonic() + 300  # a busy machine takes a minute to import torch
     work = tmp_path / "killed" / ".work" / "steps" / "01-theseus"
     try:
-        while not list(work.glob("checkpoint-*")) and killed.poll() is None and time.monotonic() < until:
+        while not list(work.glob("checkpoint-*")) and running.is_alive() and time.monotonic() < until:
             time.sleep(0.002)
     finally:
-        killed.send_signal(signal.SIGKILL)
-    assert killed.wait() == -signal.SIGKILL
+        processes.kill(running)
     assert list(work.glob("checkpoint-*")), "the kill came too early to show anything"
     assert not (tmp_path / "killed" / "steps").exists(), "the kill came too late to show anything"
     assert tiny.call(monkeypatch, *command, "--resume") == 0
@@ -378,17 +377,13 @@ def test_a_process_killed_outright_resumes_to_the_same_model(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def run_in_two_processes(*command: str, **variables: str) -> None:
-    """Run the command line in two processes on the CPU, as `accelerate launch` starts them."""
+def test_two_processes_draw_alike_and_make_a_sound_model(place: Path, finished: Path, tmp_path: Path) -> None:
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "plankwise"]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "1", **variables}
-    done = subprocess.run([*launch, *command], env=environment, capture_output=True, text=True, check=False)
+    command = [*launch, "run", str(place / "recipe.yaml"), "--out", str(tmp_path / "run")]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-
-
-def test_two_processes_draw_alike_and_make_a_sound_model(place: Path, finished: Path, tmp_path: Path) -> None:
-    run_in_two_processes("run", str(place / "recipe.yaml"), "--out", str(tmp_path / "run"))
     record = json.loads((tmp_path / "run" / "record.json").read_text())
     assert record["environment"]["processes"] == 2
     details = record["steps"][0]["details"]
@@ -476,10 +471,14 @@ def test_a_language_model_is_planned_trained_and_found_again(
     assert "layer_subset" in capsys.readouterr().out
 
 
-def test_two_processes_pretrain_one_language_model(corpus_place: Path, tmp_path: Path) -> None:
+def test_two_processes_pretrain_one_language_model(
+    corpus_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     unigram = "model.scratch.vocabulary={kind: unigram, size: 60}"  # which would come out differently in each process
     command = ["pretrain", str(corpus_place / "lm.yaml"), "--out", str(tmp_path / "run"), "--set", unigram]
-    run_in_two_processes(*command, PLANKWISE_CACHE=str(tmp_path / "cache"))
+    monkeypatch.setenv("PLANKWISE_CACHE", str(tmp_path / "cache"))
+    for code, said in processes.run_ranks(["-m", "plankwise", *command], tmp_path):
+        assert code == 0, said[-3000:]
     record = json.loads((tmp_path / "run" / "record.json").read_text())
     assert record["environment"]["processes"] == 2
     assert record["steps"][0]["scores"]["perplexity"] > 1

@@ -1,7 +1,7 @@
 """Check what a user gets: the wheel, in an empty environment, with the base dependencies alone.
 
 Builds the sdist and from it the wheel, installs the wheel into a new virtual environment, links into it what the wheel
-requires without any extra out of the environment that this runs in (installing it all again takes two minutes), and there
+requires without any extra (from the environment that this runs in; installing it again takes two minutes), and there
 
 - prints the help,
 - trains, compresses and scores a tiny model on a table made on the spot,

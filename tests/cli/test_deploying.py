@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+import processes
 import tiny
 from plankwise.deploy.predictor import Predictor
 
@@ -87,15 +84,14 @@ def test_what_is_wrong_is_one_line_and_leaves_nothing(
 
 def test_a_killed_run_goes_on_to_the_same_bytes(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, out, whole = table(tmp_path, 5_000), tmp_path / "out.csv", tmp_path / "whole.csv"
-    command = [sys.executable, "-m", "plankwise", "predict", str(model), str(source), str(out), "--threads", "1"]
-    process = subprocess.Popen([*command, "--json"], stdout=subprocess.DEVNULL, env=os.environ)
+    command = ["predict", str(model), str(source), str(out), "--threads", "1", "--json"]
+    process = processes.start(["-m", "plankwise", *command], tmp_path)
     at, deadline = tmp_path / ".out.csv.partial" / "progress.json", time.monotonic() + 120
     while (not at.exists() or not json.loads(at.read_bytes())["rows"]) and time.monotonic() < deadline:
-        assert process.poll() is None
+        assert process.is_alive()
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    processes.kill(process)
     assert not out.exists()
-    assert tiny.call(monkeypatch, *command[3:], "--resume", "--json") == 0
+    assert tiny.call(monkeypatch, *command, "--resume") == 0
     assert tiny.call(monkeypatch, "predict", model, source, whole, "--threads", 1, "--json") == 0
     assert out.read_bytes() == whole.read_bytes()

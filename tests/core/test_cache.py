@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import stat
-import sys
 import threading
 from pathlib import Path
 
@@ -119,7 +118,7 @@ except DataError as error:
 
 
 def test_two_processes_build_once_and_fail_together(tmp_path: Path) -> None:
-    for code, said in run_ranks([sys.executable, "-W", "ignore", "-c", SCRIPT], tmp_path):
+    for code, said in run_ranks(["-c", SCRIPT], tmp_path):
         assert code == 0, said
         assert said.splitlines()[-1] == "no such text"
     assert names(tmp_path / "cache" / "one") == {"rank 0", SIZES}

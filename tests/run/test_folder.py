@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,7 @@ baseline: {{epochs: 1, batch_size: 32}}
 def command(tmp_path: Path) -> list[str]:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE.format(data=tiny.write_table(tmp_path), model=tiny.save_source(tmp_path / "source")))
-    return [sys.executable, "-m", "plankwise", "run", str(recipe), "--out", str(tmp_path / "out")]
+    return ["-m", "plankwise", "run", str(recipe), "--out", str(tmp_path / "out")]
 
 
 def test_a_folder_in_use_ends_both_processes(command: list[str], tmp_path: Path) -> None:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import os
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ import optuna
 import pytest
 import yaml
 
+import processes
 import tiny
 from plankwise.core.errors import CheckpointError, OutputError, TrainingError
 from plankwise.core.records import Record
@@ -158,21 +156,11 @@ def refuse(*_: Any, **__: Any) -> Record:
     raise AssertionError("nothing is left to be trained")
 
 
-def start_worker(study: Path, out: Path, log: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "plankwise", "study", str(study), "--out", str(out), "--resume"]
-    with log.open("wb") as file:
-        return subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL, stderr=file)
+def start_worker(study: Path, out: Path, log: Path) -> BaseProcess:
+    return processes.start(["-m", "plankwise", "study", study, "--out", out, "--resume"], Path.cwd(), log)
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 180) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        assert process.poll() is None, "the worker ended too early"
-        time.sleep(0.05)
-
-
-def running_at(storage: str, process: subprocess.Popen[bytes]) -> bool:
+def running_at(storage: str, process: BaseProcess) -> bool:
     """Return whether the worker is in the middle of a trial."""
     trials = optuna.load_study(study_name="tiny", storage=storage).trials
     return any(t.state.name == "RUNNING" and t.user_attrs.get("worker", "").endswith(f":{process.pid}") for t in trials)
@@ -187,13 +175,12 @@ def test_two_workers_share_a_study_and_one_outlives_the_others_death(
     stored = f"sqlite:///{out / 'trials.db'}"
 
     def kill_other_first(*arguments: Any, **rest: Any) -> Record:
-        if other.poll() is None:
-            wait_for(lambda: running_at(stored, other), other)
-            other.send_signal(signal.SIGKILL)
-            assert other.wait() == -signal.SIGKILL
+        if other.is_alive():
+            processes.wait_for(lambda: running_at(stored, other), other)
+            processes.kill(other)
         return pipeline.run(*arguments, **rest)
 
-    wait_for((out / "trials.csv").exists, other)  # not earlier: opening the storage creates its tables
+    processes.wait_for((out / "trials.csv").exists, other)  # not earlier: opening the storage creates its tables
     rows = run_study(plan, out, resume=True, run=kill_other_first)
     assert reproducible(rows) == reproducible(whole[1])
     kept = optuna.load_study(study_name="tiny", storage=stored).trials
@@ -205,9 +192,10 @@ def test_two_workers_on_postgresql(postgresql: str, place: Path, whole: tuple[Pa
     """Two workers with folders of their own, as on two machines, that share nothing but the database."""
     plan = changed(place, "shared", storage=postgresql)
     other = start_worker(place / "shared.yaml", tmp_path / "two", tmp_path / "two.log")
-    wait_for((tmp_path / "two" / "trials.csv").exists, other)
+    processes.wait_for((tmp_path / "two" / "trials.csv").exists, other)
     rows = run_study(plan, tmp_path / "one", resume=True)
-    assert other.wait(timeout=300) == 0, (tmp_path / "two.log").read_text()[-2000:]
+    other.join(300)
+    assert other.exitcode == 0, (tmp_path / "two.log").read_text()[-2000:]
     document = json.loads((tmp_path / "two" / "study.json").read_text())
     assert reproducible(rows) == reproducible(document["trials"]) == reproducible(whole[1])
     kept = optuna.load_study(study_name="tiny", storage=postgresql).trials

@@ -7,8 +7,6 @@ import json
 import logging
 import random
 import stat
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
+import processes
 from plankwise.core.cache import built_once, cache_folder
 from plankwise.core.errors import DataError, OutputError
 from plankwise.data.corpus.corpus import Corpus, identity_of, write_corpus
@@ -188,11 +187,12 @@ def test_two_processes_at_once_give_one_whole_result(tmp_path: Path, cache: Path
     path = write(tmp_path / "a.txt", documents(2000))
     code = (
         "import sys; from plankwise.data.corpus.corpus import Corpus;"
-        "print(sum(Corpus(files=(sys.argv[1],), held_out=0.1).load().splits.num_rows.values()))"
+        "sys.exit(sum(Corpus(files=(sys.argv[1],), held_out=0.1).load().splits.num_rows.values()) != 2000)"
     )
-    command = [sys.executable, "-c", code, str(path)]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [process.communicate(timeout=120)[0].strip() for process in processes] == ["2000", "2000"]
+    both = [processes.start(["-c", code, path], tmp_path) for _ in range(2)]
+    for each in both:
+        each.join(120)
+    assert [each.exitcode for each in both] == [0, 0]
     assert len([each for each in (cache / "corpora").iterdir() if each.is_dir()]) == 1
 
 

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +13,7 @@ import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
+import processes
 import tiny_search
 from plankwise.search.budget.candidate import Candidate, Failure, Outcome
 from plankwise.search.budget.goal import Goal
@@ -189,23 +185,13 @@ def test_a_worker_that_died_before_its_first_heartbeat_is_noticed(plan: SearchPl
     assert len(one.outcomes) == 6
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], seconds: float = 120) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        assert process.poll() is None, "the worker ended too early"
-        time.sleep(0.05)
-
-
 def kill_in_mid_trial(place: Path, storage: str, marker: Path) -> str:
     """Start a worker in a process of its own, kill it in its second trial, and return that candidate's name."""
-    command = [sys.executable, "-c", VICTIM, str(Path(__file__).parents[2]), str(place), storage, str(marker)]
-    other = subprocess.Popen(command, env=os.environ, stdout=subprocess.DEVNULL)
+    other = processes.start(["-c", VICTIM, Path(__file__).parents[2], place, storage, marker], place)
     try:
-        wait_for(lambda: marker.exists() and bool(marker.read_text()), other)
+        processes.wait_for(lambda: marker.exists() and bool(marker.read_text()), other)
     finally:
-        other.send_signal(signal.SIGKILL)
-        other.wait()
+        processes.kill(other)
     return marker.read_text()
 
 
