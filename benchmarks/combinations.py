@@ -3,7 +3,8 @@
 The encoder is fine-tuned once a seed (as in shrink_encoders.py, whose folder is used again), then compressed in every
 way of `WAYS`, with settings that are the same wherever a family takes part. Nothing is chosen, so all of them are
 scored on the rows that are held back; all artefacts of a seed are timed in turns. What other tools make of the same
-model takes part: ONNX Runtime's dynamic int8 and OpenVINO's static int8 by NNCF. Everything resumes in the work folder.
+model takes part: OpenVINO in fp32, ONNX Runtime's dynamic int8, NNCF's static int8 and its accuracy control. Everything
+resumes in the work folder.
 
 The last line is one JSON document:
 
@@ -23,12 +24,14 @@ from __future__ import annotations
 import json
 import logging
 import statistics
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from peer_nncf import accuracy_controlled
 from plankwise.core.hardware import INT8_FLAGS, environment
 from plankwise.core.recipe import validate
 from plankwise.data.task import TEST, TRAIN, Task
@@ -66,7 +69,12 @@ WAYS: dict[str, str] = {
     "Theseus with distillation, pruning, int8": "TDPQ",
     "all": "VTDPQ",
 }
-PEERS = {"ONNX Runtime dynamic int8": ("onnx", "int8-dynamic"), "NNCF static int8": ("openvino", "int8")}
+PEERS = {
+    "OpenVINO fp32": ("openvino", "fp32"),
+    "ONNX Runtime dynamic int8": ("onnx", "int8-dynamic"),
+    "NNCF static int8": ("openvino", "int8"),
+}
+CONTROLLED = "NNCF accuracy control"  # of the artefact in OpenVINO fp32
 
 
 def steps_of(families: str, layers: int, epochs: float, rate: float) -> Steps:
@@ -122,6 +130,7 @@ class Seed:
     def run(self, made: Mapping[str, Candidate]) -> dict[str, Any]:
         """Make everything that is missing; return logits, seconds and sizes by name, and the timing of all."""
         found: dict[str, Any] = {name: self._one(candidate) for name, candidate in made.items()}
+        found[CONTROLLED] = self._controlled(found["OpenVINO fp32"])
         folders = {ORT: found["original"]["folder"], TORCH: self._evaluator.model(())[0]}
         folders |= {name: each["folder"] for name, each in found.items() if name != "original"}
         return {"found": found, "timed": self._timed(folders)}
@@ -129,18 +138,27 @@ class Seed:
     def _one(self, candidate: Candidate) -> dict[str, Any]:
         model, record = self._evaluator.model(candidate.steps)
         artefact = self._evaluator.artefact(candidate, model)
+        logging.getLogger("plankwise").info("%s is made", candidate.name)
+        return {
+            **self._predicted(artefact),
+            "seconds": sum(step.train_seconds for step in record.steps),
+            "parameters": (record.steps[-1] if record.steps else record.baseline).cost.parameters,  # type: ignore[union-attr]
+        }
+
+    def _controlled(self, plain: Mapping[str, Any]) -> dict[str, Any]:
+        begun = time.perf_counter()
+        model, out = self._evaluator.model(())[0], self._out / "accuracy-control"
+        artefact = accuracy_controlled(model, plain["folder"], self.task, METRIC, out)
+        seconds = time.perf_counter() - begun
+        return {**self._predicted(artefact), "seconds": seconds, "parameters": plain["parameters"]}
+
+    def _predicted(self, artefact: Path) -> dict[str, Any]:
         stored = self._out / "logits" / f"{artefact.name}.npy"
         if not stored.exists():
             stored.parent.mkdir(exist_ok=True)
             np.save(stored, self._evaluator.logits(artefact, TEST))
-        logging.getLogger("plankwise").info("%s is made", candidate.name)
-        return {
-            "folder": artefact,
-            "logits": np.load(stored),
-            "seconds": sum(step.train_seconds for step in record.steps),
-            "parameters": (record.steps[-1] if record.steps else record.baseline).cost.parameters,  # type: ignore[union-attr]
-            "size_bytes": sum(each.stat().st_size for each in artefact.iterdir()),
-        }
+        size = sum(each.stat().st_size for each in artefact.iterdir())
+        return {"folder": artefact, "logits": np.load(stored), "size_bytes": size}
 
     def _timed(self, folders: Mapping[str, Path]) -> Mapping[str, PairedTiming]:
         return self._evaluator.time(folders, TEST)
@@ -234,7 +252,7 @@ def document(encoder: str, seeds: Sequence[dict[str, Any]], task: Task, numbers:
         "seeds": list(numbers),
         "test_rows": len(tables.labels),
         "majority": tables.majority,
-        "ways": {name: tables.way(name) for name in (*WAYS, *PEERS)},
+        "ways": {name: tables.way(name) for name in (*WAYS, *PEERS, CONTROLLED)},
         "interactions": {name: tables.interaction(name, parts) for name, parts in combined.items()},
         "warnings": sorted({each for seed in seeds for one in seed["timed"].values() for each in one.warnings}),
         "environment": environment(),

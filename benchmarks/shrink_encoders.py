@@ -1,9 +1,9 @@
 """The ready recipes of `plankwise shrink` on pretrained encoders: what is kept, how fast, how small.
 
 For each seed the encoder is fine-tuned as a user would have done it; then each ready recipe gets the training texts,
-for `fast` without their labels, and as `--test` the rows that the encoder never saw. The rows held back are the same
-for every seed, so that seeds can be pooled. Everything resumes in the work folder. The last line is one JSON document:
-a row for each run, and for each recipe the retained performance over all seeds.
+for `fast` without their labels, and as `--test` the rows that the encoder never saw. Everything resumes in the work
+folder, and runs that are stored for this class of machine already are kept: seeds may be made one by one. The last line
+is one JSON document: a row for each run, and for each recipe what is retained on average over the seeds.
 
 Usage: python benchmarks/shrink_encoders.py e5-small|minilm-l6|mpnet-base [--models FOLDER] [--work FOLDER]
          [--seeds 0 1 2] [--recipes fast balanced extreme] [--time 60m]
@@ -17,6 +17,7 @@ import argparse
 import csv
 import json
 import logging
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,6 @@ from typing import Any
 from plankwise.core.hardware import environment
 from plankwise.core.recipe import validate
 from plankwise.data.task import DEVELOPMENT, TEST, TRAIN, Task
-from plankwise.evaluation.comparison import retained_performance
-from plankwise.evaluation.saved_predictions import read_predictions
 from plankwise.run.pipeline import check, run
 from plankwise.run.recipe import Recipe
 from plankwise.run.stages import BASELINE
@@ -33,10 +32,10 @@ from plankwise.search.shrink.clock import parse_duration
 from plankwise.search.shrink.document import DOCUMENT, finished
 from plankwise.search.shrink.request import ShrinkRequest
 from plankwise.search.shrink.shrink import shrink
-from results import ROOT
+from results import RESULTS, ROOT, machine_class
 from workbench import SHARED
 
-RESAMPLES = 2000
+RECIPES = ["fast", "balanced", "extreme"]
 GERMEVAL = {"name": "germeval2018", "path": str(SHARED / "data/germeval2018")}
 DAVIDSON = {
     "name": "table",
@@ -58,7 +57,7 @@ ENCODERS: dict[str, tuple[dict[str, Any], int, dict[str, Any]]] = {  # task, tok
 def main() -> None:
     """Run what is missing and print everything."""
     parser = parser_of_encoders(__doc__)
-    parser.add_argument("--recipes", nargs="+", default=["fast", "balanced", "extreme"])
+    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=RECIPES)
     parser.add_argument("--time", default="60m")
     given = parser.parse_args()
     work = given.work / given.encoder
@@ -68,14 +67,14 @@ def main() -> None:
         for recipe in given.recipes:
             out = work / f"seed-{seed}" / recipe
             rows.append({"recipe": recipe, "seed": seed, **shrunk(original, task, out, recipe, given.time)})
-    pooled = {recipe: retained(work, recipe, given.seeds, rows) for recipe in given.recipes}
+    runs = with_earlier(given.encoder, rows)
     found = {
         "encoder": given.encoder,
         "task": task.name,
         "original_bytes": size_of(original),
         "rows": rows[0]["rows"],
-        "runs": rows,
-        "retained_over_seeds": pooled,
+        "runs": runs,
+        "retained_over_seeds": over_seeds(runs),
         "environment": environment(),
     }
     print(json.dumps(found))
@@ -160,13 +159,25 @@ def write(path: Path, task: Task, parts: Sequence[str], *, labelled: bool) -> Pa
     return path
 
 
-def retained(work: Path, recipe: str, seeds: Sequence[int], rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Pool the seeds: their rows held back are the same, since the cut of the data has a seed of its own."""
-    found = [read_predictions(work / f"seed-{seed}" / recipe) for seed in seeds]
-    if any(ids != found[0][0] for ids, _ in found):
-        return None
-    interval = retained_performance([pair for _, pair in found], "macro_f1", RESAMPLES)
-    return None if interval is None else interval.model_dump()
+def with_earlier(encoder: str, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Add the runs that are stored for this class of machine and were not made again."""
+    stored = RESULTS / machine_class(environment()) / f"shrink_{encoder.replace('-', '_')}.json"
+    earlier = json.loads(stored.read_text("utf-8"))["runs"] if stored.exists() else []
+    mine = {(each["recipe"], each["seed"]) for each in rows}
+    kept = [each for each in earlier if (each["recipe"], each["seed"]) not in mine]
+    return sorted([*rows, *kept], key=lambda each: (RECIPES.index(each["recipe"]), each["seed"]))
+
+
+def over_seeds(runs: Sequence[dict[str, Any]]) -> dict[str, dict[str, float] | None]:
+    """Return, for each recipe, the mean over its seeds of what is retained, and of the bounds of its interval.
+
+    The rows held back are the same for every seed: the interval of the mean is at most as wide as the mean interval.
+    """
+    keys, found = ("value", "low", "high"), {}
+    for recipe in dict.fromkeys(each["recipe"] for each in runs):
+        kept = [each["retained"] for each in runs if each["recipe"] == recipe]
+        found[recipe] = {key: statistics.mean(each[key] for each in kept) for key in keys} if all(kept) else None
+    return found
 
 
 if __name__ == "__main__":
