@@ -1,33 +1,16 @@
-"""The README's table of headline results and its picture, speed against retained score; both come from results/."""
+"""The README's table of headline results, from results/."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 import statistics
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import encoder_tables
-from results import RESULTS, ROOT, describe, environment_of, machine_class, results_of
+from results import RESULTS, describe, environment_of, machine_class, results_of
 from score_tables import interval
 
-PICTURE = ROOT / "docs" / "results" / "speed_vs_retained.svg"
 PANELS = {"methods_germeval2018": "GermEval 2018", "methods_davidson2017": "Davidson 2017"}
-# A variant belongs to the first family whose pattern its name matches.
-FAMILIES = {
-    "keep 3 layers": r"layer-subset",
-    "distillation": r"distillation-",
-    "Theseus": r"theseus",
-    "pruning, cut": r"pruning-.*-cut",
-    "pruning, reconstructed": r"pruning-.*-repaired",
-    "pruning, trained after": r"pruning-.*-recovered",
-    "unstructured": r"unstructured-",
-    "vocabulary": r"vocabulary",
-}
-MARKERS = "os^vDPXh"
 ENCODERS = tuple(f"shrink_{encoder}" for encoder in encoder_tables.ENCODERS)
 OTHERS = ("germeval2018", "domain_lm", "domain_lm_clinical", "quantization_germeval2018", "throughput")
 SOURCES = (*ENCODERS, *PANELS, *OTHERS)
@@ -36,18 +19,6 @@ VARIANTS = {  # of methods.py, in the README's words
     "pruning-3x-recovered": "two thirds of the FLOPs pruned, short training after",
     "distillation-logits": "12 → 3 layers, distilled",
 }
-
-
-@dataclass(frozen=True)
-class Point:
-    """One compressed model: its speed-up over the baseline, and the share of the score that it retains."""
-
-    panel: str
-    family: str
-    faster: float
-    retained: float
-    low: float
-    high: float
 
 
 def fastest(name: str, root: Path = RESULTS) -> dict[str, Any]:
@@ -145,64 +116,3 @@ def runtime_rows(root: Path) -> list[list[str]]:
                 row(f"BERT-base, random weights, {what}, OpenVINO int8", "tweets", "speed", eager=eager, onnx=onnx)
             )
     return rows
-
-
-def points(root: Path = RESULTS) -> list[Point]:
-    """Collect every variant that was timed, in the order of its results."""
-    return [
-        Point(
-            title,
-            next(family for family, pattern in FAMILIES.items() if re.match(pattern, name)),
-            each["timing"]["speedup"],
-            *(each["retained"][key] for key in ("value", "low", "high")),
-        )
-        for source, title in PANELS.items()
-        for name, each in fastest(source, root).get("variants", {}).items()
-        if each["timing"] and each["retained"]
-    ]
-
-
-def digest(drawn: list[Point]) -> str:
-    """Hash points. The picture holds the hash, since Matplotlib's versions do not draw the same bytes."""
-    return hashlib.sha256(json.dumps([asdict(point) for point in drawn]).encode()).hexdigest()
-
-
-def is_current(picture: Path = PICTURE, root: Path = RESULTS) -> bool:
-    """Return whether a picture was drawn from what `root` holds now."""
-    return picture.exists() and digest(points(root)) in picture.read_text("utf-8")
-
-
-def draw(picture: Path = PICTURE, root: Path = RESULTS) -> None:
-    """Draw speed-up against retained score, one panel per task, as SVG."""
-    import matplotlib as mpl  # takes a second to import, and --check does not need it
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    drawn = points(root)
-    mpl.rcParams.update({"svg.hashsalt": "plankwise", "font.size": 9})
-    figure, axes = plt.subplots(1, len(PANELS), figsize=(9.6, 3.8), sharey=True, layout="constrained")
-    for axis, title in zip(axes, PANELS.values(), strict=True):
-        for number, (family, marker) in enumerate(zip(FAMILIES, MARKERS, strict=True)):
-            chosen = [point for point in drawn if (point.panel, point.family) == (title, family)]
-            axis.errorbar(
-                [point.faster for point in chosen],
-                [point.retained for point in chosen],
-                yerr=[
-                    [point.retained - point.low for point in chosen],
-                    [point.high - point.retained for point in chosen],
-                ],
-                fmt=marker,
-                color=f"C{number}",
-                label=family,
-                markersize=5,
-                elinewidth=0.8,
-            )
-        axis.axhline(1.0, color="grey", linewidth=0.8, linestyle=":")
-        axis.set(title=title, xlabel="times as fast as the 12-layer baseline")
-        axis.grid(alpha=0.25)
-    axes[0].set_ylabel("retained macro-F1, 95 % interval")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(picture, metadata={"Date": None, "Description": digest(drawn)})
-    plt.close(figure)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import encoder_tables
 import headline
+import picture
 import score_tables
 import speed_tables
 import study_tables
@@ -83,10 +84,10 @@ def main() -> None:
         if before != after and arguments.check:
             sys.exit(f"{page.relative_to(ROOT)} differs from results/; run: make tables")
         page.write_text(after, encoding="utf-8")
-    if not headline.is_current():
+    if not picture.is_current():
         if arguments.check:
-            sys.exit(f"{headline.PICTURE.relative_to(ROOT)} differs from results/; run: make tables")
-        headline.draw()
+            sys.exit(f"{picture.PICTURE.relative_to(ROOT)} differs from results/; run: make tables")
+        picture.draw()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,147 @@
+"""The README's picture, speed against retained score, from results/.
+
+It shows the families of methods on pretrained encoders, alone and combined, beside what other tools make of the same
+model; where no encoder was measured, every variant of the methods on small ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import encoder_tables
+from headline import PANELS, fastest
+from results import RESULTS, ROOT
+
+PICTURE = ROOT / "docs" / "results" / "speed_vs_retained.svg"
+ONNX = "ONNX Runtime fp32"
+OTHERS = "other tools"
+AMOUNTS = {1: "one family", 2: "two families"}
+CHAIN = "three or more"
+LETTERS = "V vocabulary, T Theseus, D distillation, P pruning, Q static int8"
+# A variant of a small encoder belongs to the first family whose pattern its name matches.
+FAMILIES = {
+    "keep 3 layers": r"layer-subset",
+    "distillation": r"distillation-",
+    "Theseus": r"theseus",
+    "pruning, cut": r"pruning-.*-cut",
+    "pruning, reconstructed": r"pruning-.*-repaired",
+    "pruning, trained after": r"pruning-.*-recovered",
+    "unstructured": r"unstructured-",
+    "vocabulary": r"vocabulary",
+}
+MARKERS = "os^vDPXh"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One compressed model: its speed-up over the baseline, and the share of the score that it retains."""
+
+    panel: str
+    family: str
+    faster: float
+    retained: float
+    low: float
+    high: float
+    label: str = ""
+
+
+def points(root: Path = RESULTS) -> list[Point]:
+    """Collect what is drawn, in the order of its results."""
+    return encoder_points(root) or variant_points(root)
+
+
+def encoder_points(root: Path) -> list[Point]:
+    """Collect every way of compressing a pretrained encoder."""
+    found = []
+    for encoder in encoder_tables.ENCODERS:
+        result = fastest(f"combinations_{encoder}", root)
+        for name, way in result.get("ways", {}).items():
+            if name != "original" and way["retained"]:
+                panel, kept = f"{result['encoder']}, {result['task']}", way["retained"]
+                bounds = kept["value"], kept["low"], kept["high"]
+                found.append(Point(panel, amount(way), way["speedup"][ONNX], *bounds, label(name, way)))
+    return found
+
+
+def amount(way: Mapping[str, Any]) -> str:
+    """Name how many families of methods took part."""
+    return OTHERS if way["families"] == "peer" else AMOUNTS.get(len(way["families"]), CHAIN)
+
+
+def label(name: str, way: Mapping[str, Any]) -> str:
+    return name if way["families"] == "peer" else str(way["families"])
+
+
+def variant_points(root: Path) -> list[Point]:
+    """Collect every variant of a small encoder that was timed."""
+    return [
+        Point(
+            title,
+            next(family for family, pattern in FAMILIES.items() if re.match(pattern, name)),
+            each["timing"]["speedup"],
+            *(each["retained"][key] for key in ("value", "low", "high")),
+        )
+        for source, title in PANELS.items()
+        for name, each in fastest(source, root).get("variants", {}).items()
+        if each["timing"] and each["retained"]
+    ]
+
+
+def digest(drawn: list[Point]) -> str:
+    """Hash points. The picture holds the hash, since Matplotlib's versions do not draw the same bytes."""
+    return hashlib.sha256(json.dumps([asdict(point) for point in drawn]).encode()).hexdigest()
+
+
+def is_current(picture: Path = PICTURE, root: Path = RESULTS) -> bool:
+    """Return whether a picture was drawn from what `root` holds now."""
+    return picture.exists() and digest(points(root)) in picture.read_text("utf-8")
+
+
+def draw(picture: Path = PICTURE, root: Path = RESULTS) -> None:
+    """Draw speed-up against retained score, one panel for each encoder or task, as SVG."""
+    import matplotlib as mpl  # takes a second to import, and --check does not need it
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    drawn, encoders = points(root), bool(encoder_points(root))
+    panels = list(dict.fromkeys(point.panel for point in drawn)) if encoders else list(PANELS.values())
+    families = [*AMOUNTS.values(), CHAIN, OTHERS] if encoders else [*FAMILIES]
+    mpl.rcParams.update({"svg.hashsalt": "plankwise", "font.size": 9})
+    figure, axes = plt.subplots(1, len(panels), figsize=(9.6, 3.8), sharey=True, layout="constrained", squeeze=False)
+    for axis, panel in zip(axes[0], panels, strict=True):
+        for number, family in enumerate(families):
+            chosen = [point for point in drawn if (point.panel, point.family) == (panel, family)]
+            draw_family(axis, chosen, family, number)
+        axis.axhline(1.0, color="grey", linewidth=0.8, linestyle=":")
+        than = "the original in ONNX Runtime fp32" if encoders else "the 12-layer baseline"
+        axis.set(title=panel, xlabel=f"times as fast as {than}")
+        axis.grid(alpha=0.25)
+    axes[0][0].set_ylabel("retained macro-F1, 95 % interval")
+    legend = {"title": LETTERS.replace(", ", "\n"), "frameon": False} if encoders else {"frameon": False}
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center", **legend)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(picture, metadata={"Date": None, "Description": digest(drawn)})
+    plt.close(figure)
+
+
+def draw_family(axis: Any, chosen: list[Point], family: str, number: int) -> None:
+    """Draw the points of a family with their intervals and labels."""
+    axis.errorbar(
+        [point.faster for point in chosen],
+        [point.retained for point in chosen],
+        yerr=[[point.retained - point.low for point in chosen], [point.high - point.retained for point in chosen]],
+        fmt=MARKERS[number],
+        color=f"C{number}",
+        label=family,
+        markersize=5,
+        elinewidth=0.8,
+    )
+    for point in chosen:
+        axis.annotate(point.label, (point.faster, point.retained), (4, 3), textcoords="offset points", fontsize=7)
