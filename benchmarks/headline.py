@@ -12,13 +12,7 @@ from score_tables import interval
 
 PANELS = {"methods_germeval2018": "GermEval 2018", "methods_davidson2017": "Davidson 2017"}
 ENCODERS = tuple(f"shrink_{encoder}" for encoder in encoder_tables.ENCODERS)
-OTHERS = ("germeval2018", "domain_lm", "domain_lm_clinical", "quantization_germeval2018", "throughput")
-SOURCES = (*ENCODERS, *PANELS, *OTHERS)
-VARIANTS = {  # of methods.py, in the README's words
-    "pruning-2x-repaired": "half the FLOPs pruned, no labels, no training",
-    "pruning-3x-recovered": "two thirds of the FLOPs pruned, short training after",
-    "distillation-logits": "12 → 3 layers, distilled",
-}
+SOURCES = (*ENCODERS, "domain_lm", "domain_lm_clinical")
 
 
 def fastest(name: str, root: Path = RESULTS) -> dict[str, Any]:
@@ -27,22 +21,19 @@ def fastest(name: str, root: Path = RESULTS) -> dict[str, Any]:
 
 
 def headline(root: Path = RESULTS) -> str:
-    """Write one row for each headline result, from the fastest class of machine."""
-    encoders = encoder_rows(root)
-    speeds = [] if encoders else runtime_rows(root)  # of random weights, where no trained ones were timed
-    rows = [*encoders, *method_rows(root), *domain_rows(root), *int8_rows(root), *speeds]
+    """Write one row for each result on pretrained encoders and language models, from the fastest class of machine."""
     lines = [
-        "| what | data | retained [95 %] | × torch eager | × ONNX Runtime fp32 | more |",
-        "| --- | --- | ---: | ---: | ---: | --- |",
-        *(f"| {' | '.join(row)} |" for row in rows),
+        "| what | data | retained [95 %] | × torch eager | × ONNX Runtime fp32 | size | more |",
+        "| --- | --- | ---: | ---: | ---: | ---: | --- |",
+        *(f"| {' | '.join(row)} |" for row in (*encoder_rows(root), *domain_rows(root))),
     ]
     machines = sorted({describe(environment_of(fastest(name, root))) for name in SOURCES if fastest(name, root)})
     return "\n".join([*lines, "", f"Measured on {'; on '.join(machines)}."])
 
 
 def row(what: str, data: str, more: str, **figures: str) -> list[str]:
-    """Return the cells of a row; figures are `retained`, `eager` and `onnx`, empty where nothing was measured."""
-    cells = [figures.get(name, "") for name in ("retained", "eager", "onnx")]
+    """Return the cells of a row; figures are `retained`, `eager`, `onnx`, `size`, empty where nothing was measured."""
+    cells = [figures.get(name, "") for name in ("retained", "eager", "onnx", "size")]
     return [what, data, *cells, f"[{more}](docs/results/{more}.md)"]
 
 
@@ -59,22 +50,11 @@ def encoder_rows(root: Path) -> list[list[str]]:
                 for name in ("torch fp32", "ONNX Runtime fp32")
             )
             what = f"{result['encoder']}, `shrink --recipe {recipe}`, on {machine_class(environment_of(result))}"
-            rows.append(row(what, result["task"], "encoders", retained=interval(kept), eager=eager, onnx=onnx))
-    return rows
-
-
-def method_rows(root: Path) -> list[list[str]]:
-    rows = []
-    for source, data in PANELS.items():
-        for name, what in VARIANTS.items():
-            each = fastest(source, root).get("variants", {}).get(name)
-            if each and each["timing"]:
-                faster = f"{each['timing']['speedup']:.2f}"
-                rows.append(row(what, data, "methods", retained=interval(each["retained"]), eager=faster))
-    theseus = fastest("germeval2018", root).get("variants", {}).get("theseus")
-    if theseus:
-        kept, faster = interval(theseus["retained"]), f"{theseus['speedup']:.2f}"
-        rows.append(row("12 → 6 layers, Theseus", "GermEval 2018", "theseus", retained=kept, eager=faster))
+            size = f"{statistics.median(each['size_bytes'] for each in runs) / 1e6:.0f} MB"
+            size += f" of {result['original_bytes'] / 1e6:.0f}"
+            figures = {"retained": interval(kept), "eager": eager, "onnx": onnx, "size": size}
+            seeds = f"{len(runs)} seed{'' if len(runs) == 1 else 's'}"
+            rows.append(row(what, f"{result['task']}, {seeds}", "encoders", **figures))
     return rows
 
 
@@ -95,24 +75,3 @@ def domain_rows(root: Path) -> list[list[str]]:
         )
         for name, task in tasks
     ]
-
-
-def int8_rows(root: Path) -> list[list[str]]:
-    parents = fastest("quantization_germeval2018", root).get("parents", {})
-    return [
-        row(f"{name}, static int8", "GermEval 2018", "int8", retained=interval(variants["static int8"]["retained"]))
-        for name, variants in parents.items()
-    ]
-
-
-def runtime_rows(root: Path) -> list[list[str]]:
-    result = fastest("throughput", root)
-    rows = []
-    for model, what in {"bert12": "12 layers", "bert6-pruned": "6 layers, pruned"}.items():
-        each = result.get(model, {}).get("openvino-int8")
-        if each:
-            eager, onnx = f"{each['over_eager']:.2f}", f"{each['over_onnxruntime_fp32']:.2f}"
-            rows.append(
-                row(f"BERT-base, random weights, {what}, OpenVINO int8", "tweets", "speed", eager=eager, onnx=onnx)
-            )
-    return rows

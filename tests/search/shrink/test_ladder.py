@@ -13,7 +13,7 @@ from plankwise.search.budget.goal import Goal
 from plankwise.search.shrink.clock import parse_duration
 from plankwise.search.shrink.costs import MEASURING, Costs, correction
 from plankwise.search.shrink.ladder import VOCABULARY, Facts, Ladder, Situation, signature
-from plankwise.search.shrink.ready import AIMS, Ready, aim_of
+from plankwise.search.shrink.ready import AIMS, FIXED, Ready, aim_of
 
 COSTS = Costs(seconds_per_text=0.01, train_rows=4000, development_rows=500, depth=12, bf16=False)
 FACTS = Facts(
@@ -182,7 +182,7 @@ def test_a_ready_recipe_is_one_chain_after_the_runtimes() -> None:
     assert trimmed.rung == "vocabulary"
     theseus, pruning = balanced.steps
     assert (theseus["method"], theseus["modules"], pruning["method"]) == ("theseus", 6, "pruning")
-    assert pruning["target"] == pytest.approx(1.1 * 12 / 3 / 2)
+    assert pruning["target"] == pytest.approx(1.1 * FIXED * 12 / 3 / 2)
     assert "training" in pruning
     fast = list(Ready(FACTS, "fast").proposals(situation(aim_of("fast", saturating=False), *runtimes(int8=3.0))))[-1]
     assert not any("training" in step for step in fast.steps)
