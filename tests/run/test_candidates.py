@@ -26,8 +26,9 @@ from plankwise.encoder.fake_quantized import FakeQuantized
 from plankwise.encoder.quantized import is_quantized
 from plankwise.evaluation.benchmark.artefact_timing import time_artefacts
 from plankwise.run import artefacts
+from plankwise.run import candidates as module
 from plankwise.run.artefacts import ExportRequest, export_model
-from plankwise.run.candidates import AUTO, PROCESSORS, Candidate, candidates, references
+from plankwise.run.candidates import AUTO, PROCESSORS, Candidate, candidates, references, this_processor
 
 ALL = ["openvino int8", "onnx int8", "openvino fp32", "onnx fp32"]
 EXPORTED = MANIFEST.model_copy(
@@ -329,3 +330,14 @@ def test_a_manifest_of_before_is_read(tmp_path: Path) -> None:
     del stored["timing"]
     (tmp_path / FILE_NAME).write_text(json.dumps(stored))
     assert read_manifest(tmp_path).timing is None
+
+
+@pytest.mark.parametrize(
+    ("machine", "saturating", "kind"),
+    [("x86_64", True, "avx2"), ("AMD64", False, "vnni"), ("aarch64", True, "arm"), ("arm64", False, "arm")],
+)
+def test_the_kind_of_this_processor(monkeypatch: pytest.MonkeyPatch, machine: str, saturating: bool, kind: str) -> None:
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr(module, "saturates", lambda: saturating)
+    assert this_processor() == kind
+    assert kind in PROCESSORS

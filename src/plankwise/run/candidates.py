@@ -7,6 +7,7 @@ alone it is slower than fp32. So all candidates are exported, compared with torc
 from __future__ import annotations
 
 import logging
+import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 
 from plankwise.core.errors import ModelError, one_of, suggest
 from plankwise.core.files import atomic_folder
+from plankwise.core.hardware import saturates
 from plankwise.data.batching.inputs import Text
 from plankwise.deploy.export.export import INTEGERS, PRECISIONS, export, missing_packages
 from plankwise.deploy.manifest import RUNTIMES, Manifest, RuntimeName, Timing, write_manifest
@@ -52,6 +54,13 @@ PROCESSORS: dict[str, tuple[Candidate, ...]] = {
     "avx2": (ONNX_INT8, OPENVINO_FP32, ONNX_FP32, OPENVINO_INT8),
     "arm": (ONNX_INT8, OPENVINO_FP32, ONNX_FP32, OPENVINO_INT8),
 }
+
+
+def this_processor() -> str:
+    """Return the kind of this processor, a key of `PROCESSORS`."""
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        return "arm"
+    return "avx2" if saturates() else "vnni"
 
 
 def candidates(to: str, precision: str, processor: str | None = None) -> list[Candidate]:

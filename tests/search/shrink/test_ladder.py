@@ -176,6 +176,18 @@ def test_estimates_follow_what_candidates_took() -> None:
     assert correction([30.0, 60.0], [outcome(), outcome()]) == pytest.approx(1.5)
 
 
+def test_ready_recipes_take_the_first_runtime_that_is_of_use() -> None:
+    def proposed(*measured: Outcome) -> list[str]:
+        found = Ready(FACTS, "fast").proposals(situation(aim_of("fast", saturating=False), *measured))
+        return [each.name for each in found if each.rung == "runtime"]
+
+    first, second, *_ = (f"original, {runtime} {precision}" for runtime, precision in FACTS.pairs)
+    assert proposed()[:2] == [first, second]
+    assert proposed(runtimes()[0]) == []
+    assert proposed(runtimes(int8=0.8)[0])[0] == second
+    assert proposed(runtimes(retained=0.9)[0])[0] == second
+
+
 def test_a_ready_recipe_is_one_chain_after_the_runtimes() -> None:
     now = situation(aim_of("balanced", saturating=False), *runtimes(int8=3.0), left=36_000.0)
     trimmed, balanced = list(Ready(FACTS, "balanced").proposals(now))

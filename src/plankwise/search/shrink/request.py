@@ -18,7 +18,7 @@ from plankwise.data.text_files import TextFormat
 from plankwise.encoder.checkpoint import load_config
 from plankwise.encoder.classifier_head import check_classifier
 from plankwise.encoder.quantized import LAST, is_quantized
-from plankwise.run.candidates import PROCESSORS
+from plankwise.run.candidates import PROCESSORS, this_processor
 from plankwise.search.budget.candidate import NOTHING_INSTALLED, Deployment, installed_deployments
 from plankwise.search.budget.goal import Goal, check_seconds, goal_of
 from plankwise.search.shrink.prepare_data import GivenFiles
@@ -141,15 +141,14 @@ def check_head(config: PreTrainedConfig, model: str) -> None:
 
 
 def pairs_of(processor: str | None) -> tuple[Deployment, ...]:
-    """Return the runtimes and precisions to try; for another processor only what is known to suit it.
+    """Return the runtimes and precisions to try, the best guess first; for another processor only that guess.
 
     Raises:
         ModelError: if there is no such processor, or no runtime is installed.
     """
-    found = installed_deployments()
-    if processor is not None:
-        known = PROCESSORS[one_of(processor, tuple(PROCESSORS), "processor")]
-        found = tuple(each for each in ((one.runtime, one.precision) for one in known) if each in found)[:1]
+    known = PROCESSORS[this_processor() if processor is None else one_of(processor, tuple(PROCESSORS), "processor")]
+    installed = installed_deployments()
+    found = tuple(each for each in ((one.runtime, one.precision) for one in known) if each in installed)
     if not found:
         raise ModelError(NOTHING_INSTALLED)
-    return found
+    return found if processor is None else found[:1]
