@@ -20,7 +20,13 @@ from results import RESULTS, ROOT
 
 PICTURE = ROOT / "docs" / "results" / "speed_vs_retained.svg"
 ONNX = "ONNX Runtime fp32"
-OTHERS = "other tools"
+OTHERS, READY = "other tools", "shrink --recipe"
+PEERS = {  # in the picture
+    "OpenVINO fp32": "OpenVINO",
+    "ONNX Runtime dynamic int8": "ORT dynamic",
+    "NNCF static int8": "NNCF",
+    "NNCF accuracy control": "NNCF control",
+}
 AMOUNTS = {1: "one family", 2: "two families"}
 CHAIN = "three or more"
 LETTERS = "V vocabulary, T Theseus, D distillation, P pruning, Q static int8"
@@ -57,16 +63,23 @@ def points(root: Path = RESULTS) -> list[Point]:
 
 
 def encoder_points(root: Path) -> list[Point]:
-    """Collect every way of compressing a pretrained encoder."""
+    """Collect every way of compressing a pretrained encoder, and what the ready recipes made of it."""
     found = []
     for encoder in encoder_tables.ENCODERS:
-        result = fastest(f"combinations_{encoder}", root)
-        for name, way in result.get("ways", {}).items():
+        combined, ready = fastest(f"combinations_{encoder}", root), fastest(f"shrink_{encoder}", root)
+        for name, way in combined.get("ways", {}).items():
             if name != "original" and way["retained"]:
-                panel, kept = f"{result['encoder']}, {result['task']}", way["retained"]
-                bounds = kept["value"], kept["low"], kept["high"]
-                found.append(Point(panel, amount(way), way["speedup"][ONNX], *bounds, label(name, way)))
+                found.append(placed(combined, amount(way), way["speedup"][ONNX], way["retained"], label(name, way)))
+        for run in ready.get("runs", ()):
+            if run["retained"]:
+                found.append(placed(ready, READY, run["speedup"][ONNX]["value"], run["retained"], run["recipe"]))
     return found
+
+
+def placed(result: Mapping[str, Any], family: str, faster: float, kept: Mapping[str, float], label: str) -> Point:
+    """Place one model of an encoder."""
+    panel = f"{result['encoder']}, {result['task']}"
+    return Point(panel, family, faster, kept["value"], kept["low"], kept["high"], label)
 
 
 def amount(way: Mapping[str, Any]) -> str:
@@ -75,7 +88,8 @@ def amount(way: Mapping[str, Any]) -> str:
 
 
 def label(name: str, way: Mapping[str, Any]) -> str:
-    return name if way["families"] == "peer" else str(way["families"])
+    """Return what stands beside a point: the letters of its families, or a tool's short name."""
+    return PEERS.get(name, name) if way["families"] == "peer" else str(way["families"])
 
 
 def variant_points(root: Path) -> list[Point]:
@@ -95,7 +109,7 @@ def variant_points(root: Path) -> list[Point]:
 
 def digest(drawn: list[Point]) -> str:
     """Hash points. The picture holds the hash, since Matplotlib's versions do not draw the same bytes."""
-    return hashlib.sha256(json.dumps([asdict(point) for point in drawn]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([asdict(each) for each in drawn]).encode()).hexdigest()
 
 
 def is_current(picture: Path = PICTURE, root: Path = RESULTS) -> bool:
@@ -111,18 +125,19 @@ def draw(picture: Path = PICTURE, root: Path = RESULTS) -> None:
     from matplotlib import pyplot as plt
 
     drawn, encoders = points(root), bool(encoder_points(root))
-    panels = list(dict.fromkeys(point.panel for point in drawn)) if encoders else list(PANELS.values())
-    families = [*AMOUNTS.values(), CHAIN, OTHERS] if encoders else [*FAMILIES]
+    panels = list(dict.fromkeys(each.panel for each in drawn)) if encoders else list(PANELS.values())
+    families = [*AMOUNTS.values(), CHAIN, OTHERS, READY] if encoders else [*FAMILIES]
     mpl.rcParams.update({"svg.hashsalt": "plankwise", "font.size": 9})
     figure, axes = plt.subplots(1, len(panels), figsize=(9.6, 3.8), sharey=True, layout="constrained", squeeze=False)
     for axis, panel in zip(axes[0], panels, strict=True):
         for number, family in enumerate(families):
-            chosen = [point for point in drawn if (point.panel, point.family) == (panel, family)]
+            chosen = [each for each in drawn if (each.panel, each.family) == (panel, family)]
             draw_family(axis, chosen, family, number)
         axis.axhline(1.0, color="grey", linewidth=0.8, linestyle=":")
         than = "the original in ONNX Runtime fp32" if encoders else "the 12-layer baseline"
         axis.set(title=panel, xlabel=f"times as fast as {than}")
         axis.grid(alpha=0.25)
+        axis.margins(x=0.15)  # for labels
     axes[0][0].set_ylabel("retained macro-F1, 95 % interval")
     legend = {"title": LETTERS.replace(", ", "\n"), "frameon": False} if encoders else {"frameon": False}
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center", **legend)
@@ -143,5 +158,6 @@ def draw_family(axis: Any, chosen: list[Point], family: str, number: int) -> Non
         markersize=5,
         elinewidth=0.8,
     )
-    for point in chosen:
-        axis.annotate(point.label, (point.faster, point.retained), (4, 3), textcoords="offset points", fontsize=7)
+    for at, point in enumerate(sorted(chosen, key=lambda each: each.faster)):
+        beside = (4, 3 if at % 2 else -9)  # above and below in turns: neighbours would cover each other
+        axis.annotate(point.label, (point.faster, point.retained), beside, textcoords="offset points", fontsize=7)

@@ -127,7 +127,9 @@ def test_pretrained_encoders_are_drawn_where_they_were_measured(tmp_path: Path) 
     ways = {name: {"families": each, "retained": kept, "speedup": speed} for name, each in families.items()}
     result = {"encoder": "minilm-l6", "task": "tweets", "ways": ways, "environment": FAST}
     store("combinations_minilm_l6", result, tmp_path)
-    drawn = [("two families", "TP"), ("three or more", "VTDPQ"), ("other tools", "NNCF static int8")]
+    ready = {"recipe": "fast", "retained": kept, "speedup": {"ONNX Runtime fp32": {"value": 3.0}}}
+    store("shrink_minilm_l6", {**result, "runs": [ready]}, tmp_path)
+    drawn = [("two families", "TP"), ("three or more", "VTDPQ"), ("other tools", "NNCF"), (picture.READY, "fast")]
     assert picture.points(tmp_path) == [
         picture.Point("minilm-l6, tweets", family, 3.0, 0.9, 0.8, 1.0, label) for family, label in drawn
     ]
