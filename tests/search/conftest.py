@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import secrets
 import shutil
 import socket
 import subprocess
@@ -12,11 +13,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy
+
+
+@pytest.fixture
+def postgresql(server: str) -> str:
+    """Make a database of the test's own: studies of one name in one database are one study."""
+    engine = sqlalchemy.create_engine(f"{server}/postgres", isolation_level="AUTOCOMMIT")
+    name = f"test{secrets.token_hex(8)}"
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return f"{server}/{name}"
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[str]:
-    """Start the PostgreSQL that is installed; yield the URL of an empty database."""
+def server() -> Iterator[str]:
+    """Start the PostgreSQL that is installed; yield its URL, to which the name of a database is added."""
     pytest.importorskip("psycopg2", reason="psycopg2 is not installed")
     programs = _programs()
     if programs is None:
@@ -50,7 +63,7 @@ def postgresql() -> Iterator[str]:
         options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
         call("pg_ctl", "-D", f"{folder}/data", "-w", "-t", "60", "-l", f"{folder}/log", "-o", options, "start")
         try:
-            yield f"postgresql+psycopg2://tester@127.0.0.1:{port}/postgres"
+            yield f"postgresql+psycopg2://tester@127.0.0.1:{port}"
         finally:
             call("pg_ctl", "-D", f"{folder}/data", "-m", "immediate", "stop")
     finally:
