@@ -64,6 +64,12 @@ real = partial(Evaluator, timer=made_up)
 quick: Any = partial(Evaluator, timer=made_up, exporter=copying_export)
 
 
+@pytest.fixture(autouse=True)
+def guessed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the order of the runtimes be the same on every machine."""
+    monkeypatch.setattr("plankwise.search.shrink.request.this_processor", lambda: "vnni")
+
+
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A classifier that has learned its task, as users bring one."""
