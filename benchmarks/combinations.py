@@ -14,7 +14,7 @@ The last line is one JSON document:
   interval that draws seeds, then rows; and its speed-up divided by the product of theirs
 
 Usage: python benchmarks/combinations.py e5-small|minilm-l6|mpnet-base [--models FOLDER] [--work FOLDER]
-         [--seeds 0 1 2] [--epochs 3]
+         [--seeds 0 1 2] [--epochs 2]
 
 Run it alone: it measures time.
 """
@@ -262,7 +262,7 @@ def document(encoder: str, seeds: Sequence[dict[str, Any]], task: Task, numbers:
 def main() -> None:
     """Make what is missing and print everything."""
     parser = parser_of_encoders(__doc__)
-    parser.add_argument("--epochs", type=float, default=3.0)
+    parser.add_argument("--epochs", type=float, default=2.0)
     given = parser.parse_args()
     measured = []
     for seed in given.seeds:

@@ -10,7 +10,6 @@ import encoder_tables
 from results import RESULTS, describe, environment_of, machine_class, results_of
 from score_tables import interval
 
-PANELS = {"methods_germeval2018": "GermEval 2018", "methods_davidson2017": "Davidson 2017"}
 ENCODERS = tuple(f"shrink_{encoder}" for encoder in encoder_tables.ENCODERS)
 SOURCES = (*ENCODERS, "domain_lm", "domain_lm_clinical")
 

@@ -1,21 +1,20 @@
 """The README's picture, speed against retained score, from results/.
 
 It shows the families of methods on pretrained encoders, alone and combined, beside what other tools make of the same
-model; where no encoder was measured, every variant of the methods on small ones.
+model and what `plankwise shrink` makes of it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import encoder_tables
-from headline import PANELS, fastest
+from headline import fastest
 from results import RESULTS, ROOT
 
 PICTURE = ROOT / "docs" / "results" / "speed_vs_retained.svg"
@@ -29,19 +28,8 @@ PEERS = {  # in the picture
 }
 AMOUNTS = {1: "one family", 2: "two families"}
 CHAIN = "three or more"
-LETTERS = "V vocabulary, T Theseus, D distillation, P pruning, Q static int8"
-# A variant of a small encoder belongs to the first family whose pattern its name matches.
-FAMILIES = {
-    "keep 3 layers": r"layer-subset",
-    "distillation": r"distillation-",
-    "Theseus": r"theseus",
-    "pruning, cut": r"pruning-.*-cut",
-    "pruning, reconstructed": r"pruning-.*-repaired",
-    "pruning, trained after": r"pruning-.*-recovered",
-    "unstructured": r"unstructured-",
-    "vocabulary": r"vocabulary",
-}
-MARKERS = "os^vDPXh"
+LETTERS = "V vocabulary\nT Theseus\nD distillation\nP pruning\nQ static int8"
+MARKERS = "os^vD"
 
 
 @dataclass(frozen=True)
@@ -54,15 +42,10 @@ class Point:
     retained: float
     low: float
     high: float
-    label: str = ""
+    label: str
 
 
 def points(root: Path = RESULTS) -> list[Point]:
-    """Collect what is drawn, in the order of its results."""
-    return encoder_points(root) or variant_points(root)
-
-
-def encoder_points(root: Path) -> list[Point]:
     """Collect every way of compressing a pretrained encoder, and what the ready recipes made of it."""
     found = []
     for encoder in encoder_tables.ENCODERS:
@@ -92,21 +75,6 @@ def label(name: str, way: Mapping[str, Any]) -> str:
     return PEERS.get(name, name) if way["families"] == "peer" else str(way["families"])
 
 
-def variant_points(root: Path) -> list[Point]:
-    """Collect every variant of a small encoder that was timed."""
-    return [
-        Point(
-            title,
-            next(family for family, pattern in FAMILIES.items() if re.match(pattern, name)),
-            each["timing"]["speedup"],
-            *(each["retained"][key] for key in ("value", "low", "high")),
-        )
-        for source, title in PANELS.items()
-        for name, each in fastest(source, root).get("variants", {}).items()
-        if each["timing"] and each["retained"]
-    ]
-
-
 def digest(drawn: list[Point]) -> str:
     """Hash points. The picture holds the hash, since Matplotlib's versions do not draw the same bytes."""
     return hashlib.sha256(json.dumps([asdict(each) for each in drawn]).encode()).hexdigest()
@@ -124,9 +92,9 @@ def draw(picture: Path = PICTURE, root: Path = RESULTS) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    drawn, encoders = points(root), bool(encoder_points(root))
-    panels = list(dict.fromkeys(each.panel for each in drawn)) if encoders else list(PANELS.values())
-    families = [*AMOUNTS.values(), CHAIN, OTHERS, READY] if encoders else [*FAMILIES]
+    drawn = points(root)
+    panels = list(dict.fromkeys(each.panel for each in drawn))
+    families = [*AMOUNTS.values(), CHAIN, OTHERS, READY]
     mpl.rcParams.update({"svg.hashsalt": "plankwise", "font.size": 9})
     figure, axes = plt.subplots(1, len(panels), figsize=(9.6, 3.8), sharey=True, layout="constrained", squeeze=False)
     for axis, panel in zip(axes[0], panels, strict=True):
@@ -134,13 +102,11 @@ def draw(picture: Path = PICTURE, root: Path = RESULTS) -> None:
             chosen = [each for each in drawn if (each.panel, each.family) == (panel, family)]
             draw_family(axis, chosen, family, number)
         axis.axhline(1.0, color="grey", linewidth=0.8, linestyle=":")
-        than = "the original in ONNX Runtime fp32" if encoders else "the 12-layer baseline"
-        axis.set(title=panel, xlabel=f"times as fast as {than}")
+        axis.set(title=panel, xlabel=f"times as fast as the original in {ONNX}")
         axis.grid(alpha=0.25)
         axis.margins(x=0.15)  # for labels
     axes[0][0].set_ylabel("retained macro-F1, 95 % interval")
-    legend = {"title": LETTERS.replace(", ", "\n"), "frameon": False} if encoders else {"frameon": False}
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center", **legend)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center", title=LETTERS, frameon=False)
     picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(picture, metadata={"Date": None, "Description": digest(drawn)})
     plt.close(figure)

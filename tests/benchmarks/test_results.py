@@ -105,23 +105,7 @@ def test_both_names_of_germevals_metric_are_shown_alike(key: str) -> None:
     assert tables.TABLES["methods_germeval2018"](result).startswith("| method | GermEval F1, test |")
 
 
-def test_the_picture_is_current_until_a_result_changes(tmp_path: Path) -> None:
-    each = {"timing": {"speedup": 2.0}, "retained": {"value": 0.9, "low": 0.8, "high": 1.0}}
-    result = {"variants": {"pruning-2x-cut": each, "theseus": each}, "environment": FAST}
-    store("methods_davidson2017", result, tmp_path)
-    assert picture.points(tmp_path) == [
-        picture.Point("Davidson 2017", family, 2.0, 0.9, 0.8, 1.0) for family in ("pruning, cut", "Theseus")
-    ]
-    svg = tmp_path / "picture.svg"
-    assert not picture.is_current(svg, tmp_path)
-    picture.draw(svg, tmp_path)
-    assert picture.is_current(svg, tmp_path)
-    each["timing"]["speedup"] = 2.5
-    store("methods_davidson2017", result, tmp_path)
-    assert not picture.is_current(svg, tmp_path)
-
-
-def test_pretrained_encoders_are_drawn_where_they_were_measured(tmp_path: Path) -> None:
+def test_the_picture_shows_every_way_and_is_current_until_a_result_changes(tmp_path: Path) -> None:
     kept, speed = {"value": 0.9, "low": 0.8, "high": 1.0}, {"ONNX Runtime fp32": 3.0}
     families = {"original": "", "Theseus, pruning": "TP", "all": "VTDPQ", "NNCF static int8": "peer"}
     ways = {name: {"families": each, "retained": kept, "speedup": speed} for name, each in families.items()}
@@ -134,9 +118,13 @@ def test_pretrained_encoders_are_drawn_where_they_were_measured(tmp_path: Path) 
         picture.Point("minilm-l6, tweets", family, 3.0, 0.9, 0.8, 1.0, label) for family, label in drawn
     ]
     svg = tmp_path / "picture.svg"
+    assert not picture.is_current(svg, tmp_path)
     picture.draw(svg, tmp_path)
     assert picture.is_current(svg, tmp_path)
     assert "VTDPQ" in svg.read_text("utf-8")
+    speed["ONNX Runtime fp32"] = 2.5
+    store("combinations_minilm_l6", result, tmp_path)
+    assert not picture.is_current(svg, tmp_path)
 
 
 def test_importing_the_results_module_does_not_import_torch() -> None:

@@ -57,7 +57,7 @@ def shared_steps(one: Steps, other: Steps) -> int:
 
 
 def installed_deployments() -> tuple[Deployment, ...]:
-    """Return int8 and fp32 in every runtime that is installed, the best guess first; empty if there is none."""
+    """Return int8 and fp32 in every runtime that is installed; empty if there is none."""
     installed = [runtime for runtime in RUNTIMES if not missing_packages(runtime)]
     return tuple((runtime, precision) for precision in ("int8", "fp32") for runtime in installed)
 
