@@ -51,9 +51,8 @@ def machine_class(environment: Mapping[str, Any]) -> str:
 
 
 def environment_of(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the environment that a result recorded, at its top or for its language model; empty if it has none."""
-    found = result.get("environment") or result.get("language_model", {}).get("environment") or {}
-    return dict(found)
+    """Return the environment that a result recorded; empty if it has none."""
+    return dict(result.get("environment") or {})
 
 
 def class_of(result: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
-    ["plankwise.cli", "plankwise.run.domain", "plankwise.search.study", "plankwise.search.pareto.worker"]
+    ["plankwise.cli", "plankwise.run.domain.experiment", "plankwise.search.study", "plankwise.search.pareto.worker"]
 )
 
 

@@ -12,7 +12,7 @@ import pytest
 from plankwise.core.errors import RecipeError
 from plankwise.core.recipe import read_recipe, validate
 from plankwise.data.truncation import Truncation
-from plankwise.run.domain import Domain
+from plankwise.run.domain.settings import Domain
 from plankwise.run.recipe import Recipe
 from plankwise.search.study import Range, Study
 from plankwise.training.fit import Training

@@ -24,7 +24,8 @@ from plankwise.data.truncation import Truncation, Windows
 from plankwise.methods.method import Compressed, Job
 from plankwise.methods.theseus import Theseus
 from plankwise.methods.vocabulary import TrimmedVocabulary, VocabularyLog
-from plankwise.run.domain import check_domain, read_domain
+from plankwise.run.domain.plan import check_domain
+from plankwise.run.domain.settings import read_domain
 from plankwise.run.dry_run import estimate
 from plankwise.run.pipeline import check, run
 from plankwise.run.recipe import Recipe
@@ -280,5 +281,5 @@ def test_a_domain_whose_models_would_not_share_a_tokenizer_is_refused(language_m
     path = tmp_path / "domain.yaml"
     task = f"{{name: table, train: {tiny.write_table(tmp_path)}, metrics: [accuracy]}}"
     path.write_text(f"name: d\nlanguage_model: lm.yaml\ntasks: [{{name: t, task: {task}, max_length: 16}}]\n")
-    with pytest.raises(RecipeError, match="both language models have to share a tokenizer; leave out vocabulary"):
+    with pytest.raises(RecipeError, match="all language models have to share a tokenizer; leave out vocabulary"):
         check_domain(path, read_domain(path))

@@ -20,7 +20,7 @@ import tiny
 from plankwise import cli
 from plankwise.core.recipe import read_recipe
 from plankwise.data.tokenizer.learning import Vocabulary, train_tokenizer
-from plankwise.run.domain import Domain
+from plankwise.run.domain.settings import Domain
 from plankwise.run.recipe import Recipe
 from plankwise.search.study import Study
 

@@ -23,7 +23,8 @@ from plankwise.encoder import tokenizer as tokenizers
 from plankwise.evaluation.saved_predictions import PREDICTIONS
 from plankwise.report.run_report import markdown, table, write_report
 from plankwise.run import evaluate as inspect
-from plankwise.run.domain import check_domain, read_domain
+from plankwise.run.domain.plan import check_domain
+from plankwise.run.domain.settings import read_domain
 from plankwise.run.pipeline import check, run
 from plankwise.run.recipe import Recipe
 

@@ -101,7 +101,9 @@ def domain(
     """Compress a language model once, fine-tune the large and the small one on every task, and compare."""
     from plankwise.core.paths import check_folder
     from plankwise.report.domain_table import markdown
-    from plankwise.run.domain import check_domain, estimate_domain, read_domain, run_domain
+    from plankwise.run.domain.experiment import run_domain
+    from plankwise.run.domain.plan import check_domain, estimate_domain
+    from plankwise.run.domain.settings import read_domain
 
     if not dry_run:
         check_folder(out)

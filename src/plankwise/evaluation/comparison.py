@@ -23,7 +23,9 @@ class Pair:
     compressed: Floats
 
 
-def retained_performance(pairs: Sequence[Pair], metric: str, resamples: int, seed: int = 0) -> Interval | None:
+def retained_performance(
+    pairs: Sequence[Pair], metric: str, resamples: int, seed: int = 0, *, chance: float = 0.0
+) -> Interval | None:
     """Compute R = score of the compressed model / score of the baseline, with a paired bootstrap interval.
 
     With several training seeds the bootstrap is hierarchical: seeds are drawn first, then examples, the same examples
@@ -34,17 +36,19 @@ def retained_performance(pairs: Sequence[Pair], metric: str, resamples: int, see
         metric: name of the score.
         resamples: of the bootstrap.
         seed: of the resampling.
+        chance: score to subtract from both, such as that of always guessing the majority; R is then what is retained of
+            the lead over it.
 
     Returns:
-        None if the baseline scores 0.
+        None if the baseline scores no more than `chance`.
     """
     old = resampled_scores([(pair.labels, pair.baseline) for pair in pairs], metric, resamples, seed)
     new = resampled_scores([(pair.labels, pair.compressed) for pair in pairs], metric, resamples, seed)
     baseline = _mean_score(pairs, metric, compressed=False)
-    if baseline == 0:
+    if baseline <= chance:
         return None
-    ratios = np.divide(new, old, out=np.full_like(new, np.nan), where=old > 0)
-    return interval_of(_mean_score(pairs, metric, compressed=True) / baseline, ratios)
+    ratios = np.divide(new - chance, old - chance, out=np.full_like(new, np.nan), where=old > chance)
+    return interval_of((_mean_score(pairs, metric, compressed=True) - chance) / (baseline - chance), ratios)
 
 
 def _mean_score(pairs: Sequence[Pair], metric: str, compressed: bool) -> float:

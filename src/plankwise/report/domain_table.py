@@ -1,11 +1,11 @@
-"""The table of a domain experiment, from records alone: one language model, compressed once, then fine-tuned per task.
+"""The table of a domain experiment, from records alone: language models, each fine-tuned per task.
 
 Its columns are those of the thesis (Jäger): what is retained, and how much faster fine-tuning and prediction become.
+Everything is compared with the large language model, fine-tuned with the same seeds.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,30 +13,48 @@ from typing import Any
 import numpy as np
 
 from plankwise.core.intervals import MISSING, format_interval
-from plankwise.core.records import Entry, Final, Record, read_record
-from plankwise.report.run_report import finished, table
+from plankwise.core.records import Entry, Final, Interval, Record, read_record
+from plankwise.evaluation.comparison import retained_performance
+from plankwise.evaluation.saved_predictions import read_predictions
+from plankwise.report.run_report import RESAMPLES, finished, table
+
+LARGE, CHECKPOINT = "large", "checkpoint"  # the latter fine-tunes another model than the large one
+ModelRuns = Mapping[str, Sequence[Path]]  # folders of the runs of each variant, one per seed
+COLUMNS = {
+    "fine_tuning_speedup": "fine-tuning",
+    "to_best_speedup": "to the best",
+    "prediction_speedup": "prediction",
+}
 
 
-def summarize(name: str, language_model: Path, tasks: Mapping[str, Sequence[Path]]) -> dict[str, Any]:
+def summarize(name: str, language_models: Mapping[str, Path], tasks: Mapping[str, ModelRuns]) -> dict[str, Any]:
     """Return the table of a finished experiment as a JSON document.
 
     Args:
         name: of the experiment.
-        language_model: folder of the language model's run.
-        tasks: folders of each task's runs, one per seed.
+        language_models: folders of the language models' runs; `large` is that of the uncompressed one.
+        tasks: for each task the runs of each variant.
     """
     return {
         "name": name,
-        "seeds": len(next(iter(tasks.values()))),
-        "language_model": compression(read_record(language_model)),
-        "tasks": {task: downstream_row(runs) for task, runs in tasks.items()},
+        "seeds": len(next(iter(next(iter(tasks.values())).values()))),
+        "language_models": {
+            name: compression(read_record(folder)) for name, folder in language_models.items() if name != LARGE
+        },
+        "large": plain_training(read_record(language_models[LARGE])),
+        "tasks": {task: task_rows(variants) for task, variants in tasks.items()},
     }
+
+
+def plain_training(record: Record) -> dict[str, Any]:
+    """Return what training the large language model on the corpus took."""
+    large = _baseline(record)
+    return {"scores": large.development_scores, "seconds": large.train_seconds, "steps": _steps([large])}
 
 
 def compression(record: Record) -> dict[str, Any]:
     """Return the cost of compressing the language model, next to plain training of the large one on the same text."""
-    assert record.baseline is not None
-    large, small = record.baseline, record.steps[-1]
+    large, small = _baseline(record), record.steps[-1]
     seconds = [_per_step(large), sum(step.train_seconds for step in record.steps) / max(1, _steps(record.steps))]
     return {
         "scores": {"large": large.development_scores, "small": small.development_scores},
@@ -46,58 +64,90 @@ def compression(record: Record) -> dict[str, Any]:
         "step_cost": seconds[1] / seconds[0] if seconds[0] else None,
         "compression_seconds": sum(step.train_seconds for step in record.steps),
         "compression_steps": _steps(record.steps),
-        "environment": record.environment,
     }
 
 
-def downstream_row(runs: Sequence[Path]) -> dict[str, Any]:
-    """Return one task's line: retained score, and speed-ups with their range over seeds."""
+def task_rows(variants: ModelRuns) -> dict[str, Any]:
+    """Return one task's lines: the large model, and each variant compared with it."""
+    runs = next(iter(variants.values()))
+    (pooled,) = table(runs)
+    first = finished(runs[0])
+    metric = first.task["metrics"][0]
+    return {
+        "metric": metric,
+        "majority": _final(first).majority_scores[metric],
+        "large": {
+            "score": pooled.baseline_score.model_dump(),
+            "parameters": _baseline(first).cost.parameters,
+            "size_bytes": _baseline(first).cost.size_bytes,
+        },
+        "variants": {name: variant_row(each) for name, each in variants.items()},
+    }
+
+
+def variant_row(runs: Sequence[Path]) -> dict[str, Any]:
+    """Return one variant's line: what is retained, and speed-ups with their range over seeds."""
     records = [finished(run) for run in runs]
     (pooled,) = table(runs)
-    pairs = [(_baseline(record), record.steps[-1]) for record in records]
+    metric = records[0].task["metrics"][0]
+    majority = _final(records[0]).majority_scores[metric]
+    pairs = [read_predictions(run)[1] for run in runs]
     return {
-        "metric": records[0].task["metrics"][0],
-        "majority": _final(records[0]).majority_scores[records[0].task["metrics"][0]],
-        "baseline_score": pooled.baseline_score.model_dump(),
         "score": pooled.score.model_dump(),
-        "retained": None if pooled.retained is None else pooled.retained.model_dump(),
-        "fine_tuning_speedup": _spread([_per_step(large) / _per_step(small) for large, small in pairs]),
-        "to_best_speedup": _spread([_to_best(large) / _to_best(small) for large, small in pairs]),
-        "prediction_speedup": _spread([_final(record).speedup for record in records]),
+        "retained": _plain(pooled.retained),
+        "chance_corrected": _plain(retained_performance(pairs, metric, RESAMPLES, chance=majority)),
+        "fine_tuning_speedup": _spread([_baseline(each).train_seconds / _whole(each) for each in records]),
+        "to_best_speedup": _spread([_until_best([_baseline(each)]) / _until_best(_made(each)) for each in records]),
+        "prediction_speedup": _spread([_final(each).speedup for each in records]),
         "device": _final(records[0]).benchmark["device"],
-        "seconds_per_epoch": {
-            "large": float(np.median([_per_epoch(each, _baseline(each)) for each in records])),
-            "small": float(np.median([_per_epoch(each, each.steps[-1]) for each in records])),
+        "parameters": pooled.parameters,
+        "size_bytes": pooled.size_bytes,
+        "fine_tuning_seconds": {
+            "large": float(np.median([_baseline(each).train_seconds for each in records])),
+            "small": float(np.median([_whole(each) for each in records])),
         },
     }
 
 
 def markdown(document: dict[str, Any]) -> str:
-    """Format the document as a Markdown table and one line on the language model."""
-    model = document["language_model"]
-    lines = [
-        "| task | large | compressed | retained | fine-tuning | to the best | prediction |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for name, row in document["tasks"].items():
-        columns = ("fine_tuning_speedup", "to_best_speedup", "prediction_speedup")
-        speedups = [f"{row[column]['median']:.2f}×" for column in columns]
-        lines.append(
-            f"| {name}, {row['metric']} | {_interval(row['baseline_score'])} | {_interval(row['score'])} | "
-            f"{_interval(row['retained'])} | {' | '.join(speedups)} |"
-        )
-    large, small = (model["parameters"][name] / 1e6 for name in ("large", "small"))
-    perplexities = [model["scores"][name]["perplexity"] for name in ("large", "small")]
-    cost = model["step_cost"]
+    """Format the document as Markdown: a table for each task, and a line on each language model."""
+    parts = [_task_table(name, row) for name, row in document["tasks"].items()]
     majority = ", ".join(f"{row['majority']:.3f}" for row in document["tasks"].values())
-    compressing = f"{model['compression_steps']} steps and {model['compression_seconds'] / 60:.0f} min"
-    lines += [
-        "",
-        f"{document['seeds']} seeds. Always guessing the majority scores {majority}. {large:.2f} M → {small:.2f} M "
-        f"parameters; held-out perplexity {perplexities[0]:.1f} → {perplexities[1]:.1f}; compressing took {compressing}"
-        + (f", a step {cost:.2f} times one of plain training." if cost else "."),
-    ]
+    lines = [f"{document['seeds']} seeds. Always guessing the majority scores {majority}."]
+    lines += [_compressing(name, model) for name, model in document["language_models"].items()]
+    return "\n\n".join([*parts, " ".join(lines)])
+
+
+def _task_table(name: str, row: dict[str, Any]) -> str:
+    """Format the lines of one task; a column that no variant has is left out."""
+    runtimes = row.get("runtimes") or {}
+    precisions = [each for each in ("fp32", "int8") if any(each in found for found in runtimes.values())]
+    large = {"score": row["large"]["score"], **row["large"]}
+    header = [f"{name}, {row['metric']}", "score", "retained", "above chance", *COLUMNS.values()]
+    header += [*(f"ONNX Runtime {each}" for each in precisions), "parameters", "MB"]
+    lines = [f"| {' | '.join(header)} |", f"| --- |{' ---: |' * (len(header) - 1)}"]
+    for model, found in {LARGE: large, **row["variants"]}.items():
+        cells = [model, *(_interval(found.get(key)) for key in ("score", "retained", "chance_corrected"))]
+        cells += [f"{found[column]['median']:.2f}×" if column in found else "" for column in COLUMNS]
+        cells += [_times(runtimes.get(model, {}).get(each)) for each in precisions]
+        cells += [f"{found['parameters'] / 1e6:.2f} M", f"{found['size_bytes'] / 1e6:.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _compressing(name: str, model: dict[str, Any]) -> str:
+    large, small = (model["scores"][size]["perplexity"] for size in ("large", "small"))
+    took = f"{model['compression_steps']} steps and {model['compression_seconds'] / 60:.0f} min"
+    cost = f", a step {model['step_cost']:.2f} times one of plain training" if model["step_cost"] else ""
+    return f"The language model {name}: held-out perplexity {large:.1f} → {small:.1f}; it took {took}{cost}."
+
+
+def _times(timing: dict[str, Any] | None) -> str:
+    return MISSING if timing is None or timing["speedup"] is None else f"{timing['speedup']:.2f}×"
+
+
+def _plain(interval: Interval | None) -> dict[str, float] | None:
+    return None if interval is None else interval.model_dump()
 
 
 def _interval(value: dict[str, float] | None) -> str:
@@ -118,6 +168,21 @@ def _final(record: Record) -> Final:
     return record.final
 
 
+def _made(record: Record) -> list[Entry]:
+    """Return everything that a variant had to do at the task: the large model's fine-tuning too if it starts there."""
+    return [*([] if record.steps[0].name == CHECKPOINT else [_baseline(record)]), *record.steps]
+
+
+def _whole(record: Record) -> float:
+    """Return the seconds of everything that a variant had to do at the task."""
+    return sum(entry.train_seconds for entry in _made(record))
+
+
+def _until_best(entries: Sequence[Entry]) -> float:
+    """Return the seconds of training until the weights that were kept, of the last of several stages."""
+    return sum(entry.train_seconds for entry in entries[:-1]) + _to_best(entries[-1])
+
+
 def _steps(entries: Sequence[Entry]) -> int:
     return sum(entry.details.training.steps for entry in entries if entry.details.training is not None)
 
@@ -127,12 +192,7 @@ def _per_step(entry: Entry) -> float:
     return entry.train_seconds / max(1, _steps([entry]))
 
 
-def _per_epoch(record: Record, entry: Entry) -> float:
-    # The last batch of an epoch may be smaller than the others, and counts as a step.
-    batch_size = int(entry.settings["training"]["batch_size"])
-    return float(_per_step(entry) * math.ceil(record.task["rows"]["train"] / batch_size))
-
-
 def _to_best(entry: Entry) -> float:
-    """Return the seconds of training until the weights that were kept."""
-    return 0.0 if entry.details.training is None else _per_step(entry) * entry.details.training.best_step
+    """Return the seconds of training until the weights that were kept; all of them where nothing was trained."""
+    trained = entry.details.training
+    return entry.train_seconds if trained is None else _per_step(entry) * trained.best_step

@@ -70,6 +70,17 @@ def differing(one: Any, other: Mapping[str, Any]) -> list[str]:
     return [key for key in {**one, **other} if one.get(key) != other.get(key)]
 
 
+def check_same(before: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> None:
+    """Check that what a folder holds was made as it would be made now.
+
+    Raises:
+        OutputError: naming what differs.
+    """
+    names = differing(before, now)
+    if names:
+        raise OutputError(f"{out} holds another experiment (it differs in {', '.join(names)}); choose another folder")
+
+
 def step_number(step: str, steps: Sequence[Method], run: Path) -> int:
     """Return the number of a step that is given by its number or by the name of its folder.
 

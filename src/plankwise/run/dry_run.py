@@ -84,25 +84,40 @@ def _quietly() -> Iterator[None]:
 
 
 def rehearse_fine_tuning(
-    stage: str,
-    config: PreTrainedConfig,
+    spec: ModelSpec,
     task: Task,
     tokenizer: PreTrainedTokenizerBase,
     *,
     truncation: Truncation,
-    training: Training,
-) -> StageCost:
-    """Count the steps of one fine-tuning and time a few of them, on a random model of this configuration."""
+    training: Training | None,
+    steps: Sequence[Method] = (),
+    seconds: float = SECONDS_PER_STAGE,
+) -> list[StageCost]:
+    """Count the steps of one fine-tuning, and of steps after it, and time a few of each on a random model.
+
+    Args:
+        spec: of the model that is fine-tuned, for the task's objective.
+        task: to fine-tune for.
+        tokenizer: of the model.
+        truncation: how texts are read.
+        training: the fine-tuning; None where only the steps are of interest.
+        steps: of compression.
+        seconds: of training steps, for each stage at most.
+    """
     with _quietly(), tempfile.TemporaryDirectory() as folder:
         job = Job(
             task=task.without_test(),
-            objective=objective_of(task.kind),
+            objective=spec.objective,
             tokenizer=tokenizer,
             truncation=truncation,
             seed=0,
             folder=Path(folder),
         )
-        return _rehearse_training(stage, _random_model(config, job), job, training, SECONDS_PER_STAGE)
+        model = _random_model(spec.config, job)
+        costs = []
+        if training is not None:
+            costs.append(_rehearse_training("fine-tuning", model, job, training, seconds))
+        return costs + _rehearse_steps(steps, spec, model, job, seconds)
 
 
 def rehearse(
@@ -139,15 +154,24 @@ def _rehearse(
             folder=Path(folder),
             callbacks=tuple(callbacks),
         )
-        model = baseline = _random_model(spec.config, job)
+        model = _random_model(spec.config, job)
         if recipe.baseline is not None:
             costs.append(_rehearse_training("baseline", model, job, recipe.baseline, seconds))
-        job = dataclasses.replace(job, baseline=lambda: (baseline, tokenizer))
-        for number, step in enumerate(recipe.steps, 1):
-            before = dataclasses.replace(spec, config=model.config, tokenizer=job.tokenizer, trimmed=False)
-            cost, model, job = _rehearse_step(f"{number:02d}-{step.method}", step, before, model, job, seconds=seconds)
-            costs.append(cost)
+        costs += _rehearse_steps(recipe.steps, spec, model, job, seconds)
     return costs, tokenizer
+
+
+def _rehearse_steps(
+    steps: Sequence[Method], spec: ModelSpec, model: PreTrainedModel, job: Job, seconds: float
+) -> list[StageCost]:
+    """Try out steps that follow each other, the first of them on `model`, which is the baseline of all."""
+    baseline, costs = (model, job.tokenizer), []
+    job = dataclasses.replace(job, baseline=lambda: baseline)
+    for number, step in enumerate(steps, 1):
+        before = dataclasses.replace(spec, config=model.config, tokenizer=job.tokenizer, trimmed=False)
+        cost, model, job = _rehearse_step(f"{number:02d}-{step.method}", step, before, model, job, seconds=seconds)
+        costs.append(cost)
+    return costs
 
 
 def _rehearse_training(stage: str, model: PreTrainedModel, job: Job, training: Training, seconds: float) -> StageCost:

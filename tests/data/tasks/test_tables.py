@@ -506,3 +506,27 @@ class TestClasses:
     def test_that_cannot_be_are_refused(self, tmp_path: Path, classes: list[Any], message: str) -> None:
         with pytest.raises(RecipeError, match=message):
             self.load(tmp_path, classes=classes)
+
+
+def test_a_split_of_several_files_joins_them_and_names_the_file_in_each_id(tmp_path: Path) -> None:
+    columns: Columns = {"text": ["a b", "c d"], "label": ["x", "y"], "key": [1, 2]}
+    files = [write(tmp_path / name, columns) for name in ("one.csv", "other.jsonl")]
+    write(tmp_path / "train.csv", many(columns, 20))
+    task = TableFiles(train=tmp_path / "train.csv", test=tuple(files), id="key").load()
+    assert task.splits[TEST]["id"][:] == ["one.csv/1", "one.csv/2", "other.jsonl/1", "other.jsonl/2"]
+    assert task.splits[TEST]["text"][:] == ["a b", "c d"] * 2
+    single = TableFiles(train=(tmp_path / "train.csv",), test=files[0]).load()
+    assert single.splits[TEST]["id"][:] == ["1", "2"]
+    assert single.name == task.name == "train"
+
+
+@pytest.mark.parametrize("given", [[], 3, "", ["a.csv", 3], {"a": "b"}])
+def test_what_is_neither_a_file_nor_files_is_refused(given: Any) -> None:
+    with pytest.raises(RecipeError, match=r"test: allowed: a file, or a list of files"):
+        validate({"train": "a.csv", "test": given}, TableFiles)
+
+
+def test_several_files_survive_the_recipe() -> None:
+    source = validate({"train": ["a.csv", "b.csv"]}, TableFiles)
+    assert to_plain(source)["train"] == ["a.csv", "b.csv"]
+    assert validate(to_plain(source), TableFiles) == source

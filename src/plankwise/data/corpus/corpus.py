@@ -26,6 +26,7 @@ from plankwise.core.errors import DataError, suggest
 from plankwise.core.files import sha256, write_json
 from plankwise.core.numbers import Bounds, Seed
 from plankwise.core.recipe import settings
+from plankwise.data.corpus.contamination import ContaminationFilter
 from plankwise.data.corpus.duplicates import LineHashes, hash_line
 from plankwise.data.corpus.streams import Document, cut_row, documents_of, find_files, texts_of
 from plankwise.data.task import DEVELOPMENT, TRAIN, Access, Task
@@ -35,6 +36,7 @@ logger = logging.getLogger(__name__)
 FORMAT = 2  # of cache entries; part of their keys
 ROWS_PER_WRITE = 1000
 CHARACTERS_PER_WRITE = 4_000_000
+CONTAMINATED = "contaminated_lines_dropped"
 FEATURES = datasets.Features({"id": datasets.Value("string"), "text": datasets.Value("large_string")})
 
 
@@ -80,24 +82,44 @@ class Corpus:
             raise ValueError("encoding is for files, not a dataset")
         return self
 
-    def load(self) -> Task:
+    def load(self, contamination: ContaminationFilter | None = None) -> Task:
         """Open the corpus from the cache, after writing it there if it is missing.
+
+        Args:
+            contamination: finds the lines to leave out; `counts.json` and the log count them.
 
         Raises:
             DataError: if nothing is found, a file cannot be read, or a split would be empty.
         """
-        key, read = self._source()
-        folder = cache_folder() / "corpora" / key
-        build = functools.partial(
-            write_corpus, read, deduplicate=self.deduplicate, held_out=self.held_out, split_seed=self.split_seed
-        )
-        built_once(folder, build)
+        folder, key = self._written(contamination)
         counts = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
         logger.info("corpus: %s", ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in counts.items()))
         splits = DatasetDict({part: Dataset.from_file(str(folder / f"{part}.arrow")) for part in (TRAIN, DEVELOPMENT)})
         title = self.title or (Path(self.files[0]).name.split(".")[0] if self.files else str(self.dataset))
         hashes = {part: f"{key}/{part}" for part in splits}
         return Task(title, splits, (), "masked_lm", ("masked_accuracy",), self.access, hashes)
+
+    def count_contaminated(self, contamination: ContaminationFilter) -> int:
+        """Count the lines that `contamination` finds; the corpus without them is cached, as `load` would do it."""
+        counts = json.loads((self._written(contamination)[0] / "counts.json").read_text(encoding="utf-8"))
+        return int(counts[CONTAMINATED])
+
+    def _written(self, contamination: ContaminationFilter | None) -> tuple[Path, str]:
+        """Return the folder in the cache, which is written if it is missing, and its key."""
+        key, read = self._source()
+        if contamination is not None:
+            key = _key([key], [contamination.identity])
+        folder = cache_folder() / "corpora" / key
+        build = functools.partial(
+            write_corpus,
+            read,
+            deduplicate=self.deduplicate,
+            held_out=self.held_out,
+            split_seed=self.split_seed,
+            contamination=contamination,
+        )
+        built_once(folder, build)
+        return folder, key
 
     def _source(self) -> tuple[str, Callable[[], Iterable[Document]]]:
         """Return the key of the content, and a function that begins to read it from the start."""
@@ -123,6 +145,7 @@ def write_corpus(
     held_out: float,
     split_seed: int,
     rows_per_write: int = ROWS_PER_WRITE,
+    contamination: ContaminationFilter | None = None,
 ) -> None:
     """Write `train.arrow`, `development.arrow` and `counts.json`.
 
@@ -133,6 +156,7 @@ def write_corpus(
         held_out: share of the documents for development.
         split_seed: seed of what is held out.
         rows_per_write: documents of a batch of the Arrow files, at most.
+        contamination: finds the lines to leave out.
 
     Raises:
         DataError: if a part would be empty, or the documents change between the two passes.
@@ -140,6 +164,7 @@ def write_corpus(
     logger.info("reading the corpus into %s", folder.parent)
     repeated = _find_repeated(read(), folder) if deduplicate else None
     counts = {"documents": 0, "lines": 0, "repeated_lines_dropped": 0, "characters": 0}
+    counts |= {} if contamination is None else {CONTAMINATED: 0}
     paths = [folder / f"{part}.arrow" for part in (TRAIN, DEVELOPMENT)]
     with _Writer(paths[0], rows_per_write) as train, _Writer(paths[1], rows_per_write) as development:
         line = 0
@@ -148,6 +173,10 @@ def write_corpus(
             kept = document if known is None else list(compress(document, ~known))
             line += len(document)
             counts["repeated_lines_dropped"] += len(document) - len(kept)
+            if contamination is not None:
+                clean = [each for each in kept if not contamination.matches(each)]
+                counts[CONTAMINATED] += len(kept) - len(clean)
+                kept = clean
             if kept:
                 text = "\n".join(kept)
                 counts["documents"] += 1

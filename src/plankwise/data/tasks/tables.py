@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -39,14 +39,35 @@ MetricName = Annotated[
 ]
 
 
+def _some_files(given: Any) -> Any:
+    several = isinstance(given, (list, tuple))
+    files = given if several else [given]
+    if not files or not all(isinstance(each, (str, Path)) and str(each) for each in files):
+        raise ValueError("allowed: a file, or a list of files")
+    return tuple(map(Path, files)) if several else Path(given)
+
+
+def _plain_files(files: Any) -> Any:
+    return str(files) if isinstance(files, (str, Path)) else list(map(str, files))
+
+
+Files = Annotated[
+    Path | tuple[Path, ...],
+    pydantic.PlainValidator(_some_files, json_schema_input_type=str | list[str]),
+    pydantic.PlainSerializer(_plain_files),
+]
+
+
 @settings
 class TableFiles:
     """A task in table files: CSV, TSV, JSON lines or Parquet, compressed or not, recognized by their suffixes.
 
+    A split may be several files, which are joined in their order.
+
     Attributes:
-        train: file to train on.
-        development: file to select checkpoints on; cut off train if not given.
-        test: file to report on; cut off train if not given.
+        train: file or files to train on.
+        development: files to select checkpoints on; cut off train if not given.
+        test: files to report on; cut off train if not given.
         text: column of the text.
         text_pair: column of a second text, for pair tasks.
         label: column of the label; a list of columns holding 0 and 1 makes a multi-label task.
@@ -57,8 +78,9 @@ class TableFiles:
             those of train, sorted.
         delimiter: between the cells of CSV files.
         encoding: of text files, such as cp1252 or utf-16; UTF-8 by default.
-        id: column of an identifier; row numbers by default.
-        title: name of the task in reports; that of the train file by default.
+        id: column of an identifier; row numbers by default. In a split of several files the name of the file comes
+            before it, as in `first.csv/17`.
+        title: name of the task in reports; that of the first train file by default.
         metrics: the first selects checkpoints.
         access: `credentialed` keeps all text out of records, reports, logs and messages.
         development_share: share cut off train if no development file is given.
@@ -70,9 +92,9 @@ class TableFiles:
 
     kinds: ClassVar[tuple[str, ...]] = ("single_label", "multi_label")
     name: Literal["table"] = "table"
-    train: Path
-    development: Path | None = None
-    test: Path | None = None
+    train: Files
+    development: Files | None = None
+    test: Files | None = None
     text: str = "text"
     text_pair: str | None = None
     label: str | list[str] = "label"
@@ -93,7 +115,7 @@ class TableFiles:
     @pydantic.model_validator(mode="after")
     def _agrees(self) -> TableFiles:
         form = TextFormat(self.encoding, self.delimiter)
-        files = [path for path in (self.train, self.development, self.test) if path is not None]
+        files = [path for given in (self.train, self.development, self.test) for path in _paths(given)]
         for fault in filter(None, map(form.fault, files)):
             raise ValueError(fault)
         check_columns(self.label, self.labels, {"text": self.text, "text_pair": self.text_pair, "id": self.id})
@@ -102,14 +124,23 @@ class TableFiles:
     def load(self) -> Task:
         """Read the files and check them."""
         given = {TRAIN: self.train, DEVELOPMENT: self.development, TEST: self.test}
+        splits = {part: self._rows(_paths(files)) for part, files in given.items() if files is not None}
+        return _build(self, splits, self.title or unpacked(_paths(self.train)[0]).stem)
+
+    def _rows(self, files: Sequence[Path]) -> list[LabelledText]:
         form, columns = TextFormat(self.encoding, self.delimiter), _columns_of(self)
         declared = set(map(plain, self.classes or ()))
-        splits = {
-            part: rows_of(read_table(path, columns, form), self, str(path), declared=declared, identifier=self.id)
-            for part, path in given.items()
-            if path is not None
-        }
-        return _build(self, splits, self.title or unpacked(self.train).stem)
+        joined: list[LabelledText] = []
+        for path in files:
+            rows = rows_of(read_table(path, columns, form), self, str(path), declared=declared, identifier=self.id)
+            joined += rows if len(files) == 1 else [{**row, "id": f"{path.name}/{row['id']}"} for row in rows]
+        return joined
+
+
+def _paths(files: Path | Sequence[Path] | None) -> list[Path]:
+    if files is None:
+        return []
+    return [files] if isinstance(files, Path) else list(files)
 
 
 @settings

@@ -17,7 +17,7 @@ from plankwise.evaluation.benchmark.workload import affordable, workload
 
 logger = logging.getLogger(__name__)
 ROUNDS = 5
-SECONDS = 30.0  # about what all rounds of all artefacts may take
+SECONDS, FEW = 30.0, 4  # about what all rounds of so many artefacts may take; more artefacts take more
 MOST_TEXTS = 64
 
 
@@ -28,17 +28,18 @@ def time_artefacts(
 
     Args:
         folders: of the artefacts, by name; the name of fp32 in a runtime is as in `openvino fp32`.
-        texts: to run, in order of preference; as many are used as `SECONDS` allow.
+        texts: to run, in order of preference; as many are used as the time allows.
         opener: opens an artefact.
     """
     opened = {name: opener(folder, "throughput") for name, folder in folders.items()}
     # Two passes come before the rounds: a warm-up of each shape, and the untimed turn.
-    used = texts[: min(MOST_TEXTS, affordable(opened, texts, ROUNDS + 2, SECONDS))]
-    logger.info("timing %s on %d texts, about %.0f s at most", ", ".join(opened), len(used), SECONDS)
+    seconds = SECONDS * max(1.0, len(opened) / FEW)
+    used = texts[: min(MOST_TEXTS, affordable(opened, texts, ROUNDS + 2, seconds))]
+    logger.info("timing %s on %d texts, about %.0f s at most", ", ".join(opened), len(used), seconds)
     work = {name: workload(each.manifest, each.tokenizer, used, TOKENS_PER_BATCH) for name, each in opened.items()}
     plain = [name for name, each in opened.items() if each.manifest.precision == "fp32"]
     with LoadMonitor() as monitor:
-        figures = Measurements(plain, {}, ROUNDS, SECONDS).throughput(opened, work)
+        figures = Measurements(plain, {}, ROUNDS, seconds).throughput(opened, work)
     threads = max(each.runtime.threads for each in opened.values())
     warnings = tuple(load_warnings(monitor.load, threads))
     for warning in warnings:

@@ -1,0 +1,1 @@
+"""The domain experiment: compress a language model in several ways, fine-tune each for the tasks, and compare."""

@@ -1,0 +1,76 @@
+"""How fast the fine-tuned models predict in ONNX Runtime, fp32 and int8, all of them timed in turns."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from plankwise.data.task import DEVELOPMENT, TEST, TRAIN, Task
+from plankwise.data.truncation import Truncation
+from plankwise.deploy.export.export import export, missing_packages
+from plankwise.evaluation.benchmark.artefact_timing import MOST_TEXTS, time_artefacts
+from plankwise.evaluation.benchmark.models import Export
+from plankwise.run.artefacts import CALIBRATED, COMPARED, sample_texts
+from plankwise.run.candidates import Timer
+from plankwise.run.domain.settings import LARGE
+
+logger = logging.getLogger(__name__)
+PRECISIONS = ("fp32", "int8")
+REFERENCE = "onnx fp32"  # how timings name the artefact that all others are compared with: the large model
+
+
+def time_runtimes(
+    models: Mapping[str, Path],
+    task: Task,
+    truncation: Truncation,
+    *,
+    exporter: Export = export,
+    timer: Timer = time_artefacts,
+) -> dict[str, dict[str, Any]]:
+    """Export each model to ONNX Runtime in fp32 and int8, and time them on texts of the test split.
+
+    Args:
+        models: folders of fine-tuned models, by name; `large` is among them.
+        task: with all its splits. Int8 is calibrated on train, and artefacts are compared with torch on development.
+        truncation: how texts are read.
+        exporter: makes artefacts.
+        timer: times them.
+
+    Returns:
+        For each model and precision its `ms_per_text`, its `speedup` over the large model in fp32 with the `spread` of
+        that over rounds, and its `size_bytes`; empty where ONNX Runtime is not installed or a model cannot be exported.
+    """
+    if missing_packages("onnx"):
+        logger.warning("prediction is not timed in ONNX Runtime: pip install 'plankwise[onnx]'")
+        return {}
+    texts = {
+        "calibration": sample_texts(task.splits[TRAIN], CALIBRATED),
+        "texts": sample_texts(task.splits[DEVELOPMENT], COMPARED),
+    }
+    with TemporaryDirectory(prefix="plankwise-domain-") as scratch:
+        folders: dict[str, Path] = {}
+        try:
+            for name, model in models.items():
+                for precision in PRECISIONS:
+                    label = REFERENCE if (name, precision) == (LARGE, "fp32") else f"{name} {precision}"
+                    folders[label] = Path(scratch) / f"{name}-{precision}"
+                    exporter(model, folders[label], to="onnx", precision=precision, truncation=truncation, **texts)
+        except Exception as error:  # converters raise errors of any kind; a missing timing must not end an experiment
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            logger.warning("prediction is not timed in ONNX Runtime: %s", first)
+            return {}
+        timings = timer(folders, sample_texts(task.splits[TEST], MOST_TEXTS))
+        sizes = {label: sum(each.stat().st_size for each in folder.iterdir()) for label, folder in folders.items()}
+    found: dict[str, dict[str, Any]] = {name: {} for name in models}
+    for label, timing in timings.items():
+        name, precision = (LARGE, "fp32") if label == REFERENCE else label.rsplit(" ", 1)
+        found[name][precision] = {
+            "ms_per_text": timing.ms_per_text,
+            "speedup": 1.0 if label == REFERENCE else timing.over_fp32,
+            "spread": timing.spread,
+            "size_bytes": sizes[label],
+        }
+    return found
