@@ -9,10 +9,16 @@ from plankwise.evaluation.effects import shown_estimate
 
 def study(result: dict[str, Any]) -> str:
     """Write the findings of a study, and under them the main effects."""
+    by_loss = result.get("findings_by_loss")
     lines = ["| claim | contrast [95 %] | verdict |", "| --- | ---: | --- |"]
-    for finding in result["findings"]:
-        contrasts = "; ".join(shown_estimate(part["estimate"]) for part in finding["parts"])
-        lines.append(f"| {finding['claim']} | {contrasts} | {finding['verdict']} |")
+    if by_loss:
+        lines = [
+            "| claim | contrast [95 %] | verdict | in cross-entropy | verdict |",
+            "| --- | ---: | --- | ---: | --- |",
+        ]
+    for number, finding in enumerate(result["findings"]):
+        cells = [finding["claim"], *judged(finding), *(judged(by_loss[number]) if by_loss else [])]
+        lines.append(f"| {' | '.join(cells)} |")
     counts, seeds = result["counts"], result["seeds"]
     lines += [
         "",
@@ -20,6 +26,13 @@ def study(result: dict[str, Any]) -> str:
         "",
     ]
     return "\n".join([*lines, *effects(result)])
+
+
+def judged(finding: dict[str, Any]) -> list[str]:
+    """Return the contrasts of a finding and its verdict, with what it would take to decide it."""
+    contrasts = "; ".join(shown_estimate(part["estimate"]) for part in finding["parts"])
+    more = [each for each in finding.get("more_trials", ()) if each]
+    return [contrasts, finding["verdict"] + (f", about {max(more)} more trials would decide" if more else "")]
 
 
 def effects(result: dict[str, Any]) -> list[str]:

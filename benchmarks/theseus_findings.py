@@ -18,7 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plankwise.core.intervals import format_interval
-from plankwise.evaluation.effects import Estimate, TrialTable, contrast, main_effects, spreads, table_of
+from plankwise.evaluation.effects import (
+    Estimate,
+    TrialTable,
+    contrast,
+    in_place_of_score,
+    main_effects,
+    spreads,
+    table_of,
+    trials_to_decide,
+)
 from plankwise.evaluation.intervals import LEVEL
 
 Verdict = Literal["holds", "does not hold", "undecided", "not tested"]
@@ -27,10 +36,18 @@ _NAMES = {"start": "start", "full_at": "full_at", "schedule": "schedule", "rate"
 
 @dataclass(frozen=True)
 class Part:
-    """One contrast: what is compared, and the estimate; `None` if the study has no such trials."""
+    """One contrast: what is compared, the estimate, and about how many more trials would decide it.
+
+    The estimate is `None` if the study has no such trials; `more_trials` where nothing more would help to tell.
+    """
 
     contrast: str
     estimate: Estimate | None
+
+    @property
+    def more_trials(self) -> int | None:
+        """Number of trials, with 80 % power, if the effect is as large as it was found."""
+        return None if self.estimate is None else trials_to_decide(self.estimate)
 
 
 @dataclass(frozen=True)
@@ -188,7 +205,18 @@ def main() -> None:
     """Print a study's document, as `study.json` holds it, with the findings added, as one JSON line."""
     document = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     table = table_of(document["trials"], document["parameters"])
-    print(json.dumps({**document, "findings": [asdict(finding) for finding in findings(table)]}))
+    losses = in_place_of_score(table, "log_loss", sign=-1.0)  # so that up is better, as the findings have it
+    found = {"findings": as_rows(table), "findings_by_loss": None if losses is None else as_rows(losses)}
+    print(json.dumps({**document, **found}))
+
+
+def as_rows(table: TrialTable) -> list[dict[str, Any]]:
+    """Return the findings as JSON can hold them, the open ones with what it would take to decide them."""
+    rows = []
+    for finding in findings(table):
+        more = [part.more_trials for part in finding.parts] if finding.verdict == "undecided" else []
+        rows.append({**asdict(finding), "more_trials": more})
+    return rows
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def test_a_class_names_int8_instructions_bf16_and_cores(flags: list[str], cores:
 
 def test_the_class_comes_from_wherever_a_result_records_its_machine() -> None:
     assert class_of({"environment": FAST}) == "vnni-bf16-2cores"
-    assert class_of({"language_model": {"environment": SLOW}}) == "avx2-2cores"
+    assert class_of({"environment": SLOW}) == "avx2-2cores"
     assert class_of({"ran": False, "why": "no GPU"}) == "unknown"
     gpu = {**FAST, "gpu": {"name": "NVIDIA H100 80GB HBM3", "cuda": "12.8"}}
     assert class_of({"device": "NVIDIA H100 80GB HBM3", "environment": gpu}) == "nvidia-h100-80gb-hbm3"

@@ -98,7 +98,21 @@ def test_the_script_adds_the_findings_to_a_study(
     main()
     written = json.loads(capsys.readouterr().out)
     found = written.pop("findings")
+    assert written.pop("findings_by_loss") is None
     assert written == document
+    assert [len(each["more_trials"]) for each in found] == [0, 1, 2, 0]
     assert [each["verdict"] for each in found] == ["holds", "undecided", "undecided", "holds"]
     assert [len(each["parts"]) for each in found] == [1, 1, 2, 1]
     assert found[0]["parts"][0]["estimate"]["value"] == pytest.approx(0.03, abs=0.003)
+
+
+def test_cross_entropy_decides_as_well_where_trials_have_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trials = [{**row, "log_loss": 1 - row["score"]} for row in rows({"start": 0.03})]
+    (tmp_path / "study.json").write_text(json.dumps({"parameters": list(KEYS), "trials": trials}))
+    monkeypatch.setattr(sys, "argv", ["theseus_findings.py", str(tmp_path / "study.json")])
+    main()
+    written = json.loads(capsys.readouterr().out)
+    verdicts = [[each["verdict"] for each in written[name]] for name in ("findings", "findings_by_loss")]
+    assert verdicts[0] == verdicts[1]

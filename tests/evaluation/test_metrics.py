@@ -15,6 +15,7 @@ from sklearn.metrics import (
     recall_score,
     roc_auc_score,
 )
+from sklearn.metrics import log_loss as sklearn_log_loss
 
 from plankwise.evaluation.metrics import (
     METRICS,
@@ -23,6 +24,7 @@ from plankwise.evaluation.metrics import (
     count,
     decide,
     decide_flags,
+    log_loss,
     majority_logits,
     probabilities,
 )
@@ -183,3 +185,13 @@ class TestMajority:
         guess = majority_logits(labels, labels)
         assert METRICS["auroc"](labels, guess) == 0.5
         assert METRICS["average_precision"](labels, guess) == pytest.approx(labels.mean())
+
+
+def test_log_loss_agrees_with_scikit_learn() -> None:
+    draw = np.random.default_rng(0)
+    logits, labels = draw.normal(size=(50, 3)), draw.integers(0, 3, 50)
+    assert log_loss(labels, logits) == pytest.approx(sklearn_log_loss(labels, softmax(logits, axis=-1)))
+    flags = draw.integers(0, 2, (50, 3))
+    alone = [sklearn_log_loss(flags[:, at], expit(logits[:, at])) for at in range(3)]
+    assert log_loss(flags, logits) == pytest.approx(np.mean(alone))
+    assert np.isfinite(log_loss(np.array([0]), np.array([[-1e4, 1e4]])))

@@ -13,13 +13,14 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 import yaml
 
 import processes
 import tiny
-from plankwise.core.errors import CheckpointError, OutputError, TrainingError
+from plankwise.core.errors import CheckpointError, OutputError, RecipeError, TrainingError
 from plankwise.core.records import Record
 from plankwise.run import pipeline
 from plankwise.run.pipeline import Checked
@@ -341,7 +342,7 @@ def test_the_verb_reports_on_a_finished_study(
     assert page.count("data:image/png;base64,") == 4
     assert set(document) == {
         *("name", "task", "metric", "split", "sampler", "parameters", "seeds", "settings", "counts", "train_seconds"),
-        *("best", "effects", "importance", "trials"),
+        *("best", "effects", "loss_effects", "noise", "importance", "trials"),
     }
     assert "finding" not in f"{shown}{page}{json.dumps(document)}".lower()
     assert tiny.call(monkeypatch, "study", place / "study.yaml", "--out", whole[0]) == 2
@@ -398,3 +399,43 @@ def test_a_database_whose_driver_is_missing_is_refused_before_anything_is_writte
         shown = "the storage postgresql://user:***@host/name"
         assert line == f"plankwise: {shown} needs psycopg2: pip install 'plankwise[postgresql]'"
     assert not (tmp_path / "out").exists()
+
+
+def test_no_trial_is_begun_that_would_not_fit_into_the_minutes(
+    place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rehearsed: list[Checked] = []
+
+    def rehearse(checked: Checked) -> list[dict[str, Any]]:
+        rehearsed.append(checked)
+        return [{"examples": 100, "seconds_per_step": 0.0, "seconds": 0.0}] * 2
+
+    plan, out = changed(place, "brief", minutes=1e-4), tmp_path / "out"
+    rows = run_study(plan, out, rehearse=rehearse)
+    assert len(rehearsed) == 1
+    assert [row["state"] for row in rows] == ["complete", *["waiting"] * 7]  # the first shows how long they take
+    assert rows[0]["seconds"] >= rows[0]["train_seconds"] > 0
+    assert "7 trials are not begun: the study's 0.0001 minutes are used up" in caplog.text
+    longer = changed(place, "longer", minutes=100)
+    assert Counter(row["state"] for row in run_study(longer, out, resume=True)) == {"complete": 8}
+
+
+def test_minutes_that_hold_too_little_are_refused_before_the_study_begins(place: Path, tmp_path: Path) -> None:
+    def rehearse(checked: Checked) -> list[dict[str, Any]]:
+        return [{"examples": 100, "seconds_per_step": 60.0, "seconds": 60.0}] * 2
+
+    with pytest.raises(RecipeError, match=r"5 min do not hold two trials of each setting"):
+        run_study(changed(place, "small", minutes=5), tmp_path / "out", rehearse=rehearse)
+    assert not (tmp_path / "out").exists()
+
+
+def test_cross_entropy_stands_beside_the_score(whole: tuple[Path, Rows], plan: StudyPlan) -> None:
+    out, rows = whole
+    assert all(0 < row["log_loss"] < 2 for row in rows)
+    document = write_study(plan, rows, out)
+    effects = document["loss_effects"]["steps.0.start"]
+    assert [level["value"] for level in effects] == ["0.2", "0.6"]
+    means = [np.mean([row["log_loss"] for row in rows if row["steps.0.start"] == start]) for start in (0.2, 0.6)]
+    assert [level["mean"] for level in effects] == pytest.approx(means)
+    assert document["noise"] >= 0
+    assert "on cross-entropy" in (out / "report.html").read_text()

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, softmax
+from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 Floats = NDArray[np.float64]
@@ -58,6 +58,18 @@ def probabilities(logits: Array, multi_label: bool) -> Floats:
     """Turn logits into probabilities: softmax over classes, or a sigmoid for each label."""
     found: Floats = expit(logits) if multi_label else softmax(logits, axis=-1)
     return found
+
+
+def log_loss(labels: Array, logits: Array) -> float:
+    """Compute the mean cross-entropy in nats: of the true class, or of each label of several; down is better.
+
+    Args:
+        labels: [examples], or [examples, classes] of 0 and 1.
+        logits: [examples, classes].
+    """
+    if labels.ndim == 1:
+        return float(-log_softmax(logits, axis=-1)[np.arange(len(labels)), labels].mean())
+    return float(-np.where(labels == 1, log_expit(logits), log_expit(-logits)).mean())
 
 
 def count(labels: Array, logits: Array) -> Floats:

@@ -7,10 +7,13 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from plankwise.core.errors import RecipeError
 from plankwise.core.recipe import to_plain
+from plankwise.evaluation.effects import short_names
 from plankwise.methods.method import Method
 from plankwise.run.dry_run import estimate
 from plankwise.run.pipeline import Checked
+from plankwise.search.power import smallest_effects
 from plankwise.search.storage import check_storage
 from plankwise.search.study import probes
 from plankwise.search.study_plan import StudyPlan
@@ -49,6 +52,7 @@ def estimate_study(plan: StudyPlan, rehearse: Rehearse = estimate) -> dict[str, 
         "seconds_per_baseline": seconds_per_baseline,
         "seconds_per_trial": sum(trials) / len(trials),
         "seconds": seconds_per_baseline * len(baselines) + sum(trials),
+        "smallest_effects": smallest_effects(plan),
     }
 
 
@@ -65,4 +69,35 @@ def cost_lines(cost: dict[str, Any]) -> list[str]:
         f"about {cost['seconds_per_trial']:.0f} s each",
         f"{cost['baselines']} baselines, about {cost['seconds_per_baseline']:.0f} s each",
         f"about {cost['seconds'] / 60:.0f} min of training with one worker; nothing has been trained",
+        *_power_lines(cost["smallest_effects"]),
     ]
+
+
+def _power_lines(effects: dict[str, float]) -> list[str]:
+    if not effects:
+        return [
+            "what it can decide is estimated from `noise`, the deviation between trials that another study.json has"
+        ]
+    names = short_names(list(effects))
+    shown = ", ".join(f"{names[key]} {effect:.4f}" for key, effect in effects.items())
+    return [f"with 80 % power it decides differences between one value and the others of at least: {shown}"]
+
+
+def check_budget(plan: StudyPlan, cost: dict[str, Any]) -> None:
+    """Check that two trials of each setting, with their baselines, fit into the minutes of a study.
+
+    Args:
+        plan: the study, checked.
+        cost: by `estimate_study`.
+
+    Raises:
+        RecipeError: naming how many minutes they need.
+    """
+    if plan.study.minutes is None:
+        return
+    needed = min(1.0, 2 / cost["seeds"]) * cost["seconds"] / 60
+    if needed > plan.study.minutes:
+        raise RecipeError(
+            f"{plan.file.where(('minutes',))}: {plan.study.minutes:g} min do not hold two trials of each setting, "
+            f"which take about {needed:.0f} min; allowed: more minutes, or fewer settings"
+        )

@@ -86,6 +86,10 @@ class Study:
             (default: all).
         storage: a URL of SQLAlchemy; by default SQLite in the study's folder.
         keep_models: keep the models of trials, not only their records.
+        minutes: that all workers may spend together. No trial is begun that would not fit; the study is refused where
+            not even two trials of each setting fit.
+        noise: standard deviation of the score among trials of a setting, as a smaller study found it, to estimate
+            beforehand what this one can decide.
     """
 
     name: Name
@@ -101,6 +105,8 @@ class Study:
     trials: Count | None = None
     storage: str | None = None
     keep_models: bool = False
+    minutes: Annotated[float, Bounds(0, 1_000_000, "that is two years", above=True)] | None = None
+    noise: Annotated[float, Bounds(0, 1, "scores are at most 1", above=True)] | None = None
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> Study:

@@ -23,6 +23,7 @@ from plankwise.run.pipeline import Checked, check
 from plankwise.run.recipe import Recipe
 from plankwise.search.study import Range, Study, probes
 
+NOT_DEFINING = ("storage", "keep_models", "minutes", "noise", "recipe")  # a study may be resumed with others
 Setting = dict[str, Any]  # a value for each key path of the space
 
 
@@ -65,7 +66,7 @@ class StudyPlan:
     def definition(self) -> dict[str, Any]:
         """Return what makes this study different from another, as plain values; where it is stored does not."""
         plain = to_plain(self.study)
-        kept = {key: value for key, value in plain.items() if key not in ("storage", "keep_models", "recipe")}
+        kept = {key: value for key, value in plain.items() if key not in NOT_DEFINING}
         return {**kept, "recipe": self.base, "data_hashes": dict(self.task.hashes)}
 
 

@@ -11,13 +11,13 @@ from typing import Any
 import optuna
 
 from plankwise.core.files import write_json, write_text
-from plankwise.evaluation.effects import TrialTable, main_effects, short_names, table_of
+from plankwise.evaluation.effects import TrialTable, in_place_of_score, main_effects, noise_of, short_names, table_of
 from plankwise.report.plots import draw_all
 from plankwise.report.templates import render
 from plankwise.search.storage import SEED, distributions, encoded
 from plankwise.search.study_folder import DOCUMENT, PLOTS, REPORT
 from plankwise.search.study_plan import StudyPlan
-from plankwise.search.trial_table import TrialRow
+from plankwise.search.trial_table import LOSS, TrialRow
 from plankwise.search.worker import require_result
 
 BEST = 5  # settings that are listed
@@ -36,6 +36,8 @@ def write_study(plan: StudyPlan, rows: Sequence[TrialRow], out: Path) -> dict[st
     table = table_of(rows, plan.keys)
     effects = {key: main_effects(table, key) for key in plan.keys}
     importances, metric = importance(plan, table), plan.task.metrics[0]
+    losses = in_place_of_score(table, LOSS)
+    on_loss = {} if losses is None else {key: main_effects(losses, key) for key in plan.keys}
     states = [row["state"] for row in rows]
     document = {
         "name": plan.study.name,
@@ -50,6 +52,8 @@ def write_study(plan: StudyPlan, rows: Sequence[TrialRow], out: Path) -> dict[st
         "train_seconds": sum(row["train_seconds"] or 0.0 for row in rows),
         "best": _best(table),
         "effects": {key: [asdict(level) for level in levels] for key, levels in effects.items()},
+        "loss_effects": {key: [asdict(level) for level in levels] for key, levels in on_loss.items()},
+        "noise": noise_of(table),
         "importance": importances,
         "trials": list(rows),
     }

@@ -21,7 +21,7 @@ from plankwise.run.pipeline import Checked
 from plankwise.run.stages import BASELINE
 from plankwise.search.study_folder import BASELINES, TRIALS
 from plankwise.search.study_plan import Setting, StudyPlan, trial_name
-from plankwise.search.trial_table import TrialRow
+from plankwise.search.trial_table import LOSS, TrialRow
 
 # A study trains hundreds of times; what each training logs would bury the study's own lines.
 VERBOSE_LOGGERS = ("plankwise.core.progress", "plankwise.training", "plankwise.methods", "plankwise.run.stages")
@@ -95,6 +95,7 @@ def measured(record: Record) -> tuple[float, TrialRow]:
     return score, {
         "baseline_score": baseline,
         "retained": score / baseline if baseline > 0 else None,
+        LOSS: record.steps[-1].development_scores.get(LOSS),
         "train_seconds": seconds,
         "steps": steps,
         "seconds_per_step": seconds / steps if steps else None,

@@ -17,7 +17,8 @@ from plankwise.search.storage import SEED, decoded, encoded
 from plankwise.search.study_plan import Setting, StudyPlan
 
 SETTING, REASON, STOPPED = "setting", "reason", "stopped"  # attributes of a trial in the storage
-MEASURED = ("baseline_score", "retained", "train_seconds", "steps", "seconds_per_step", "redraws")
+LOSS, SECONDS = "log_loss", "seconds"  # of development; and how long the trial took, its baseline included
+MEASURED = ("baseline_score", "retained", LOSS, "train_seconds", "steps", "seconds_per_step", "redraws", SECONDS)
 MAX_DEATHS = 5  # of workers, after which the trial itself is to blame
 _PREFERENCE = ("complete", "failed", "running", "waiting", "dead")  # among several attempts at one trial
 TrialRow = dict[str, Any]

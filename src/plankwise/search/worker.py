@@ -13,19 +13,27 @@ from plankwise.core.distributed import process_count
 from plankwise.core.errors import CheckpointError, OutputError, PlankwiseError, RecipeError
 from plankwise.core.paths import found_at, undone_if_refused
 from plankwise.run import pipeline
+from plankwise.run.dry_run import estimate
+from plankwise.search.dry_run import Rehearse, check_budget, estimate_study
 from plankwise.search.storage import check_storage, reachable
 from plankwise.search.study_folder import DATABASE, TABLE, TRIALS, take_folder
 from plankwise.search.study_plan import StudyPlan, format_setting
 from plankwise.search.trial_queue import ClaimedTrial, TrialQueue
 from plankwise.search.trial_run import Run, measured, run_trial
-from plankwise.search.trial_table import TrialRow, write_table
+from plankwise.search.trial_table import SECONDS, TrialRow, write_table
 
 logger = logging.getLogger(__name__)
 POLL_SECONDS = 2.0
 
 
 def run_study(
-    plan: StudyPlan, out: Path, *, resume: bool = False, train: bool = True, run: Run = pipeline.run
+    plan: StudyPlan,
+    out: Path,
+    *,
+    resume: bool = False,
+    train: bool = True,
+    run: Run = pipeline.run,
+    rehearse: Rehearse = estimate,
 ) -> list[TrialRow]:
     """Run every trial that no other worker runs, and return the table of all trials.
 
@@ -37,8 +45,10 @@ def run_study(
         resume: whether `out` and the storage may hold this study already.
         train: whether to run trials, or only to return the table as it is.
         run: runs the recipe of a trial.
+        rehearse: estimates the stages of one run, to check the study's minutes before it begins.
 
     Raises:
+        RecipeError: if its minutes do not hold two trials of each setting.
         OutputError: if the folder or the storage holds something else or cannot be used.
         CheckpointError: if `train` is false and no trial is complete; the folder is left as it was.
     """
@@ -46,13 +56,15 @@ def run_study(
         raise RecipeError("a study runs one process per worker; start the same command several times with --resume")
     if plan.study.storage is not None:
         check_storage(plan.study.storage)
+    if plan.study.minutes is not None and train and not resume:
+        check_budget(plan, estimate_study(plan, rehearse))
     url = plan.study.storage or f"sqlite:///{(out / DATABASE).resolve()}"
     with reachable(url):
         queue = _open(plan, out, url, resume=resume, train=train)
         seconds: list[float] = []
-        while train and (claim := _next_claim(queue)) is not None:
+        while train and _fits(plan, queue) and (claim := _next_claim(queue)) is not None:
             began = time.monotonic()
-            _run_claimed(plan, out, queue, claim, run=run)
+            _run_claimed(plan, out, queue, claim, run=run, began=began)
             seconds.append(time.monotonic() - began)
             write_table(queue.rows(), out / TABLE)
             _log_trial(queue, claim, seconds)
@@ -100,7 +112,21 @@ def _next_claim(queue: TrialQueue) -> ClaimedTrial | None:
         time.sleep(POLL_SECONDS)
 
 
-def _run_claimed(plan: StudyPlan, out: Path, queue: TrialQueue, claim: ClaimedTrial, *, run: Run) -> None:
+def _fits(plan: StudyPlan, queue: TrialQueue) -> bool:
+    """Return whether another trial fits into the study's minutes, as long as the others were, of all workers."""
+    if plan.study.minutes is None:
+        return True
+    rows = queue.rows()
+    took = [row[SECONDS] for row in rows if row[SECONDS] is not None]
+    mean = statistics.mean(took) if took else 0.0
+    fits = sum(took) + mean * (queue.running() + 1) <= 60 * plan.study.minutes
+    waiting = sum(row["state"] == "waiting" for row in rows)
+    if not fits and waiting:
+        logger.warning("%d trials are not begun: the study's %g minutes are used up", waiting, plan.study.minutes)
+    return fits
+
+
+def _run_claimed(plan: StudyPlan, out: Path, queue: TrialQueue, claim: ClaimedTrial, *, run: Run, began: float) -> None:
     """Run one trial. An error that its setting causes is its result; an error of the machine ends the worker."""
     with queue.held(claim):
         try:
@@ -112,7 +138,7 @@ def _run_claimed(plan: StudyPlan, out: Path, queue: TrialQueue, claim: ClaimedTr
             reason = f"{'' if isinstance(error, PlankwiseError) else f'{type(error).__name__}: '}{error}"
             queue.fail(claim, reason.splitlines()[0] if reason.strip() else type(error).__name__)
         else:
-            queue.complete(claim, score, notes)
+            queue.complete(claim, score, {**notes, SECONDS: time.monotonic() - began})
 
 
 def _log_trial(queue: TrialQueue, claim: ClaimedTrial, seconds: Sequence[float]) -> None:

@@ -49,6 +49,11 @@ class TextObjective(Objective):
             names: among the task's metrics.
         """
 
+    def losses(self, labels: Array, logits: Floats) -> dict[str, float]:
+        """Compute what is scored beside the metrics, by names that end in `_loss`; down is better."""
+        del labels, logits
+        return {}
+
     def check_predictions(self, labels: Array, logits: Floats, task: Task, split: str) -> None:
         """Warn of predictions that are worth nothing, whatever their score."""
         del labels, logits, task, split
@@ -107,12 +112,12 @@ class TextObjective(Objective):
         yield Sample(batches, own if pooling is None else over_windows(own, pooling), len(rows))
 
     def score(self, model: PreTrainedModel, job: Job, split: str) -> Scored:
-        """Compute all metrics of the task."""
+        """Compute all metrics of the task, and its losses."""
         rows = job.task.splits[split]
         examples, read = encode_and_count(rows, job.tokenizer, job.truncation)
         logits, labels = predict_logits(model, job.tokenizer, examples, _pooling(job)), np.asarray(rows["label"][:])
         self.check_predictions(labels, logits, job.task, split)
-        return Scored(self.metrics(labels, logits, job.task.metrics), read)
+        return Scored({**self.metrics(labels, logits, job.task.metrics), **self.losses(labels, logits)}, read)
 
     def count_examples(self, job: Job) -> int:
         """Count the texts of train."""
