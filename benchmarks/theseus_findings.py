@@ -22,13 +22,12 @@ from plankwise.evaluation.effects import (
     Estimate,
     TrialTable,
     contrast,
-    in_place_of_score,
     main_effects,
     spreads,
     table_of,
-    trials_to_decide,
 )
 from plankwise.evaluation.intervals import LEVEL
+from plankwise.evaluation.noise import in_place_of_score, trials_to_decide
 
 Verdict = Literal["holds", "does not hold", "undecided", "not tested"]
 _NAMES = {"start": "start", "full_at": "full_at", "schedule": "schedule", "rate": r"training\.learning_rate"}

@@ -160,3 +160,10 @@ class TestChance:
     @pytest.mark.parametrize("old", [0.7, 0.6])
     def test_is_nothing_where_the_baseline_is_no_better_than_the_guess(self, old: float) -> None:
         assert chance_corrected(0.8, old, 0.7) is None
+
+
+def test_nearly_equal_probabilities_are_loyal_without_a_warning() -> None:
+    draw = np.random.default_rng(0)
+    logits = draw.normal(size=(2000, 3))
+    pair = Pair(draw.integers(0, 3, 2000), logits, logits + draw.normal(0, 1e-9, logits.shape))
+    assert behaviour(pair)["probability_loyalty"] == pytest.approx(1.0, abs=1e-6)

@@ -86,8 +86,6 @@ def test_the_smallest_effect_equals_hand_arithmetic(grid: StudyPlan) -> None:
 
 def test_a_budget_of_less_than_two_trials_a_setting_is_refused(grid: StudyPlan) -> None:
     check_budget(grid, {"seeds": 3, "seconds": 449.0})  # two of three seeds take 5 min less a bit
-    with pytest.raises(
-        RecipeError, match=r"study\.yaml:7: 5 min do not hold two trials .* take about 6 min"
-    ):
+    with pytest.raises(RecipeError, match=r"study\.yaml:7: 5 min do not hold two trials .* take about 6 min"):
         check_budget(grid, {"seeds": 3, "seconds": 540.0})
     check_budget(dataclasses.replace(grid, study=dataclasses.replace(grid.study, minutes=None)), {"seconds": 1e9})

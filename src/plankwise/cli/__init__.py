@@ -12,12 +12,31 @@ from typing import Any
 
 import typer
 
-from plankwise.cli import data, deploying, experiments, inspect, searching, shrinking  # imports register the verbs
+from plankwise.cli import (  # imports register the verbs
+    comparing,
+    data,
+    deploying,
+    experiments,
+    inspect,
+    searching,
+    shrinking,
+)
 from plankwise.cli.options import VERBOSE, app
 from plankwise.core.errors import OutputError, PlankwiseError, RecipeError
 from plankwise.core.progress import set_verbose
 
-__all__ = ["app", "data", "deploying", "experiments", "inspect", "main", "run_app", "searching", "shrinking"]
+__all__ = [
+    "app",
+    "comparing",
+    "data",
+    "deploying",
+    "experiments",
+    "inspect",
+    "main",
+    "run_app",
+    "searching",
+    "shrinking",
+]
 _QUIET = {  # read by libraries when they are imported; what the user has set takes precedence
     "TRANSFORMERS_VERBOSITY": "error",
     "DATASETS_VERBOSITY": "error",

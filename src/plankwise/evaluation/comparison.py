@@ -117,5 +117,6 @@ def _probability_loyalty(pair: Pair, multi: bool) -> float:
     old, new = probabilities(pair.baseline, multi), probabilities(pair.compressed, multi)
     if multi:  # each label is a distribution of its own over yes and no
         old, new = np.stack([old, 1 - old], axis=-1), np.stack([new, 1 - new], axis=-1)
-    distance = np.nan_to_num(jensenshannon(old, new, base=2, axis=-1))  # SciPy returns the root already
+    with np.errstate(invalid="ignore"):  # of nearly equal distributions SciPy may take the root of -1e-17
+        distance = np.nan_to_num(jensenshannon(old, new, base=2, axis=-1))  # the root is taken already
     return float(1 - distance.mean())

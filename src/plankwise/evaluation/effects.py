@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +23,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import norm
 
 from plankwise.core.intervals import MISSING, format_interval
 from plankwise.evaluation.intervals import draw_counts, percentile_interval
@@ -32,7 +30,6 @@ from plankwise.evaluation.intervals import draw_counts, percentile_interval
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 RESAMPLES = 2000
-DECIDED = float(norm.ppf(0.975) + norm.ppf(0.8))  # standard errors that a value has to be from 0: 5 % level, 80 % power
 LEVELS, BINS = 8, 4  # a numeric parameter with more values than LEVELS is cut into BINS of equal count
 
 
@@ -173,14 +170,15 @@ class _Design:
 
 def _design(table: TrialTable, levels: Ints, level_count: int, free: set[str]) -> _Design:
     others = [key for key in table.keys if key not in free]
-    seeds, contexts = _codes(table, ["seed"]), _codes(table, others)
-    blocks = _codes(table, [*others, "seed"])
+    seeds, contexts = codes_of(table, ["seed"]), codes_of(table, others)
+    blocks = codes_of(table, [*others, "seed"])
     if _is_crossed(levels, blocks, level_count):
         return _Design(levels, blocks, seeds, contexts, level_count, True)
-    return _Design(levels, np.zeros_like(blocks), seeds, _codes(table, list(table.keys)), level_count, False)
+    return _Design(levels, np.zeros_like(blocks), seeds, codes_of(table, list(table.keys)), level_count, False)
 
 
-def _codes(table: TrialTable, columns: list[str]) -> Ints:
+def codes_of(table: TrialTable, columns: list[str]) -> Ints:
+    """Number the different values of some columns together, [trials]."""
     if not columns:
         return np.zeros(len(table.rows), dtype=np.int64)
     codes: Ints = table.rows.groupby(columns, dropna=False, sort=False).ngroup().to_numpy(dtype=np.int64)
@@ -261,41 +259,6 @@ def _solve(design: _Design, scores: Floats, weights: Floats) -> tuple[Floats, Fl
     component = spread - noise * np.trace(pseudo, axis1=1, axis2=2) / max(1, count - 1)
     lost = (drawn == 0).any(axis=1)
     return np.where(drawn == 0, np.nan, effects), np.where(lost, np.nan, component)
-
-
-def in_place_of_score(table: TrialTable, column: str, sign: float = 1.0) -> TrialTable | None:
-    """Return the trials with another number that they recorded, times `sign`, as their score; None if one lacks it."""
-    if column not in table.rows or table.rows[column].isna().any() or not len(table.rows):
-        return None
-    return TrialTable(table.keys, table.rows.assign(score=sign * table.rows[column].astype(np.float64)))
-
-
-def noise_of(table: TrialTable) -> float | None:
-    """Estimate the standard deviation of a trial's score once its setting and its seed are known.
-
-    None where no setting was run with a second seed.
-    """
-    settings, seeds = _codes(table, list(table.keys)), _codes(table, ["seed"])
-    columns = [codes[:, None] == np.arange(codes.max() + 1) for codes in (settings, seeds)]
-    design = np.hstack(columns).astype(np.float64)
-    freedom = len(design) - int(np.linalg.matrix_rank(design))
-    if freedom <= 0:
-        return None
-    scores = table.rows["score"].to_numpy(dtype=np.float64)
-    rest = scores - design @ np.linalg.lstsq(design, scores, rcond=None)[0]
-    return float(np.sqrt((rest**2).sum() / freedom))
-
-
-def trials_to_decide(estimate: Estimate) -> int | None:
-    """Estimate how many more trials of the same kind would decide on which side of 0 a value is, with 80 % power.
-
-    The width of an interval shrinks with the square root of the number of trials, and the value stays what it is. None
-    without an interval, or at a value of 0.
-    """
-    if estimate.low is None or estimate.high is None or not estimate.value:
-        return None
-    error = (estimate.high - estimate.low) / (2 * norm.ppf(0.975))
-    return max(0, math.ceil(estimate.trials * ((DECIDED * error / estimate.value) ** 2 - 1)))
 
 
 def short_names(keys: list[str]) -> dict[str, str]:

@@ -53,19 +53,20 @@ def score_interval(
     return interval_of(value, resampled_scores(runs, metric, resamples, seed))
 
 
-def resampled_scores(runs: Runs, metric: str, resamples: int, seed: int) -> Floats:
+def resampled_scores(runs: Runs, metric: str | Metric, resamples: int, seed: int) -> Floats:
     """Score bootstrap resamples, [resamples]: training seeds are drawn first, then examples, the same for every seed.
 
     Args:
         runs: of each training seed.
-        metric: name of the score.
+        metric: name of the score, or the score itself.
         resamples: how many.
         seed: of the resampling. The same one draws the same examples, which pairs two calls.
     """
     generator = np.random.default_rng(seed)
     seeds = generator.integers(0, len(runs), size=(resamples, len(runs)))
     weights = draw_counts(generator, len(runs[0][0]), resamples)
-    per_run = np.stack([_weighted_scores(METRICS[metric], *run, weights) for run in runs], axis=1)
+    of = METRICS[metric] if isinstance(metric, str) else metric
+    per_run = np.stack([_weighted_scores(of, *run, weights) for run in runs], axis=1)
     scores: Floats = np.take_along_axis(per_run, seeds, axis=1).mean(axis=1)
     return scores
 

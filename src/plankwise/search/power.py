@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter
 
-from plankwise.evaluation.effects import DECIDED
+from plankwise.evaluation.noise import DECIDED
 from plankwise.search.study_plan import StudyPlan
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import optuna
 
 from plankwise.core.files import write_json, write_text
-from plankwise.evaluation.effects import TrialTable, in_place_of_score, main_effects, noise_of, short_names, table_of
+from plankwise.evaluation.effects import TrialTable, main_effects, short_names, table_of
+from plankwise.evaluation.noise import in_place_of_score, noise_of
 from plankwise.report.plots import draw_all
 from plankwise.report.templates import render
 from plankwise.search.storage import SEED, distributions, encoded

@@ -94,7 +94,7 @@ def read_given(
     repeated = Counter(path.name for path in files)
     for path, chosen in columns.items():
         name = path.name if repeated[path.name] == 1 else str(path)
-        by_file[path] = _read_file(path, _form_of(path, form), chosen, matcher, multi_label=multi_label, name=name)
+        by_file[path] = _read_file(path, form_of(path, form), chosen, matcher, multi_label=multi_label, name=name)
         said += [_said(name, chosen, options, by_file[path]), *([chosen.hint] if chosen.hint else [])]
     matcher.check_used()
     return GivenRows(by_file, columns, tuple(said))
@@ -114,7 +114,7 @@ def _check_files(files: Sequence[Path], form: TextFormat) -> None:
         raise DataError(str(faults[0]))
 
 
-def _form_of(path: Path, form: TextFormat) -> TextFormat:
+def form_of(path: Path, form: TextFormat) -> TextFormat:
     """Return the part of the format that is for this kind of file: files of several kinds may be given at once."""
     return TextFormat(
         None if kind_of(path) == ".parquet" else form.encoding, form.delimiter if kind_of(path) == ".csv" else None
@@ -124,7 +124,7 @@ def _form_of(path: Path, form: TextFormat) -> TextFormat:
 def _columns(path: Path, form: TextFormat, options: ColumnOptions, matcher: LabelMatcher, multi_label: bool) -> Columns:
     if kind_of(path) == PLAIN_TEXT:
         return _TEXT_ONLY
-    return choose_columns(path, _form_of(path, form), options, matcher, multi_label)
+    return choose_columns(path, form_of(path, form), options, matcher, multi_label)
 
 
 def _check_columns(columns: Mapping[Path, Columns], options: ColumnOptions, form: TextFormat) -> None:
@@ -134,7 +134,7 @@ def _check_columns(columns: Mapping[Path, Columns], options: ColumnOptions, form
         raise DataError(f"--text, --pair and --label name one column twice: {', '.join(given)}; allowed: each once")
     if options.label and not any(chosen.label for chosen in columns.values()):
         tables = [path for path in columns if kind_of(path) != PLAIN_TEXT]
-        there = list(dict.fromkeys(name for path in tables for name in column_names(path, _form_of(path, form))))
+        there = list(dict.fromkeys(name for path in tables for name in column_names(path, form_of(path, form))))
         raise DataError(f"--label {options.label}: no file has this column; {suggest(options.label, there)}")
     single = [path for path, chosen in columns.items() if chosen.pair is None]
     if 0 < len(single) < len(columns):

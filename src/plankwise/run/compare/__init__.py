@@ -1,0 +1,1 @@
+"""Comparing models, or finished runs, of any origin and runtime, on the same examples."""

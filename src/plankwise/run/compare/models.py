@@ -1,0 +1,223 @@
+"""Comparing models of any origin and runtime: folders, artefacts and Hub ids, joined by row and by name of label."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from plankwise.core.errors import ModelError, RecipeError, suggest
+from plankwise.core.recipe import read_recipe
+from plankwise.core.records import FILE_NAME
+from plankwise.data.task import DEVELOPMENT, TEST, TRAIN
+from plankwise.deploy.predictor import Predictor
+from plankwise.evaluation.comparison import Pair
+from plankwise.evaluation.evidence import Examples, Question, compare_pairs
+from plankwise.evaluation.floors import floor_logits
+from plankwise.evaluation.metrics import METRICS, Floats
+from plankwise.evaluation.slices import classes_of, quartiles, unknown_words, values_of
+from plankwise.run.compare.rows import FileOptions, LabelledRows, rows_of_files, rows_of_split
+from plankwise.run.recipe import Recipe
+
+logger = logging.getLogger(__name__)
+CLASS, LENGTH, UNKNOWN = "class", "length", "unknown words"
+MULTI_LABEL = "multi_label_classification"
+Open = Callable[[str], Predictor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareRequest:
+    """What to compare on what.
+
+    Attributes:
+        baseline: folder, artefact or Hub id.
+        compressed: the same, one or more.
+        data: files of rows with labels to compare on.
+        development: files of other rows, to calibrate and choose thresholds on.
+        train: files of the rows that the baseline was trained on, for the floors.
+        options: how files are read.
+        recipe: whose task has all of these, instead of files.
+        split: of that task.
+        slice_columns: of `data`, to cut slices by.
+        retrained: the baseline trained again with another seed: the floor of all flips.
+        metrics: the first decides.
+        margin: largest loss of a metric that is acceptable.
+        class_margin: largest loss of a class' F1.
+        precision: of operating points.
+        resamples: of the bootstrap.
+    """
+
+    baseline: str
+    compressed: tuple[str, ...]
+    data: tuple[Path, ...] = ()
+    development: tuple[Path, ...] = ()
+    train: tuple[Path, ...] = ()
+    options: FileOptions = field(default_factory=FileOptions)
+    recipe: Path | None = None
+    split: str = TEST
+    slice_columns: tuple[str, ...] = ()
+    retrained: str | None = None
+    metrics: tuple[str, ...] = ("macro_f1", "accuracy")
+    margin: float = 0.01
+    class_margin: float = 0.05
+    precision: float = 0.9
+    resamples: int = 2000
+
+    def __post_init__(self) -> None:
+        """Refuse numbers and names that are not allowed.
+
+        Raises:
+            RecipeError: naming the option and what is allowed.
+        """
+        unknown = next((name for name in self.metrics if name not in METRICS), None)
+        if unknown is not None:
+            raise RecipeError(f"--metric {unknown}: {suggest(unknown, METRICS)}")
+        for name in ("margin", "class_margin", "precision"):
+            if not 0 < getattr(self, name) < 1:
+                option = name.replace("_", "-")
+                raise RecipeError(f"--{option} {getattr(self, name):g}: allowed: above 0 and below 1")
+
+    def check_models(self) -> None:
+        """Refuse a request that does not say what models are compared on.
+
+        Raises:
+            RecipeError: naming what is missing or contradicts itself.
+        """
+        if not self.compressed:
+            raise RecipeError(f"{self.baseline} alone is nothing to compare; give a compressed model too, or runs")
+        if bool(self.data) == (self.recipe is not None):
+            raise RecipeError("give either --data, for rows of files, or --recipe, for a split of its task")
+        if self.recipe is not None and (self.development or self.train or self.slice_columns):
+            raise RecipeError("--development, --train and --slice go with --data; the task of a recipe has its splits")
+
+    def check_runs(self, sources: Sequence[str]) -> None:
+        """Refuse models among runs, and options that runs do not need.
+
+        Raises:
+            RecipeError: naming the first.
+        """
+        model = next((each for each in sources if not (Path(each) / FILE_NAME).is_file()), None)
+        if model is not None:
+            raise RecipeError(f"{model} is not a finished run, and others are; give RUN/model folders, or runs alone")
+        given = {"--data": self.data, "--recipe": self.recipe, "--retrained": self.retrained}
+        for option, value in given.items():
+            if value:
+                raise RecipeError(f"{option} is for models; runs have saved their answers to the test split")
+
+    @property
+    def question(self) -> Question:
+        """What the comparison is asked."""
+        return Question(
+            metrics=self.metrics,
+            margin=self.margin,
+            class_margin=self.class_margin,
+            precision=self.precision,
+            resamples=self.resamples,
+        )
+
+
+@dataclass(frozen=True)
+class ComparedOn:
+    """The rows of a comparison by what they are for; development and train may be missing."""
+
+    rows: LabelledRows
+    development: LabelledRows | None
+    train: LabelledRows | None
+
+
+def compare_models(request: CompareRequest, *, opener: Open = Predictor) -> dict[str, Any]:
+    """Compare one or more compressed models with a baseline.
+
+    Returns:
+        The document that `plankwise compare --json` prints: names, numbers of rows, and a comparison for each
+        compressed model, as `evidence.compare_pairs` describes it. It holds no text.
+
+    Raises:
+        PlankwiseError: if a model cannot be opened, its labels differ, or the rows cannot be read.
+    """
+    baseline = opener(request.baseline)
+    classes = tuple(baseline.labels)
+    on = read_rows(request, baseline)
+    for line in on.rows.said:
+        logger.info("%s", line)
+
+    def answers(source: str) -> _Answers:
+        return _answers(opener(source), source, classes, on, baseline)
+
+    known = _answers(baseline, request.baseline, classes, on, baseline)
+    again = None if request.retrained is None else answers(request.retrained)
+    examples = examples_of(on, classes)
+    labels = on.rows.labels
+    document: dict[str, Any] = {
+        "baseline": request.baseline,
+        "rows": len(labels),
+        "classes": list(classes),
+        "metrics": list(request.metrics),
+        "comparisons": {},
+    }
+    for source in request.compressed:
+        found, development = answers(source), None
+        if on.development is not None and known.development is not None and found.development is not None:
+            development = [Pair(on.development.labels, known.development, found.development)]
+        document["comparisons"][source] = compare_pairs(
+            [Pair(labels, known.rows, found.rows)],
+            examples,
+            request.question,
+            development=development,
+            retrained=None if again is None else [Pair(labels, known.rows, again.rows)],
+        )
+    return document
+
+
+def read_rows(request: CompareRequest, baseline: Predictor) -> ComparedOn:
+    """Read the rows that are compared on, and those of development and train where there are any."""
+    classes, multi_label = tuple(baseline.labels), baseline.answer.problem_type == MULTI_LABEL
+    if request.recipe is not None:
+        task = read_recipe(request.recipe, Recipe).task.load()
+        parts = {each: rows_of_split(task, each, classes) for each in (request.split, DEVELOPMENT, TRAIN)}
+        rows = parts.pop(request.split)
+        return ComparedOn(rows, parts.get(DEVELOPMENT), parts.get(TRAIN))
+
+    def read(files: Sequence[Path], slice_columns: Sequence[str] = ()) -> LabelledRows:
+        return rows_of_files(files, classes, request.options, multi_label=multi_label, slice_columns=slice_columns)
+
+    development, train = (read(files) if files else None for files in (request.development, request.train))
+    return ComparedOn(read(request.data, request.slice_columns), development, train)
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """Logits of one model, [examples, classes], in the order of the baseline's classes."""
+
+    rows: Floats
+    development: Floats | None
+
+
+def _answers(model: Predictor, source: str, classes: Sequence[str], on: ComparedOn, baseline: Predictor) -> _Answers:
+    """Predict with a model whose labels are those of the baseline, in whatever order."""
+    if set(model.labels) != set(classes):
+        raise ModelError(
+            f"{source} has the labels {list(model.labels)}, the baseline {list(classes)}; allowed: the same"
+        )
+    if model.answer.problem_type != baseline.answer.problem_type:
+        raise ModelError(
+            f"{source} is a {model.answer.problem_type} model and the baseline a {baseline.answer.problem_type} one"
+        )
+    order = [model.labels.index(name) for name in classes]
+    logger.info("%s answers %d rows", source, len(on.rows.texts))
+    rows = model.logits(on.rows.texts)[:, order]
+    return _Answers(rows, None if on.development is None else model.logits(on.development.texts)[:, order])
+
+
+def examples_of(on: ComparedOn, classes: Sequence[str]) -> Examples:
+    """Cut slices and fit the floors, as far as the rows allow."""
+    texts, labels = on.rows.plain_texts, on.rows.labels
+    slices = {CLASS: classes_of(labels, classes), LENGTH: quartiles([len(text.split()) for text in texts], "words")}
+    floors: dict[str, Floats] = {}
+    if on.train is not None:
+        slices[UNKNOWN] = quartiles(unknown_words(texts, on.train.plain_texts), "of the words")
+        floors = floor_logits(texts, labels, on.train.plain_texts, on.train.labels, len(classes))
+    slices |= {name: values_of(cells) for name, cells in on.rows.columns.items()}
+    return Examples(classes=tuple(classes), floors=floors, slices=slices)

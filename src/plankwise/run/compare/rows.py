@@ -1,0 +1,142 @@
+"""The examples that models are compared on: rows of files, or a split of a recipe's task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from plankwise.core.errors import DataError, suggest
+from plankwise.data.batching.inputs import Text
+from plankwise.data.given.columns import ColumnOptions
+from plankwise.data.given.rows import form_of, read_given
+from plankwise.data.splitting import LabelledText, labels_of
+from plankwise.data.table_io import read_table
+from plankwise.data.task import Task
+from plankwise.data.text_files import TextFormat, kind_of
+from plankwise.evaluation.metrics import Array
+
+
+@dataclass(frozen=True)
+class LabelledRows:
+    """Examples with their labels.
+
+    Attributes:
+        texts: texts, or pairs of texts.
+        labels: index of each one's class, [rows], or 0 and 1 for each class, [rows, classes].
+        columns: other columns, by name.
+        said: what was guessed and left out, in lines to print.
+    """
+
+    texts: Sequence[Text]
+    labels: Array
+    columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    said: tuple[str, ...] = ()
+
+    @property
+    def plain_texts(self) -> list[str]:
+        """Texts as one string each; those of a pair are joined."""
+        return [text if isinstance(text, str) else " ".join(text) for text in self.texts]
+
+
+@dataclass(frozen=True)
+class FileOptions:
+    """How files are read.
+
+    Attributes:
+        columns: that are given; others are guessed.
+        names: from raw labels to labels of the models, where these differ.
+        form: encoding of text files and delimiter of CSV.
+    """
+
+    columns: ColumnOptions = field(default_factory=ColumnOptions)
+    names: Mapping[str, str] = field(default_factory=dict)
+    form: TextFormat = field(default_factory=TextFormat)
+
+
+def rows_of_files(
+    files: Sequence[Path],
+    classes: Sequence[str],
+    options: FileOptions,
+    *,
+    multi_label: bool = False,
+    slice_columns: Sequence[str] = (),
+) -> LabelledRows:
+    """Read the rows of files that have a label; those without are left out, which is said.
+
+    Args:
+        files: as `read_given` takes them.
+        classes: labels of the models, in the order of the logits.
+        options: how files are read.
+        multi_label: whether a row may have any number of labels.
+        slice_columns: other columns to read.
+
+    Raises:
+        DataError: if a file cannot be read, lacks a column, or no row has a label.
+    """
+    given = read_given(
+        files,
+        model_labels=classes,
+        multi_label=multi_label,
+        options=options.columns,
+        names=options.names,
+        form=options.form,
+    )
+    labelled = given.labelled
+    if not labelled:
+        raise DataError(f"{', '.join(map(str, files))}: no row has a label; models are compared by their scores")
+    said = [*given.said]
+    if given.unlabelled:
+        said.append(f"{len(given.unlabelled):,} rows without a label are left out")
+    columns: dict[str, list[Any]] = {name: [] for name in slice_columns}
+    for path, rows in given.by_file.items():
+        there = _columns_of(path, slice_columns, options.form)
+        for name, cells in there.items():
+            columns[name] += [cell for cell, row in zip(cells, rows, strict=True) if row["label"] is not None]
+    return LabelledRows(
+        [_text_of(row) for row in labelled], indices(labelled, classes, multi_label), columns, tuple(said)
+    )
+
+
+def rows_of_split(task: Task, split: str, classes: Sequence[str]) -> LabelledRows:
+    """Return a split of a task, with its labels in the order of the classes.
+
+    Raises:
+        DataError: if there is no such split, or the task has other labels.
+    """
+    if set(task.labels) != set(classes):
+        raise DataError(f"the baseline knows the labels {list(classes)}, the task has {list(task.labels)}")
+    if split not in task.splits:
+        raise DataError(f"no split '{split}'; {suggest(split, task.splits)}")
+    rows = task.splits[split]
+    if "text_pair" in rows.column_names:
+        texts: list[Text] = list(zip(rows["text"][:], rows["text_pair"][:], strict=True))
+    else:
+        texts = list(rows["text"][:])
+    labels, order = np.asarray(rows["label"][:]), [task.labels.index(name) for name in classes]
+    if labels.ndim == 2:
+        return LabelledRows(texts, labels[:, order])
+    return LabelledRows(texts, np.argsort(order)[labels])
+
+
+def indices(rows: Sequence[LabelledText], classes: Sequence[str], multi_label: bool) -> Array:
+    """Turn labels into indices of classes, [rows], or into 0 and 1 for each class, [rows, classes]."""
+    if not multi_label:
+        return np.array([classes.index(str(row["label"])) for row in rows])
+    return np.array([[int(name in labels_of(row)) for name in classes] for row in rows])
+
+
+def _columns_of(path: Path, names: Sequence[str], form: TextFormat) -> dict[str, list[Any]]:
+    if not names:
+        return {}
+    if kind_of(path) == ".txt":
+        raise DataError(f"{path}: a file of one text a line has no column '{names[0]}' to cut slices by")
+    return read_table(path, list(names), form_of(path, form))
+
+
+def _text_of(row: LabelledText) -> Text:
+    pair = row.get("text_pair")
+    return str(row["text"]) if pair is None else (str(row["text"]), str(pair))
