@@ -2,90 +2,110 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from plankwise.cli.options import AsJson, Delimiter, Encoding, app
 
-Files = list[Path] | None
+if TYPE_CHECKING:
+    from plankwise.run.compare.models import CompareRequest
+
+Models = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="BASELINE COMPRESSED... | RUN...",
+        help="Folders, artefacts or Hub ids, the baseline first; or finished runs, seeds of a recipe pooled.",
+    ),
+]
+Data = Annotated[
+    list[Path] | None, typer.Option(help="Rows with labels that no model was trained on; may be repeated.")
+]
+RecipeOf = Annotated[Path | None, typer.Option(help="Or the recipe whose task to compare on.")]
+Split = Annotated[str, typer.Option(help="Of that task: test or development.")]
+Development = Annotated[
+    list[Path] | None, typer.Option(help="Other rows with labels, to calibrate and choose thresholds on.")
+]
+Train = Annotated[list[Path] | None, typer.Option(help="The rows that the baseline was trained on, for the floors.")]
+Text = Annotated[str | None, typer.Option(help="Column of the text; guessed if not given.")]
+Pair = Annotated[str | None, typer.Option(help="Column of a second text, for models of pairs.")]
+Label = Annotated[str | None, typer.Option(help="Column of the label; guessed if not given.")]
+Names = Annotated[
+    list[str] | None,
+    typer.Option("--map", metavar="RAW=LABEL", help="A value of the label column, and the models' label."),
+]
+Separator = Annotated[str | None, typer.Option(help="Between the labels of a cell.")]
+Slices = Annotated[
+    list[str] | None, typer.Option("--slice", metavar="COLUMN", help="A column of --data to cut slices by.")
+]
+Retrained = Annotated[
+    str | None, typer.Option(metavar="MODEL", help="The baseline with another seed: the floor of all flips.")
+]
+Metrics = Annotated[
+    list[str] | None, typer.Option("--metric", help="The first decides; macro_f1 and accuracy if not given.")
+]
+Margin = Annotated[float, typer.Option(help="Largest loss of a metric that is acceptable.")]
+ClassMargin = Annotated[float, typer.Option(help="Largest loss of a class' F1 that is acceptable.")]
+Precision = Annotated[float, typer.Option(help="Of the operating points.")]
+Target = Annotated[Path | None, typer.Option(help="Also write the JSON document to this file.")]
 
 
 @app.command()
 def compare(
-    models: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="BASELINE COMPRESSED... | RUN...",
-            help="Folders, artefacts or Hub ids, the baseline first; or finished runs, seeds of a recipe pooled.",
-        ),
-    ],
-    data: Annotated[Files, typer.Option(help="Rows with labels that no model was trained on; may be repeated.")] = None,
-    recipe: Annotated[Path | None, typer.Option(help="Or the recipe whose task to compare on.")] = None,
-    split: Annotated[str, typer.Option(help="Of that task: test or development.")] = "test",
-    development: Annotated[
-        Files, typer.Option(help="Other rows with labels, to calibrate and choose thresholds on.")
-    ] = None,
-    train: Annotated[Files, typer.Option(help="The rows that the baseline was trained on, for the floors.")] = None,
-    text: Annotated[str | None, typer.Option(help="Column of the text; guessed if not given.")] = None,
-    pair: Annotated[str | None, typer.Option(help="Column of a second text, for models of pairs.")] = None,
-    label: Annotated[str | None, typer.Option(help="Column of the label; guessed if not given.")] = None,
-    names: Annotated[
-        list[str] | None,
-        typer.Option("--map", metavar="RAW=LABEL", help="A value of the label column, and the models' label."),
-    ] = None,
-    label_separator: Annotated[str | None, typer.Option(help="Between the labels of a cell.")] = None,
-    slices: Annotated[
-        list[str] | None, typer.Option("--slice", metavar="COLUMN", help="A column of --data to cut slices by.")
-    ] = None,
-    retrained: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="The baseline with another seed: the floor of all flips.")
-    ] = None,
-    metric: Annotated[
-        list[str] | None, typer.Option(help="The first decides; macro_f1 and accuracy if not given.")
-    ] = None,
-    margin: Annotated[float, typer.Option(help="Largest loss of a metric that is acceptable.")] = 0.01,
-    class_margin: Annotated[float, typer.Option(help="Largest loss of a class' F1 that is acceptable.")] = 0.05,
-    precision: Annotated[float, typer.Option(help="Of the operating points.")] = 0.9,
-    out: Annotated[Path | None, typer.Option(help="Also write the JSON document to this file.")] = None,
+    models: Models,
+    data: Data = None,
+    recipe: RecipeOf = None,
+    split: Split = "test",
+    development: Development = None,
+    train: Train = None,
+    text: Text = None,
+    pair: Pair = None,
+    label: Label = None,
+    names: Names = None,
+    label_separator: Separator = None,
+    slice_columns: Slices = None,
+    retrained: Retrained = None,
+    metrics: Metrics = None,
+    margin: Margin = 0.01,
+    class_margin: ClassMargin = 0.05,
+    precision: Precision = 0.9,
+    out: Target = None,
     encoding: Encoding = None,
     delimiter: Delimiter = None,
     as_json: AsJson = False,
 ) -> None:
     """Judge whether compressed models are as good as their baseline, give or take a margin, on the same examples."""
+    given = dict(locals())
+    for name in ("out", "as_json"):
+        del given[name]
     from plankwise.core.paths import check_target
+
+    if out is not None:
+        check_target(out)
+    _print(_compared(_request(given)), out, as_json)
+
+
+def _request(given: dict[str, Any]) -> CompareRequest:
+    """Make the request of the options; those that are not named here are called as its fields are."""
     from plankwise.data.given.columns import ColumnOptions
     from plankwise.data.given.labels import read_names
     from plankwise.data.text_files import TextFormat
     from plankwise.run.compare.models import CompareRequest
     from plankwise.run.compare.rows import FileOptions
 
-    if out is not None:
-        check_target(out)
-    asked: dict[str, Any] = {"margin": margin, "class_margin": class_margin, "precision": precision}
-    if metric:
-        asked["metrics"] = tuple(metric)
-    options = FileOptions(
-        ColumnOptions(text, pair, label, label_separator), read_names(names or []), TextFormat(encoding, delimiter)
-    )
-    request = CompareRequest(
-        baseline=models[0],
-        compressed=tuple(models[1:]),
-        data=tuple(data or ()),
-        development=tuple(development or ()),
-        train=tuple(train or ()),
-        options=options,
-        recipe=recipe,
-        split=split,
-        slice_columns=tuple(slices or ()),
-        retrained=retrained,
-        **asked,
-    )
-    _print(_compared(request), out, as_json)
+    baseline, *compressed = given.pop("models")
+    columns = ColumnOptions(*(given.pop(name) for name in ("text", "pair", "label", "label_separator")))
+    names, form = read_names(given.pop("names") or []), TextFormat(given.pop("encoding"), given.pop("delimiter"))
+    several = {name: tuple(given.pop(name) or ()) for name in ("data", "development", "train", "slice_columns")}
+    if metrics := given.pop("metrics"):
+        given["metrics"] = tuple(metrics)
+    options = FileOptions(columns, names, form)
+    return CompareRequest(baseline=baseline, compressed=tuple(compressed), options=options, **several, **given)
 
 
-def _compared(request: Any) -> dict[str, Any]:
+def _compared(request: CompareRequest) -> dict[str, Any]:
     from plankwise.run.compare.models import compare_models
     from plankwise.run.compare.runs import compare_runs, is_run
 
@@ -98,8 +118,6 @@ def _compared(request: Any) -> dict[str, Any]:
 
 
 def _print(document: dict[str, Any], out: Path | None, as_json: bool) -> None:
-    import json
-
     from plankwise.cli.compare_tables import comparison_lines, comparison_tables
     from plankwise.cli.tables import print_table
     from plankwise.core.files import write_json

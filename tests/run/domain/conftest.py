@@ -37,7 +37,7 @@ variants:
   plain: {{adapted: false}}
   plain-shallow: {{adapted: false, at_task: [{subset}]}}
   shallow: {{at_task: [{subset}]}}
-vocabulary: {{minimum_count: 2}}
+prepare: [{{method: vocabulary, minimum_count: 2}}]
 """
 SUBSET = "{method: layer_subset, layers: 1, training: {epochs: 1, batch_size: 16}}"
 

@@ -110,7 +110,7 @@ def test_every_variant_starts_where_it_says(compared: Path) -> None:
     }
     sources = {name: runs[name]["steps"][0]["settings"].get("source") for name in runs}
     assert sources["halved"] == str(compared / "language-model-halved" / "model")
-    assert sources["plain"] == sources["plain-shallow"] == str(compared / "vocabulary")
+    assert sources["plain"] == sources["plain-shallow"] == str(compared / "prepared")
     large = {json.dumps(record["baseline"]["scores"]) for record in runs.values()}
     assert len(large) == 1  # fine-tuned once, for all of them
     weights = [compared / f"mood-{name}-1" / "baseline" / "model.safetensors" for name in runs]
@@ -124,11 +124,12 @@ def test_every_variant_starts_where_it_says(compared: Path) -> None:
 
 
 def test_the_vocabulary_is_trimmed_once_to_corpus_and_tasks(compared: Path, place: Path) -> None:
-    log = json.loads((compared / "vocabulary.json").read_text())
-    tokenizer = AutoTokenizer.from_pretrained(compared / "vocabulary")
-    assert log["tokens"]["before"] == 48 > log["tokens"]["kept"] == len(tokenizer)
+    log = json.loads((compared / "prepared.json").read_text())
+    tokenizer = AutoTokenizer.from_pretrained(compared / "prepared")
+    (step,) = log["steps"]
+    assert step["tokens"]["before"] == 48 > step["tokens"]["kept"] == len(tokenizer)
     assert log["parameters"]["before"] > log["parameters"]["after"]
-    assert json.loads((compared / "domain.json").read_text())["vocabulary"] == log
+    assert json.loads((compared / "domain.json").read_text())["preparation"] == log
     for name in ("language-model/baseline", "language-model-halved/model", "mood-plain-1/model"):
         assert json.loads((compared / name / "config.json").read_text())["vocab_size"] == len(tokenizer)
     corpus = planned(place / "variants.yaml").corpus.splits["train"]
@@ -150,8 +151,8 @@ def test_the_table_has_a_line_for_each_variant(compared: Path) -> None:
 def test_another_vocabulary_or_budget_in_the_folder_is_refused(compared: Path, place: Path, tmp_path: Path) -> None:
     out = tmp_path / "copy"
     shutil.copytree(compared, out)
-    with pytest.raises(OutputError, match=r"holds another experiment \(it differs in settings\)"):
-        run_domain(planned(place / "variants.yaml", "vocabulary.minimum_count=3"), out, resume=True)
+    with pytest.raises(OutputError, match=r"holds another experiment \(it differs in steps\)"):
+        run_domain(planned(place / "variants.yaml", "prepare.0.minimum_count=3"), out, resume=True)
     (out / "budget.json").write_text(json.dumps({"minutes": 5, "factors": {}}))
     with pytest.raises(OutputError, match=r"holds another experiment \(it differs in minutes\)"):
         run_domain(planned(place / "variants.yaml", "minutes=6"), out, resume=True)

@@ -39,8 +39,12 @@ SCRATCH = (
         ([], ["variants={a: {}}"], r"it is the large model itself; allowed: steps, at_task, or adapted: false"),
         ([], [f"variants={{a: {{adapted: false, steps: [{THESEUS}]}}}}"], r"with adapted: false: at_task"),
         ([], ["variants={'a/b': {adapted: false}}"], r"variants"),
-        ([], ["vocabulary={source: [x.txt]}"], r"tokens of the corpus and of the tasks are counted; leave it out"),
-        ([], ["vocabulary={training: {epochs: 1}}"], r"the language model is trained afterwards; leave it out"),
+        (
+            [],
+            ["prepare=[{method: vocabulary, training: {epochs: 1}}]"],
+            r"prepare\.0\.training: the language model is trained afterwards; leave it out",
+        ),
+        ([], ["prepare=[{method: vocabulary, max_tokens: 2}]"], r"prepare\.0 \(vocabulary\): max_tokens 2 is too few"),
         (
             ["steps=[]"],
             ["variants={a: {at_task: [{method: layer_subset, layers: 9}]}}"],
@@ -51,7 +55,11 @@ SCRATCH = (
             ["variants={a: {adapted: false}}"],
             r"variants: a: adapted: false starts from a model that exists; there is none",
         ),
-        ([SCRATCH], ["vocabulary={}"], r"vocabulary is of a model that exists; allowed: with model.source"),
+        (
+            [SCRATCH],
+            ["prepare=[{method: vocabulary}]"],
+            r"prepare changes a model that exists; allowed: with model.source",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_trained(

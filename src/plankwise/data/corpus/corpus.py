@@ -167,30 +167,41 @@ def write_corpus(
     counts |= {} if contamination is None else {CONTAMINATED: 0}
     paths = [folder / f"{part}.arrow" for part in (TRAIN, DEVELOPMENT)]
     with _Writer(paths[0], rows_per_write) as train, _Writer(paths[1], rows_per_write) as development:
-        line = 0
-        for document in read():
-            known = None if repeated is None else repeated[line : line + len(document)]
-            kept = document if known is None else list(compress(document, ~known))
-            line += len(document)
-            counts["repeated_lines_dropped"] += len(document) - len(kept)
-            if contamination is not None:
-                clean = [each for each in kept if not contamination.matches(each)]
-                counts[CONTAMINATED] += len(kept) - len(clean)
-                kept = clean
-            if kept:
-                text = "\n".join(kept)
-                counts["documents"] += 1
-                counts["lines"] += len(kept)
-                counts["characters"] += len(text)
-                # By content and not by chance, so that equal documents fall into the same part.
-                out = hash_line(f"{split_seed}/{text}") / 2.0**64 < held_out
-                (development if out else train).add(str(counts["documents"]), text)
-    if repeated is not None and line != len(repeated):
-        raise DataError("the corpus changed while it was read")
+        for kept in _kept_lines(read(), repeated, contamination, counts):
+            text = "\n".join(kept)
+            counts["documents"] += 1
+            counts["lines"] += len(kept)
+            counts["characters"] += len(text)
+            # By content and not by chance, so that equal documents fall into the same part.
+            out = hash_line(f"{split_seed}/{text}") / 2.0**64 < held_out
+            (development if out else train).add(str(counts["documents"]), text)
     for part, rows in ((TRAIN, train.rows), (DEVELOPMENT, development.rows)):
         if not rows:
             raise DataError(f"the corpus has {counts['documents']} documents; its {part} part would be empty")
     write_json(folder / "counts.json", counts)
+
+
+def _kept_lines(
+    documents: Iterable[Document],
+    repeated: np.ndarray | None,
+    contamination: ContaminationFilter | None,
+    counts: dict[str, int],
+) -> Iterator[Document]:
+    """Yield the documents without the lines to drop, which are counted; documents that become empty are left out."""
+    line = 0
+    for document in documents:
+        known = None if repeated is None else repeated[line : line + len(document)]
+        kept = document if known is None else list(compress(document, ~known))
+        line += len(document)
+        counts["repeated_lines_dropped"] += len(document) - len(kept)
+        if contamination is not None:
+            clean = [each for each in kept if not contamination.matches(each)]
+            counts[CONTAMINATED] += len(kept) - len(clean)
+            kept = clean
+        if kept:
+            yield kept
+    if repeated is not None and line != len(repeated):
+        raise DataError("the corpus changed while it was read")
 
 
 class _Writer:

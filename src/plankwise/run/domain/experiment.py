@@ -22,9 +22,9 @@ from plankwise.report.domain_table import ModelRuns, markdown, summarize
 from plankwise.run.contents import check_same
 from plankwise.run.domain.budget import factor_for, scaled_steps, scaled_training
 from plankwise.run.domain.plan import DomainPlan, language_model_recipe, without_baseline
+from plankwise.run.domain.preparation import PREPARATION, PREPARED, prepare_source
 from plankwise.run.domain.settings import LARGE, Downstream, Variant
 from plankwise.run.domain.speed import time_runtimes
-from plankwise.run.domain.trimming import TRIMMING, VOCABULARY, trim_source
 from plankwise.run.dry_run import rehearse
 from plankwise.run.pipeline import MODEL, check, run
 from plankwise.run.recipe import Model, Recipe
@@ -54,12 +54,12 @@ class Experiment:
         Returns:
             The table as a JSON document; it is written to `domain.json` and `domain.md` as well.
         """
-        plan, trimming = self._plan, None
+        plan, preparation = self._plan, None
         on_main_process(lambda: make_writable_folder(self._out), self._out)
-        if plan.domain.vocabulary is not None:
-            on_main_process(lambda: trim_source(plan, self._out), self._out)
-            self._source = str(self._out / VOCABULARY)
-            trimming = json.loads((self._out / TRIMMING).read_text("utf-8"))
+        if plan.domain.prepare:
+            on_main_process(lambda: prepare_source(plan, self._out), self._out)
+            self._source = str(self._out / PREPARED)
+            preparation = json.loads((self._out / PREPARATION).read_text("utf-8"))
         self._run(self._large_recipe(), plan.corpus, LANGUAGE_MODEL, until="baseline")
         for name, variant in plan.variants.items():
             if variant.steps:
@@ -69,7 +69,7 @@ class Experiment:
             for seed in plan.domain.seeds:
                 self._fine_tune(downstream, task, seed)
         document = summarize(plan.domain.name, self._models(), self._runs())
-        document |= {"environment": environment(), "minutes": plan.domain.minutes, "vocabulary": trimming}
+        document |= {"environment": environment(), "minutes": plan.domain.minutes, "preparation": preparation}
         for downstream, task in zip(plan.domain.tasks, plan.tasks, strict=True):
             document["tasks"][downstream.name]["runtimes"] = self._speed(downstream, task)
         if is_main_process():

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
@@ -65,16 +65,17 @@ def check_domain(path: Path, domain: Domain, overrides: Sequence[str] = ()) -> D
     """
     place = path.parent / domain.language_model
     whole = read_recipe(place, Recipe, overrides)
-    if not isinstance(whole.task, Corpus):
+    if OBJECTIVES[whole.task.kinds[0]].has_labels:
         raise RecipeError(f"{place}: a language model is trained on a task of name 'corpus'")
     variants = _variants(path, place, domain, whole)
     recipe = dataclasses.replace(whole, steps=())
     _check_source(path, domain, variants, recipe)
     tasks = tuple(_loaded(path, each) for each in domain.tasks)
-    corpus = clean_corpus(place, whole.task, domain, tasks)
+    corpus = clean_corpus(place, cast("Corpus", whole.task), domain, tasks)
     if domain.task_texts:
         corpus = with_task_texts(corpus, tasks)
     specs = {LARGE: check(recipe, corpus).specs[-1]}
+    _check_steps(f"{path}: prepare", domain.prepare, specs[LARGE])
     for name, variant in variants.items():
         specs[name] = check(dataclasses.replace(recipe, steps=variant.steps), corpus).specs[-1]
         if specs[name].trimmed:
@@ -82,7 +83,8 @@ def check_domain(path: Path, domain: Domain, overrides: Sequence[str] = ()) -> D
     for downstream, task in zip(domain.tasks, tasks, strict=True):
         _check_task(path, downstream, task, recipe, specs)
         for name, variant in variants.items():
-            _check_at_task(f"{path}: variants: {name}", downstream, variant.at_task, task, specs[name])
+            at_task = dataclasses.replace(specs[name], objective=objective_of(task.kind, downstream.objective))
+            _check_steps(f"{path}: variants: {name}: at_task", variant.at_task, at_task)
     return DomainPlan(domain, recipe, corpus, variants, specs, tasks)
 
 
@@ -98,8 +100,8 @@ def _check_source(path: Path, domain: Domain, variants: Mapping[str, Variant], r
     """Refuse what needs a source that exists, where the language model is trained from scratch."""
     if recipe.model.source is not None:
         return
-    if domain.vocabulary is not None:
-        raise RecipeError(f"{path}: vocabulary is of a model that exists; allowed: with model.source")
+    if domain.prepare:
+        raise RecipeError(f"{path}: prepare changes a model that exists; allowed: with model.source")
     plain = next((name for name, variant in variants.items() if not variant.adapted), None)
     if plain is not None:
         raise RecipeError(f"{path}: variants: {plain}: adapted: false starts from a model that exists; there is none")
@@ -131,14 +133,13 @@ def _check_task(path: Path, downstream: Downstream, task: Task, recipe: Recipe, 
         raise type(error)(f"{path}: tasks: {downstream.name}: {error}") from None
 
 
-def _check_at_task(place: str, downstream: Downstream, steps: Sequence[AnyMethod], task: Task, spec: ModelSpec) -> None:
-    """Plan the steps at a task on what is known of the language model's encoder."""
-    spec = dataclasses.replace(spec, objective=objective_of(task.kind, downstream.objective))
+def _check_steps(place: str, steps: Sequence[AnyMethod], spec: ModelSpec) -> None:
+    """Plan steps that follow each other on what is known of a model."""
     for number, step in enumerate(steps):
         try:
             spec = step.plan(spec)
         except (MethodError, RecipeError, ModelError) as error:
-            raise type(error)(f"{place}: at_task.{number} ({step.method}): {error}") from None
+            raise type(error)(f"{place}.{number} ({step.method}): {error}") from None
 
 
 def language_model_recipe(plan: DomainPlan, source: str | None, steps: Sequence[AnyMethod] = ()) -> Recipe:
@@ -146,7 +147,7 @@ def language_model_recipe(plan: DomainPlan, source: str | None, steps: Sequence[
 
     Args:
         plan: of the experiment.
-        source: model to start from, where its vocabulary was trimmed; the recipe's own otherwise.
+        source: model to start from, where it was prepared; the recipe's own otherwise.
         steps: of the variant; none for the large model.
     """
     model = plan.recipe.model if source is None else dataclasses.replace(plan.recipe.model, source=source)
@@ -162,7 +163,7 @@ def without_baseline(plan: DomainPlan, steps: Sequence[AnyMethod], source: str |
 def estimate_domain(plan: DomainPlan) -> list[dict[str, Any]]:
     """Estimate parameters, steps and rough seconds of every stage, fine-tunings over all seeds together.
 
-    With a vocabulary to trim these are upper bounds: how many tokens stay is known once they are counted.
+    Where the source is prepared these are upper bounds: how many tokens stay, say, is known once they are counted.
     """
     costs, tokenizer = rehearse(check(plan.recipe, plan.corpus))
     if plan.recipe.baseline is not None:

@@ -14,7 +14,6 @@ from plankwise.core.numbers import Bounds, Seeds
 from plankwise.core.recipe import Name, read_recipe, settings
 from plankwise.data.truncation import Truncation
 from plankwise.methods.registry import AnyMethod
-from plankwise.methods.vocabulary import TASK, TrimmedVocabulary
 from plankwise.run.recipe import AnyTask, Evaluation
 from plankwise.training.fit import Training
 from plankwise.training.objectives.settings import ObjectiveSettings
@@ -76,7 +75,8 @@ class Domain:
         variants: by name.
         tasks: to fine-tune for.
         seeds: of each fine-tuning.
-        vocabulary: trims the source's vocabulary once, to the corpus and the training texts of all tasks.
+        prepare: steps without training that change the source once, before anything is trained; the texts they count
+            are those of the corpus and the training texts of all tasks. A vocabulary is trimmed so.
         minutes: that training the large language model may take, and the steps of each variant as well. Epochs are
             scaled to that, by the speed of this machine; within a variant they keep their proportions.
         task_texts: whether the training texts of the tasks, without their labels, belong to the corpus.
@@ -89,7 +89,7 @@ class Domain:
     tasks: Annotated[tuple[Downstream, ...], pydantic.Field(min_length=1)]
     variants: dict[Name, Variant] = field(default_factory=dict)
     seeds: Seeds = (1, 2, 3)
-    vocabulary: TrimmedVocabulary | None = None
+    prepare: tuple[AnyMethod, ...] = ()
     minutes: Annotated[float, Bounds(0, 10_000, "that is a week", above=True)] | None = None
     task_texts: bool = False
     contamination: Literal["refuse", "drop"] = "refuse"
@@ -99,10 +99,9 @@ class Domain:
     def _can_be_told_apart(self) -> Domain:
         if LARGE in self.variants:
             raise ValueError(f"variants: '{LARGE}' is the uncompressed model; allowed: any other name")
-        if self.vocabulary is not None and self.vocabulary.source != TASK:
-            raise ValueError("vocabulary.source: tokens of the corpus and of the tasks are counted; leave it out")
-        if self.vocabulary is not None and self.vocabulary.training is not None:
-            raise ValueError("vocabulary.training: the language model is trained afterwards; leave it out")
+        trained = next((number for number, step in enumerate(self.prepare) if step.training is not None), None)
+        if trained is not None:
+            raise ValueError(f"prepare.{trained}.training: the language model is trained afterwards; leave it out")
         return self
 
 

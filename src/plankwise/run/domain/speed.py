@@ -46,18 +46,9 @@ def time_runtimes(
     if missing_packages("onnx"):
         logger.warning("prediction is not timed in ONNX Runtime: pip install 'plankwise[onnx]'")
         return {}
-    texts = {
-        "calibration": sample_texts(task.splits[TRAIN], CALIBRATED),
-        "texts": sample_texts(task.splits[DEVELOPMENT], COMPARED),
-    }
     with TemporaryDirectory(prefix="plankwise-domain-") as scratch:
-        folders: dict[str, Path] = {}
         try:
-            for name, model in models.items():
-                for precision in PRECISIONS:
-                    label = REFERENCE if (name, precision) == (LARGE, "fp32") else f"{name} {precision}"
-                    folders[label] = Path(scratch) / f"{name}-{precision}"
-                    exporter(model, folders[label], to="onnx", precision=precision, truncation=truncation, **texts)
+            folders = _export(models, task, truncation, Path(scratch), exporter)
         except Exception as error:  # converters raise errors of any kind; a missing timing must not end an experiment
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
             logger.warning("prediction is not timed in ONNX Runtime: %s", first)
@@ -74,3 +65,27 @@ def time_runtimes(
             "size_bytes": sizes[label],
         }
     return found
+
+
+def _export(
+    models: Mapping[str, Path], task: Task, truncation: Truncation, folder: Path, exporter: Export
+) -> dict[str, Path]:
+    """Export each model in each precision; return the artefacts by their labels in timings."""
+    calibration, compared = (
+        sample_texts(task.splits[split], most) for split, most in ((TRAIN, CALIBRATED), (DEVELOPMENT, COMPARED))
+    )
+    made = {}
+    for name, model in models.items():
+        for precision in PRECISIONS:
+            label = REFERENCE if (name, precision) == (LARGE, "fp32") else f"{name} {precision}"
+            made[label] = folder / f"{name}-{precision}"
+            exporter(
+                model,
+                made[label],
+                to="onnx",
+                precision=precision,
+                truncation=truncation,
+                calibration=calibration,
+                texts=compared,
+            )
+    return made
