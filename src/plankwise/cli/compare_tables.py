@@ -93,14 +93,17 @@ def comparison_tables(found: Found) -> list[Table]:
     """Return the table of metrics and that of classes."""
     metrics = Table(title="metrics", title_justify="left")
     for column in ("", "baseline", "compressed", "difference", "retained", "above chance", "p, Holm", "verdict"):
-        metrics.add_column(column, justify="right" if column else "left")
+        metrics.add_column(column, justify="right" if column else "left", no_wrap=True)
     for name, each in found["metrics"].items():
-        for shown, floor in each["floors"].items():
-            metrics.add_row(f"{name}: {shown}", f"{floor['score']:.3f}", "", "", "", "", "", "")
-        sides = [_interval(each[side]) for side in ("baseline", "compressed")]
+        scores = [f"{each[side]['value']:.3f}" for side in ("baseline", "compressed")]
         kept = [_interval(each[side]) for side in ("retained", "chance_corrected")]
         difference = _interval(each["difference"], signed=True)
-        metrics.add_row(name, *sides, difference, *kept, f"{each['p_holm']:.3f}", each["verdict"], style="bold")
+        metrics.add_row(name, *scores, difference, *kept, f"{each['p_holm']:.3f}", each["verdict"])
+    floors = [
+        ", ".join([floor, *(f"{name} {each['floors'][floor]['score']:.3f}" for name, each in found["metrics"].items())])
+        for floor in next(iter(found["metrics"].values()))["floors"]
+    ]
+    metrics.caption = "; ".join(floors) or None
     classes = Table(title="F1 of classes", title_justify="left")
     for column in ("class", "examples", "baseline", "compressed", "difference", "verdict"):
         classes.add_column(column, justify="left" if column == "class" else "right")
