@@ -24,6 +24,7 @@ FLOORS = {
     "methods": 5,
     "run": 6,
     "search": 7,
+    "review": 7,
     "cli": 8,
     "__main__": 8,
 }

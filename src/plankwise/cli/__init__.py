@@ -18,6 +18,7 @@ from plankwise.cli import (  # imports register the verbs
     deploying,
     experiments,
     inspect,
+    reviewing,
     searching,
     shrinking,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "experiments",
     "inspect",
     "main",
+    "reviewing",
     "run_app",
     "searching",
     "shrinking",

@@ -17,7 +17,10 @@ EXTRAS = {
     "openvino": "openvino",
     "optuna": "study",
     "psycopg2": "postgresql",
+    "python_multipart": "review",
+    "starlette": "review",
     "tensorboard": "tensorboard",
+    "uvicorn": "review",
 }
 _OTHER_NAMES = {"MySQLdb": "mysqlclient"}  # modules with another name than their distribution
 
