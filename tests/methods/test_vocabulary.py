@@ -280,6 +280,9 @@ def test_on_a_language_model(language_model: Path, tmp_path: Path) -> None:
 def test_a_domain_whose_models_would_not_share_a_tokenizer_is_refused(language_model: Path, tmp_path: Path) -> None:
     path = tmp_path / "domain.yaml"
     task = f"{{name: table, train: {tiny.write_table(tmp_path)}, metrics: [accuracy]}}"
-    path.write_text(f"name: d\nlanguage_model: lm.yaml\ntasks: [{{name: t, task: {task}, max_length: 16}}]\n")
+    path.write_text(
+        f"name: d\nlanguage_model: lm.yaml\ncontamination: drop\ntasks:\n"
+        f"  - {{name: t, task: {task}, max_length: 16}}\n"
+    )
     with pytest.raises(RecipeError, match="all language models have to share a tokenizer; leave out vocabulary"):
         check_domain(path, read_domain(path))

@@ -176,7 +176,7 @@ def test_resuming_a_finished_run_measures_nothing_again(finished: Path, recipe_p
     assert record == read_record(finished)
     after = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
     changed = {path.name for path in after if after[path] != before.get(path)}
-    assert changed <= {"report.html", "recipe.yaml", ".lock"}
+    assert changed <= {"report.html", "README.md", "recipe.yaml", ".lock"}
 
 
 def test_another_recipes_folder_is_refused(finished: Path, recipe_path: Path, tmp_path: Path) -> None:
@@ -455,7 +455,8 @@ def test_a_domain_refuses_a_reading_before_its_language_models_are_trained(
         "steps": steps,
     }
     (tmp_path / "lm.yaml").write_text(json.dumps({**language_model, "model": {"source": source, "max_length": 16}}))
-    domain = {"name": "d", "language_model": "lm.yaml", "tasks": [{"name": "t", "task": task, **changes}]}
+    tasks = [{"name": "t", "task": task, **changes}]
+    domain = {"name": "d", "language_model": "lm.yaml", "contamination": "drop", "tasks": tasks}
     (tmp_path / "d.yaml").write_text(json.dumps(domain))
     with pytest.raises(RecipeError, match=f"tasks: t: {message}"):
         check_domain(tmp_path / "d.yaml", read_domain(tmp_path / "d.yaml"))

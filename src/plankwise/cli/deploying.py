@@ -164,3 +164,18 @@ def timing_lines(manifest: Manifest) -> list[str]:
     line += f"; {timing.texts} texts, {timing.rounds} rounds in turns, {timing.threads} threads"
     others = ", ".join(f"{name} {value:.3g}" for name, value in timing.others.items())
     return [line, f"beside it, ms a text: {others}"] if others else [line]
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="RUN/model, or the folder of an artefact.")],
+    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Of the Hub; made if it is missing.")],
+    public: Annotated[bool, typer.Option("--public", help="Make a new repository public.")] = False,
+    endpoint: Annotated[str | None, typer.Option(help="Address of another Hub.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Upload a model or an artefact with its card to the Hub, privately; never one of a credentialed task."""
+    from plankwise.run.push import push as upload
+
+    address = upload(folder, repository, public=public, endpoint=endpoint)
+    print_document({"url": address}, as_json, [address])

@@ -17,13 +17,14 @@ from plankwise.data.task import DEVELOPMENT, TRAIN, Access, Task
 from plankwise.data.text_files import TextFormat, read_lines
 from plankwise.data.truncation import Truncation, truncation_for, warn_if_other
 from plankwise.deploy.export.export import check_request, export
-from plankwise.deploy.manifest import Manifest
+from plankwise.deploy.manifest import Manifest, is_artefact
 from plankwise.encoder.checkpoint import load_config
 from plankwise.encoder.classifier_head import check_classifier, labels_of
 from plankwise.encoder.quantized import is_quantized
 from plankwise.encoder.stored_truncation import stored_truncation
 from plankwise.evaluation.benchmark.artefact_timing import time_artefacts
 from plankwise.evaluation.benchmark.models import Export
+from plankwise.report.artefact_card import write_artefact_card
 from plankwise.run.candidates import AUTO, Candidate, Timer, candidates, export_and_time, references
 from plankwise.run.folder import RECIPE
 from plankwise.run.recipe import Recipe
@@ -101,6 +102,17 @@ def export_model(request: ExportRequest, *, exporter: Export = export, timer: Ti
         "portable": request.portable,
         "keep_rows": _keeps_rows(request.keep_rows, data.access),
     }
+    manifest = _export(request, wanted, options, exporter=exporter, timer=timer)
+    if is_artefact(request.out):
+        write_artefact_card(request.out, manifest, request.model, access=data.access)
+    return manifest
+
+
+def _export(
+    request: ExportRequest, wanted: list[Candidate], options: dict[str, Any], *, exporter: Export, timer: Timer
+) -> Manifest:
+    """Export to the candidate that is fastest here, or, where nothing is timed, to the first."""
+    processor, compared = request.processor, options["texts"]
     if processor is None and compared is not None and (request.timed or len(wanted) > 1):
         return export_and_time(
             request.model,

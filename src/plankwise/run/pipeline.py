@@ -23,11 +23,13 @@ from plankwise.data.truncation import KEYS, truncation_for, warn_if_other
 from plankwise.encoder.checkpoint import load_config
 from plankwise.encoder.configuration import usable_positions
 from plankwise.encoder.quantized import LAST, is_quantized
+from plankwise.encoder.shapes import is_plain
 from plankwise.encoder.stored_truncation import stored_truncation
 from plankwise.encoder.tokenizer import load_tokenizer
 from plankwise.evaluation.benchmark.workload import texts_of_split
 from plankwise.evaluation.saved_predictions import PREDICTIONS
 from plankwise.methods.method import ModelSpec
+from plankwise.report.model_card import write_model_card
 from plankwise.report.run_report import write_report
 from plankwise.run.contents import MODEL as MODEL
 from plankwise.run.contents import REPORT
@@ -205,6 +207,8 @@ def _close(record: Record, folder: RunFolder) -> Record:
     if is_main_process():
         if record.final is not None:
             write_report([folder.path], folder.path / REPORT)
+            plain = is_plain(load_config(str(folder.path / MODEL)))
+            write_model_card(folder.path, folder.path / MODEL, record, plain=plain)
         folder.tidy()
     return record
 

@@ -9,6 +9,11 @@ from typing import Any
 
 from plankwise.core.files import write_json, write_text
 from plankwise.core.intervals import format_interval
+from plankwise.deploy.manifest import is_artefact, read_manifest
+from plankwise.encoder.checkpoint import load_config
+from plankwise.encoder.shapes import is_plain
+from plankwise.report.artefact_card import write_artefact_card
+from plankwise.report.model_card import FILE, card_of_lines
 from plankwise.report.templates import render
 from plankwise.search.budget.candidate import Outcome
 from plankwise.search.budget.conclusion import PICTURE, read_document, remove_models
@@ -36,8 +41,18 @@ def write_document(out: Path, document: Mapping[str, Any], outcomes: Sequence[Ou
     picture = base64.b64encode((out / PICTURE).read_bytes()).decode()
     write_text(out / PAGE, render("shrink.html.j2", found=document, outcomes=outcomes, picture=picture))
     write_json(out / DOCUMENT, document)
+    _write_cards(out, document)
     if document["verdict"]["met"]:
         remove_models(out)
+
+
+def _write_cards(out: Path, document: Mapping[str, Any]) -> None:
+    """Write the card of the artefact, and the same beside the model in Transformers' format."""
+    artefact, kept = out / ARTEFACT, lines_of(document, out)[:-1]  # the last line names paths of this machine
+    if is_artefact(artefact):
+        write_artefact_card(artefact, read_manifest(artefact), document["model"], kept=kept)
+    plain = is_plain(load_config(str(out / MODEL)))
+    write_text(out / MODEL / FILE, card_of_lines(document["model"], kept, plain=plain))
 
 
 def lines_of(document: Mapping[str, Any], out: Path) -> list[str]:
