@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 from plankwise.core.errors import CheckpointError
 from plankwise.core.records import Cost, Entry, Final, Interval, Record, TextsRead
 from plankwise.evaluation.comparison import Pair
-from plankwise.evaluation.saved_predictions import PREDICTIONS, save_predictions
+from plankwise.evaluation.saved_predictions import PREDICTIONS, read_predictions, save_predictions
 from plankwise.report.run_report import finished, markdown, table, write_report
+from plankwise.report.run_sections import section_of
 
 COST = Cost(parameters=1_500_000, size_bytes=6_000_000, train_seconds=12.0)
 SIDE = {"p50_ms": 1.0, "p95_ms": 2.0, "ms_per_text": 0.5}
@@ -95,7 +97,26 @@ def test_the_page_is_whole_and_escapes_what_records_hold(tmp_path: Path) -> None
     assert "<title>plankwise: tiny</title>" in page
     assert "01-&lt;b&gt;theseus" in page
     assert "0.750 [0.500, 1.000]" in page
-    assert "<td>0.1235" in page
+    assert '<p class="verdict">tiny keeps 0.750 [' in page
+    assert "At a margin of 0.01 it is inferior: the difference is -0.250 [" in page
+    assert page.count("<svg ") == 3
+    assert not re.search(r"""(src|href)=["']?(?!data:)""", page)  # nothing is loaded
+
+
+def test_decisions_are_counted_by_true_label(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    (pair,) = [read_predictions(run)[1]]
+    found = section_of([finished(run)], [pair, pair])
+    assert found.confusion == {"baseline": [[20, 0], [0, 20]], "compressed": [[16, 4], [6, 14]]}  # of two seeds
+    assert found.found["seeds"] == 2
+    undecided = section_of([finished(run)], [Pair(LABELS, pair.baseline, np.roll(pair.baseline, 2, axis=0))])
+    assert "non-inferior" in undecided.verdict
+
+
+def test_several_labels_have_no_confusion_matrix(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    flags = np.eye(2)[LABELS].astype(int)
+    assert section_of([finished(run)], [Pair(flags, flags * 2.0 - 1, flags * 2.0 - 1)]).confusion is None
 
 
 @pytest.mark.parametrize(

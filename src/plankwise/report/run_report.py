@@ -15,6 +15,7 @@ from plankwise.core.records import Interval, Record, format_optional, read_recor
 from plankwise.evaluation.comparison import retained_performance
 from plankwise.evaluation.intervals import score_interval
 from plankwise.evaluation.saved_predictions import read_predictions
+from plankwise.report.run_sections import section_of
 from plankwise.report.templates import format_size, render
 
 RESAMPLES = 2000
@@ -50,7 +51,15 @@ class RunSummary:
 
 def write_report(runs: Sequence[Path], target: Path) -> None:
     """Write a self-contained HTML page on finished runs. It holds no text of the data."""
-    write_text(target, render("run.html.j2", records=[finished(run) for run in runs], rows=table(runs)))
+    groups: dict[str, list[Path]] = {}
+    for run in runs:
+        groups.setdefault(finished(run).name, []).append(run)
+    sections = [
+        section_of([finished(run) for run in group], [read_predictions(run)[1] for run in group])
+        for group in groups.values()
+    ]
+    rows, records = table(runs), [finished(run) for run in runs]
+    write_text(target, render("run.html.j2", records=records, rows=rows, sections=sections))
 
 
 def check_page(runs: Sequence[Path], target: Path) -> None:
