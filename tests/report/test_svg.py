@@ -7,7 +7,16 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from plankwise.report.svg import LEFT, RIGHT, WIDTH, bar_picture, curve_picture, interval_picture
+from plankwise.report.svg import (
+    LEFT,
+    RIGHT,
+    WIDTH,
+    bar_picture,
+    curve_picture,
+    interval_picture,
+    scatter_picture,
+    standalone,
+)
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -36,6 +45,17 @@ def test_bars_begin_at_zero() -> None:
     widths = [float(each.get("width", "")) for each in root.iter(f"{SVG}rect")]
     assert widths[1] / widths[0] == pytest.approx(0.25, abs=0.002)
     assert parsed(bar_picture([("none", 0.0, "0")], title="t")) is not None
+
+
+def test_points_are_placed_by_both_numbers() -> None:
+    points = [("slow", 1.0, 1.0, 0.98, 1.02), ("fast", 3.0, 0.9, 0.9, 0.9)]
+    picture = scatter_picture(points, title="t", across="x", up="y", reference=1.0)
+    marks = [(float(each.get("cx", "")), float(each.get("cy", ""))) for each in parsed(picture).iter(f"{SVG}circle")]
+    assert marks[0][0] < marks[1][0]
+    assert marks[0][1] < marks[1][1]  # higher on the page
+    root = ElementTree.fromstring(standalone(picture))
+    assert root.tag == f"{SVG}svg"
+    assert [each.text for each in root.iter(f"{SVG}title")] == ["t"]
 
 
 def test_curves_run_from_corner_to_corner() -> None:

@@ -17,6 +17,7 @@ from plankwise.core.records import Entry, Final, Interval, Record, read_record
 from plankwise.evaluation.comparison import retained_performance
 from plankwise.evaluation.saved_predictions import read_predictions
 from plankwise.report.run_report import RESAMPLES, finished, table
+from plankwise.report.svg import scatter_picture, standalone
 
 LARGE, CHECKPOINT = "large", "checkpoint"  # the latter fine-tunes another model than the large one
 ModelRuns = Mapping[str, Sequence[Path]]  # folders of the runs of each variant, one per seed
@@ -116,6 +117,20 @@ def markdown(document: dict[str, Any]) -> str:
     lines = [f"{document['seeds']} seeds. Always guessing the majority scores {majority}."]
     lines += [_compressing(name, model) for name, model in document["language_models"].items()]
     return "\n\n".join([*parts, " ".join(lines)])
+
+
+def picture_of(row: dict[str, Any], task: str) -> str | None:
+    """Draw what each variant retains against how much faster it is fine-tuned, as an SVG file; None without a score."""
+    points = [
+        (name, each["fine_tuning_speedup"]["median"], kept["value"], kept["low"], kept["high"])
+        for name, each in row["variants"].items()
+        if (kept := each["retained"]) is not None
+    ]
+    if not points:
+        return None
+    across, up = "times as fast to fine-tune as the large language model", f"retained {row['metric']}, 95 %"
+    spoken = "; ".join(f"{name} {value:.3f} at {place:.2f}×" for name, place, value, *_ in points)
+    return standalone(scatter_picture(points, title=f"{task}: {spoken}", across=across, up=up, reference=1.0))
 
 
 def _task_table(name: str, row: dict[str, Any]) -> str:

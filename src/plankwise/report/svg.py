@@ -65,6 +65,53 @@ def bar_picture(rows: Sequence[tuple[str, float, str]], *, title: str) -> Markup
     return _picture(WIDTH, height, title, parts)
 
 
+def scatter_picture(
+    points: Sequence[tuple[str, float, float, float, float]], *, title: str, across: str, up: str, reference: float
+) -> Markup:
+    """Draw named points with vertical intervals, and a horizontal reference line.
+
+    Args:
+        points: name, horizontal place, vertical place, and low and high of the interval.
+        title: for those who do not see the picture.
+        across: name of the horizontal axis.
+        up: name of the vertical axis.
+        reference: height of the line, such as 1 for what is retained.
+    """
+    left, height = 70, 380
+    across_ends = min(1.0, *(each[1] for each in points)), max(1.0, *(each[1] for each in points))
+    up_ends = min(reference, *(each[3] for each in points)), max(reference, *(each[4] for each in points))
+    x, y = _scale(*across_ends, left + 20, WIDTH - RIGHT), _scale(*up_ends, height - 60, 20)
+    parts = [
+        _line((left, y(reference)), (WIDTH - 10, y(reference)), "reference"),
+        _text((left + WIDTH) / 2, height - 12, across, anchor="middle", kind="small"),
+        Markup('<text transform="translate(14 {}) rotate(-90)" text-anchor="middle" class="small">{}</text>').format(
+            _n((height - 40) / 2), up
+        ),
+    ]
+    parts += [_text(x(each), height - 36, f"{each:.2f}×", anchor="middle", kind="small") for each in across_ends]
+    parts += [
+        _text(left - 8, y(each), f"{each:.3g}", anchor="end", kind="small")
+        for each in dict.fromkeys((*up_ends, reference))
+    ]
+    for name, place, value, low, high in points:
+        parts += [
+            _line((x(place), y(low)), (x(place), y(high)), "interval"),
+            Markup('<circle cx="{}" cy="{}" r="5" class="mark"/>').format(_n(x(place)), _n(y(value))),
+            _text(x(place) + 9, y(value) - 9, name, kind="small"),
+        ]
+    return _picture(WIDTH, height, title, parts)
+
+
+def standalone(picture: Markup) -> str:
+    """Return a picture as a file of its own, with the colors of a light page."""
+    style = (
+        "text{font:13px sans-serif;fill:#222}.small{font-size:12px;fill:#595959}.reference{stroke:#595959;"
+        "stroke-dasharray:4 4}.interval{stroke:#2a6f97;stroke-width:2}.mark,.bar{fill:#2a6f97}"
+    )
+    head, rest = str(picture).split(">", 1)
+    return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{style}</style>{rest}\n'
+
+
 def curve_picture(curves: Mapping[str, Sequence[Point]], *, title: str, across: str, up: str) -> Markup:
     """Draw curves of points from 0 to 1 in both directions, with the diagonal, and a legend below.
 

@@ -44,3 +44,4 @@ def test_steps_keep_their_proportions() -> None:
     assert first == LayerSubset(layers=2, training=Training(epochs=0.1))
     assert second is steps[1]
     assert scaled_training(Training(epochs=2.0), 1 / 7).epochs == 0.2857
+    assert scaled_training(Training(epochs=0.123456), 1.0).epochs == 0.123456

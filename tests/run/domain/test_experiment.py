@@ -51,7 +51,9 @@ def compared(place: Path, untimed: None, tmp_path_factory: pytest.TempPathFactor
 
 def test_the_experiment_leaves_its_runs_and_one_table(finished: Path) -> None:
     runs = {"language-model", "language-model-compressed", "mood-compressed-1", "mood-compressed-2"}
-    assert {path.name for path in finished.iterdir()} == runs | {"domain.json", "domain.md", "runtimes-mood.json"}
+    assert {path.name for path in finished.iterdir()} == runs | {
+        *("domain.json", "domain.md", "mood.svg", "runtimes-mood.json")
+    }
     document = json.loads((finished / "domain.json").read_text())
     assert document["name"] == "small"
     assert document["seeds"] == 2
@@ -69,6 +71,9 @@ def test_the_experiment_leaves_its_runs_and_one_table(finished: Path) -> None:
     assert page.startswith("| mood, macro_f1 | score | retained |")
     assert "\n| compressed | " in page
     assert "2 seeds" in page
+    picture = (finished / "mood.svg").read_text()
+    assert ">compressed</text>" in picture
+    assert 'xmlns="http://www.w3.org/2000/svg"' in picture
 
 
 def test_the_plan_counts_the_steps_that_are_taken_of_language_models_and_tasks_alike(

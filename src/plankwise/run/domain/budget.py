@@ -45,7 +45,9 @@ def scaled_cost(cost: StageCost, factor: float) -> StageCost:
 
 
 def scaled_training(training: Training, factor: float) -> Training:
-    """Return a training of so many times the epochs, which are rounded to four digits."""
+    """Return a training of so many times the epochs, which are rounded to four digits unless they stay."""
+    if factor == 1.0:
+        return training
     return dataclasses.replace(training, epochs=float(f"{training.epochs * factor:.4g}"))
 
 

@@ -18,7 +18,7 @@ from plankwise.core.hardware import environment
 from plankwise.core.recipe import to_plain
 from plankwise.data.task import Task
 from plankwise.methods.registry import method_of
-from plankwise.report.domain_table import ModelRuns, markdown, summarize
+from plankwise.report.domain_table import ModelRuns, markdown, picture_of, summarize
 from plankwise.run.contents import check_same
 from plankwise.run.domain.budget import factor_for, scaled_steps, scaled_training
 from plankwise.run.domain.plan import DomainPlan, language_model_recipe, without_baseline
@@ -75,6 +75,9 @@ class Experiment:
         if is_main_process():
             write_json(self._out / TABLE, document)
             write_text(self._out / "domain.md", markdown(document) + "\n")
+            for task, row in document["tasks"].items():
+                if picture := picture_of(row, task):
+                    write_text(self._out / f"{task}.svg", picture)
         return document
 
     def _run(self, recipe: Recipe, task: Task, name: str, **how: Any) -> None:
