@@ -50,13 +50,8 @@ def start_review(
         OutputError: if there is a review already, or a credentialed text would leave the run's folder.
         DataError: if there is no such class, or neither model errs.
     """
-    record = finished(run)
-    folder = out or run / FOLDER
-    check_folder(folder)
-    if record.task["access"] == "credentialed" and run.resolve() not in folder.resolve().parents:
-        raise OutputError(f"{folder}: the task's access is credentialed, and its text stays in {run}; leave out --out")
-    if (folder / FILE).exists():
-        raise OutputError(f"{folder} holds a review already; label it with review serve, or choose another --out")
+    record, folder = finished(run), out or run / FOLDER
+    _check_place(run, folder, record)
     task = _task_of(run, record)
     ids, pair = read_predictions(run)
     if pair.labels.ndim > 1:
@@ -77,6 +72,15 @@ def start_review(
     }
     ReviewStore.create(folder / FILE, _items(drawn, task, ids), list(dict.fromkeys(error_classes)), meta)
     return folder, drawn
+
+
+def _check_place(run: Path, folder: Path, record: Record) -> None:
+    """Refuse a folder that holds a review, or that credentialed text may not go to."""
+    check_folder(folder)
+    if record.task["access"] == "credentialed" and run.resolve() not in folder.resolve().parents:
+        raise OutputError(f"{folder}: the task's access is credentialed, and its text stays in {run}; leave out --out")
+    if (folder / FILE).exists():
+        raise OutputError(f"{folder} holds a review already; label it with review serve, or choose another --out")
 
 
 def _task_of(run: Path, record: Record) -> Task:
