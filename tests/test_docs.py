@@ -1,0 +1,70 @@
+"""Every command and every YAML block in README and guide: the command line takes the one, recipes the other."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+import plankwise.cli
+from plankwise.cli.options import app
+from plankwise.core.recipe import validate
+from plankwise.run.domain.settings import Domain
+from plankwise.run.recipe import Recipe
+from plankwise.search.study import Study
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
+TOPS: dict[str, type[Any]] = {"language_model": Domain, "space": Study, "model": Recipe}  # by a key that only they have
+assert plankwise.cli.main  # importing it registers the verbs
+
+
+def blocks(*languages: str) -> list[Any]:
+    found = []
+    for page in PAGES:
+        for number, match in enumerate(BLOCK.finditer(page.read_text("utf-8"))):
+            if match[1] in languages:
+                found.append(pytest.param(match[2], id=f"{page.stem}-{number}"))
+    return found
+
+
+def commands() -> list[Any]:
+    found = []
+    for block in blocks("sh", "bash", ""):
+        lines = str(block.values[0]).replace("\\\n", " ").splitlines()
+        shown = [line for line in lines if line.strip().startswith("plankwise ")]
+        found += [pytest.param(line, id=f"{block.id}-{number}") for number, line in enumerate(shown)]
+    return found
+
+
+@pytest.mark.parametrize("line", commands())
+def test_the_command_line_takes_it(line: str) -> None:
+    words = shlex.split(line, comments=True)[1:]
+    command: Any = typer.main.get_command(app)
+    while getattr(command, "commands", None):
+        assert words[0] in command.commands, line
+        command = command.commands[words.pop(0)]
+    command.make_context("plankwise", words)  # refuses options that do not exist, and arguments that are missing
+
+
+@pytest.mark.parametrize("text", blocks("yaml"))
+def test_recipes_take_it(text: str) -> None:
+    data = yaml.safe_load(text)
+    kind = next((kind for key, kind in TOPS.items() if isinstance(data, dict) and key in data), None)
+    if kind is None or "..." in text or (kind is Recipe and "task" not in data):
+        return  # a part of one, whose keys the prose around it completes
+    if kind is Recipe and "{...}" not in text:
+        validate({"name": "x", **data}, kind)
+    elif kind is not Recipe:
+        validate(data, kind)
+
+
+def test_there_is_something_to_check() -> None:
+    assert len(commands()) > 15
+    assert len(blocks("yaml")) > 5
