@@ -63,8 +63,13 @@ def record_of(source: str | None = "deepset/gbert-base", labels: tuple[str, ...]
     )
 
 
+def plain_metadata(source: str | None) -> dict[str, Any]:
+    made: Any = metadata_of(record_of(source))
+    return dict(made.to_dict())
+
+
 def test_the_hubs_library_reads_the_metadata() -> None:
-    card = ModelCard(model_card(record_of(), PAIR, plain=True))
+    card: Any = ModelCard(model_card(record_of(), PAIR, plain=True))
     data = card.data.to_dict()
     assert data["base_model"] == "deepset/gbert-base"
     assert data["pipeline_tag"] == "text-classification"
@@ -81,7 +86,7 @@ def test_licence_language_and_base_of_a_local_source_are_carried_over(tmp_path: 
     (tmp_path / FILE).write_text(
         "---\nlicense: mit\nlanguage: [de, en]\nbase_model: intfloat/multilingual-e5-small\n---\n# e5\n"
     )
-    data: dict[str, Any] = metadata_of(record_of(str(tmp_path))).to_dict()
+    data = plain_metadata(str(tmp_path))
     assert (data["license"], data["language"]) == ("mit", ["de", "en"])
     assert data["base_model"] == "intfloat/multilingual-e5-small"
     card = model_card(record_of(str(tmp_path)), PAIR, plain=True)
@@ -91,9 +96,8 @@ def test_licence_language_and_base_of_a_local_source_are_carried_over(tmp_path: 
 @pytest.mark.parametrize("text", ["no metadata", "---\n: [broken\n---\n", ""])
 def test_a_source_without_readable_metadata_leaves_it_out(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE).write_text(text)
-    assert "base_model" not in metadata_of(record_of(str(tmp_path))).to_dict()
-    assert "base_model" not in metadata_of(record_of(None)).to_dict()
-    assert "base_model" not in metadata_of(record_of("not/an/id")).to_dict()
+    for source in (str(tmp_path), None, "not/an/id"):
+        assert "base_model" not in plain_metadata(source)
 
 
 def test_what_was_kept_and_lost_is_named() -> None:

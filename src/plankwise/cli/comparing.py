@@ -98,11 +98,12 @@ def _request(given: dict[str, Any]) -> CompareRequest:
     baseline, *compressed = given.pop("models")
     columns = ColumnOptions(*(given.pop(name) for name in ("text", "pair", "label", "label_separator")))
     names, form = read_names(given.pop("names") or []), TextFormat(given.pop("encoding"), given.pop("delimiter"))
-    several = {name: tuple(given.pop(name) or ()) for name in ("data", "development", "train", "slice_columns")}
+    for name in ("data", "development", "train", "slice_columns"):
+        given[name] = tuple(given[name] or ())
     if metrics := given.pop("metrics"):
         given["metrics"] = tuple(metrics)
     options = FileOptions(columns, names, form)
-    return CompareRequest(baseline=baseline, compressed=tuple(compressed), options=options, **several, **given)
+    return CompareRequest(baseline=baseline, compressed=tuple(compressed), options=options, **given)
 
 
 def _compared(request: CompareRequest) -> dict[str, Any]:

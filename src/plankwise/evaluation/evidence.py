@@ -93,11 +93,10 @@ def compare_pairs(
         "behaviour": mean_behaviour(pairs),
         "retraining_floor": None if not floor else mean_behaviour(floor),
         "calibration": {
-            name: describe_calibration(first.labels, logits, None if other is None else (other.labels, known))
-            for name, logits, known in (
-                ("baseline", first.baseline, None if other is None else other.baseline),
-                ("compressed", first.compressed, None if other is None else other.compressed),
+            side: describe_calibration(
+                first.labels, getattr(first, side), None if other is None else (other.labels, getattr(other, side))
             )
+            for side in ("baseline", "compressed")
         },
         "operating_points": operating_points(first, other, examples.classes, question.precision),
         "slices": compare_slices(pairs, examples.slices, question.resamples, question.seed),

@@ -38,7 +38,7 @@ def floor_logits(
     if len(chosen) > MAX_ROWS:
         chosen = np.sort(np.random.default_rng(0).permutation(len(chosen))[:MAX_ROWS])
     known = train_labels[chosen]
-    fitted = _pipeline(several=labels.ndim == 2).fit([train_texts[each] for each in chosen], known)
+    fitted = _pipeline(several=labels.ndim == 2).fit([train_texts[int(each)] for each in chosen], known)
     shares = np.clip(fitted.predict_proba(list(texts)), _LEAST, 1 - _LEAST)
     if labels.ndim == 2:
         found[TF_IDF] = np.log(shares) - np.log1p(-shares)

@@ -43,5 +43,5 @@ def trials_to_decide(estimate: Estimate) -> int | None:
     """
     if estimate.low is None or estimate.high is None or not estimate.value:
         return None
-    error = (estimate.high - estimate.low) / (2 * norm.ppf(0.975))
+    error = (estimate.high - estimate.low) / (2 * float(norm.ppf(0.975)))
     return max(0, math.ceil(estimate.trials * ((DECIDED * error / estimate.value) ** 2 - 1)))

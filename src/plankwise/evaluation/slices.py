@@ -22,7 +22,7 @@ MAX_VALUES = 20  # of a column: the most frequent ones
 QUARTERS = (25, 50, 75)
 
 
-def quartiles(values: Sequence[float] | NDArray[np.floating[Any]], unit: str) -> dict[str, NDArray[np.bool_]]:
+def quartiles(values: Sequence[float] | NDArray[Any], unit: str) -> dict[str, NDArray[np.bool_]]:
     """Cut examples into four parts of about equal count by a number, such as the length of their text.
 
     Args:
@@ -68,9 +68,8 @@ def unknown_words(texts: Sequence[str], train_texts: Sequence[str]) -> Floats:
 def is_right(labels: Array, logits: Floats) -> NDArray[np.bool_]:
     """Return whether each example is answered right, in a multi-label task in all of its labels."""
     if labels.ndim == 2:
-        found: NDArray[np.bool_] = (decide_flags(logits) == labels).all(axis=1)
-        return found
-    return decide(logits) == labels
+        return np.asarray((decide_flags(logits) == labels).all(axis=1))
+    return np.asarray(decide(logits) == labels)
 
 
 def compare_slices(pairs: Sequence[Pair], slices: Slices, resamples: int, seed: int = 0) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import ModelCardData
 from huggingface_hub.repocard import RepoCard
@@ -45,12 +46,15 @@ def artefact_card(
     """Return the card: metadata, what the artefact is, how far it is from its model and how fast, and how to run it."""
     card = Path(model) / FILE
     known = RepoCard(card.read_text(encoding="utf-8"), ignore_metadata_errors=True) if card.is_file() else None
-    metadata = ModelCardData(pipeline_tag="text-classification", tags=["plankwise"]) if known is None else known.data
+    metadata: Any = ModelCardData(pipeline_tag="text-classification", tags=["plankwise"])
+    if known is not None:
+        metadata = known.data
     if access == CREDENTIALED:
         metadata.access = access
     files = sum(each.stat().st_size for each in artefact.iterdir() if each.name != FILE)
-    title = "# An artefact of plankwise" if known is None else known.text.strip().splitlines()[0]
-    rest = "" if known is None else "\n".join(known.text.strip().splitlines()[1:]).partition("## How to load it")[0]
+    lines = [] if known is None else known.text.strip().splitlines()
+    title = lines[0] if lines else "# An artefact of plankwise"
+    rest = "\n".join(lines[1:]).partition("## How to load it")[0]
     parts = [
         f"---\n{metadata.to_yaml()}\n---",
         f"{title}, {manifest.runtime} {manifest.precision}",

@@ -18,6 +18,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from plankwise.core.errors import DataError
 from plankwise.report.templates import render
@@ -45,7 +46,7 @@ Next = Callable[[Request], Awaitable[Response]]
 class Guard(BaseHTTPMiddleware):
     """Lets through what comes from the page of this server, in the browser that got the token."""
 
-    def __init__(self, app: Starlette, token: str, hosts: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, token: str, hosts: frozenset[str]) -> None:
         super().__init__(app)
         self._token, self._hosts = token, hosts
 

@@ -103,9 +103,8 @@ def draw_errors(pair: Pair, index: int, count: int, seed: int) -> Drawn:
 
 def _errors(labels: NDArray[np.int64], chosen: NDArray[np.int64], index: int, kind: Kind) -> Flags:
     if kind == "false positive":
-        found: Flags = (chosen == index) & (labels != index)
-        return found
-    return (labels == index) & (chosen != index)
+        return np.asarray((chosen == index) & (labels != index))
+    return np.asarray((labels == index) & (chosen != index))
 
 
 def _predicted(row: int, models: Sequence[str], chosen: dict[str, NDArray[np.int64]]) -> tuple[int, ...]:

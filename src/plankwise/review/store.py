@@ -226,4 +226,14 @@ class ReviewStore:
 
 
 def _item(row: Sequence[Any]) -> Item:
-    return Item(*row[:5], tuple(json.loads(row[5])), row[6], tuple(json.loads(row[7])))
+    number, row_id, text, text_pair, gold, predicted, kind, models = row
+    return Item(
+        number=number,
+        row_id=row_id,
+        text=text,
+        text_pair=text_pair,
+        gold=gold,
+        predicted=tuple(json.loads(predicted)),
+        kind=kind,
+        models=tuple(json.loads(models)),
+    )

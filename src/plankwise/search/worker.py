@@ -119,7 +119,7 @@ def _fits(plan: StudyPlan, queue: TrialQueue) -> bool:
     rows = queue.rows()
     took = [row[SECONDS] for row in rows if row[SECONDS] is not None]
     mean = statistics.mean(took) if took else 0.0
-    fits = sum(took) + mean * (queue.running() + 1) <= 60 * plan.study.minutes
+    fits = bool(sum(took) + mean * (queue.running() + 1) <= 60 * plan.study.minutes)
     waiting = sum(row["state"] == "waiting" for row in rows)
     if not fits and waiting:
         logger.warning("%d trials are not begun: the study's %g minutes are used up", waiting, plan.study.minutes)
