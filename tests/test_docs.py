@@ -20,7 +20,7 @@ from plankwise.search.study import Study
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
-TOPS: dict[str, type[Any]] = {"language_model": Domain, "space": Study, "model": Recipe}  # by a key that only they have
+TOPS: dict[str, type[Any]] = {"language_model": Domain, "seeds": Study, "model": Recipe}  # by a key that others lack
 
 
 def blocks(*languages: str) -> list[Any]:

@@ -19,6 +19,7 @@ BY_PLATFORM = {"cpuinfo"}  # imported where Linux' /proc/cpuinfo is missing
 WITH_OTHERS = {
     "MySQLdb",
     "google",
+    "markupsafe",
     "pydantic_core",
     "sentencepiece",
     "sqlalchemy",

@@ -35,6 +35,7 @@ from plankwise.encoder.quantized import (
 )
 from plankwise.encoder.shapes import is_plain, new_model
 from plankwise.encoder.tokenizer import load_tokenizer
+from plankwise.evaluation.metrics import log_loss
 from plankwise.methods import quantization
 from plankwise.methods.checkpoint import Checkpoint
 from plankwise.methods.layer_subset import LayerSubset
@@ -411,7 +412,8 @@ def test_a_run_records_what_the_saved_model_scores_and_costs(
     step, baseline = record.steps[0], record.baseline
     assert baseline is not None
     found = predict(model, tokenizer, checked.task, "development", Truncation(max_length=32))
-    assert found.scores(["macro_f1"]) == step.scores
+    assert found.scores(["macro_f1"])["macro_f1"] == step.scores["macro_f1"]
+    assert log_loss(found.labels, found.logits) == step.scores["log_loss"]
     assert step.details.model_dump()["fallback"]["unquantized"] - step.scores["macro_f1"] <= 0.05
     assert step.cost.parameters == baseline.cost.parameters
     assert step.cost.linear_flops_per_token == baseline.cost.linear_flops_per_token

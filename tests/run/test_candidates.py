@@ -195,7 +195,7 @@ class TestExport:
         assert made.asked == made.timed == ALL
         assert (found.runtime, found.precision, found.timing) == ("onnx", "int8", AVX2["onnx int8"])
         assert read_manifest(Path("out")) == found
-        assert {each.name for each in Path("out").iterdir()} == {"model", FILE_NAME}
+        assert {each.name for each in Path("out").iterdir()} == {"model", FILE_NAME, "README.md"}
         assert Path("out/model").read_text() == "onnx int8"
 
     def test_what_fails_is_left_out_and_named(self, made: Made, caplog: pytest.LogCaptureFixture) -> None:
@@ -242,7 +242,7 @@ class TestExport:
         assert made.model().precision == "int8"
         assert made.timed == ["openvino int8", "onnx int8", "openvino fp32", "onnx fp32"]
         assert [is_quantized(each) for each in made.sources] == [True, True, False, False]
-        assert {each.name for each in Path("out").iterdir()} == {"model", FILE_NAME}
+        assert {each.name for each in Path("out").iterdir()} == {"model", FILE_NAME, "README.md"}
 
     @pytest.mark.parametrize(("processor", "expected"), [("vnni", "openvino int8"), ("avx2", "onnx int8")])
     def test_for_another_processor_nothing_is_measured(
