@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from markupsafe import Markup, escape
 
 WIDTH = 640
-ROW, LEFT, RIGHT, TOP, BOTTOM = 30, 210, 120, 10, 30
+ROW, LEFT, RIGHT, TOP, BOTTOM = 30, 210, 160, 10, 30
 SQUARE = 260
 Point = tuple[float, float]
 
