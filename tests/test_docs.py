@@ -51,18 +51,23 @@ def test_the_command_line_takes_it(line: str) -> None:
     command.make_context("plankwise", words)  # refuses options that do not exist, and arguments that are missing
 
 
-@pytest.mark.parametrize("text", blocks("yaml"))
-def test_recipes_take_it(text: str) -> None:
-    data = yaml.safe_load(text)
-    kind = next((kind for key, kind in TOPS.items() if isinstance(data, dict) and key in data), None)
-    if kind is None or "..." in text or (kind is Recipe and "task" not in data):
-        return  # a part of one, whose keys the prose around it completes
-    if kind is Recipe and "{...}" not in text:
-        validate({"name": "x", **data}, kind)
-    elif kind is not Recipe:
-        validate(data, kind)
+def whole_recipes() -> list[Any]:
+    """Collect the blocks that are a whole recipe, study or experiment; of parts the prose says the rest."""
+    found = []
+    for block in blocks("yaml"):
+        text = str(block.values[0])
+        data = yaml.safe_load(text)
+        kind = next((kind for key, kind in TOPS.items() if isinstance(data, dict) and key in data), None)
+        if kind is not None and "..." not in text and (kind is not Recipe or "task" in data):
+            found.append(pytest.param({"name": "x", **data}, kind, id=block.id))
+    return found
+
+
+@pytest.mark.parametrize(("data", "kind"), whole_recipes())
+def test_recipes_take_it(data: dict[str, Any], kind: type[Any]) -> None:
+    assert validate(data, kind).name == data["name"]
 
 
 def test_there_is_something_to_check() -> None:
     assert len(commands()) > 15
-    assert len(blocks("yaml")) > 5
+    assert {each.values[1] for each in whole_recipes()} == {Recipe, Study}

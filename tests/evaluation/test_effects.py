@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import pytest
 
+from crossed_trials import KEYS, A, B, crossed
 from plankwise.evaluation.effects import (
     TrialTable,
     contrast,
@@ -17,18 +14,6 @@ from plankwise.evaluation.effects import (
     spreads,
     table_of,
 )
-
-Score = Callable[[float, float, int], float]
-KEYS = ("a", "b")
-A, B = (0.1, 0.3, 0.5), (1, 2, 3, 4)
-
-
-def crossed(score: Score, seeds: int = 3, noise: float = 0.0, draw: int = 0) -> list[dict[str, Any]]:
-    generator = np.random.default_rng(draw)
-    return [
-        {"a": a, "b": b, "seed": seed, "score": score(a, b, seed) + noise * generator.standard_normal()}
-        for a, b, seed in itertools.product(A, B, range(seeds))
-    ]
 
 
 def test_without_noise_effects_are_exact_and_their_intervals_points() -> None:

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
 
+from crossed_trials import KEYS, crossed
 from plankwise.evaluation.effects import Estimate, main_effects, table_of
 from plankwise.evaluation.noise import in_place_of_score, noise_of, trials_to_decide
-
-Score = Callable[[float, float, int], float]
-KEYS = ("a", "b")
-A, B = (0.1, 0.3, 0.5), (1, 2, 3, 4)
-
-
-def crossed(score: Score, seeds: int = 3, noise: float = 0.0, draw: int = 0) -> list[dict[str, Any]]:
-    generator = np.random.default_rng(draw)
-    return [
-        {"a": a, "b": b, "seed": seed, "score": score(a, b, seed) + noise * generator.standard_normal()}
-        for a, b, seed in itertools.product(A, B, range(seeds))
-    ]
 
 
 def test_the_noise_is_what_setting_and_seed_leave() -> None:

@@ -124,7 +124,7 @@ def test_undo_shows_the_text_again(client: TestClient, store: ReviewStore) -> No
         ("/by/Ada/1", {"class": "1; DROP TABLE answer"}, 400, "choose an error class"),
         ("/by/Ada/1", {"class": "²"}, 400, "choose an error class"),
         ("/by/Ada/1", {"add": "1", "new": " "}, 400, "1 to 60 characters"),
-        ("/by/Ada/99", {"class": "1"}, 404, "there is no text 99"),
+        ("/by/Ada/99", {"class": "1"}, 404, "no such text: 99"),
         ("/", {"annotator": " "}, 400, "1 to 60 characters"),
         ("/", {"annotator": "a/b"}, 400, "no slash"),
         ("/by/Ada/1", {"class": "1", "note": "x" * MAX_BODY}, 413, "too long"),

@@ -14,7 +14,7 @@ from plankwise.review.summary import agreements, as_csv, as_label_studio, summar
 
 
 def label(store: ReviewStore, annotator: str, classes: str) -> None:
-    """Give the items, from the first, the classes irony, quotation or one of their own."""
+    """Label the items, from the first, as irony, quotation or a class of their own."""
     names = {"i": "irony", "q": "quotation", "o": "own"}
     for number, letter in enumerate(classes, 1):
         store.answer(number, annotator, store.add_class(names[letter]), "note" if letter == "o" else "")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from plankwise.cli.options import AsJson, Delimiter, Encoding, app
+from plankwise.cli.options import AsJson, Delimiter, Encoding, Label, Names, Pair, Separator, Text, app
 
 if TYPE_CHECKING:
     from plankwise.run.compare.models import CompareRequest
@@ -29,14 +29,6 @@ Development = Annotated[
     list[Path] | None, typer.Option(help="Other rows with labels, to calibrate and choose thresholds on.")
 ]
 Train = Annotated[list[Path] | None, typer.Option(help="The rows that the baseline was trained on, for the floors.")]
-Text = Annotated[str | None, typer.Option(help="Column of the text; guessed if not given.")]
-Pair = Annotated[str | None, typer.Option(help="Column of a second text, for models of pairs.")]
-Label = Annotated[str | None, typer.Option(help="Column of the label; guessed if not given.")]
-Names = Annotated[
-    list[str] | None,
-    typer.Option("--map", metavar="RAW=LABEL", help="A value of the label column, and the models' label."),
-]
-Separator = Annotated[str | None, typer.Option(help="Between the labels of a cell.")]
 Slices = Annotated[
     list[str] | None, typer.Option("--slice", metavar="COLUMN", help="A column of --data to cut slices by.")
 ]

@@ -45,6 +45,14 @@ Deduplicate = Annotated[
 ]
 Encoding = Annotated[str | None, typer.Option(help="Encoding of a text file: cp1252, utf-16, …; UTF-8 by default.")]
 Delimiter = Annotated[str | None, typer.Option(help="Delimiter of a .csv; a comma by default.")]
+Text = Annotated[str | None, typer.Option(help="Column of the text; guessed if not given.")]
+Pair = Annotated[str | None, typer.Option(help="Column of a second text, for models of pairs.")]
+Label = Annotated[str | None, typer.Option(help="Column of the label; guessed if not given.")]
+Names = Annotated[
+    list[str] | None,
+    typer.Option("--map", metavar="RAW=LABEL", help="A value of the label column, and the model's label."),
+]
+Separator = Annotated[str | None, typer.Option(help="Between the labels of a cell.")]
 MaxLength = Annotated[
     int | None, typer.Option(min=4, max=MAX_TOKENS, help="Tokens of an input; the model's own by default.")
 ]

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from plankwise.cli.options import AsJson, Delimiter, Encoding, MaxLength, Resume, app
+from plankwise.cli.options import (
+    AsJson,
+    Delimiter,
+    Encoding,
+    Label,
+    MaxLength,
+    Names,
+    Pair,
+    Resume,
+    Separator,
+    Text,
+    app,
+)
 
 if TYPE_CHECKING:
     from plankwise.search.shrink.request import ShrinkRequest
@@ -20,14 +32,6 @@ Test = Annotated[
     list[Path] | None,
     typer.Option(help="Rows that the model has never seen: half to decide on, half held back; may be repeated."),
 ]
-Text = Annotated[str | None, typer.Option(help="Column of the text; guessed if not given.")]
-Pair = Annotated[str | None, typer.Option(help="Column of a second text, for models of pairs.")]
-Label = Annotated[str | None, typer.Option(help="Column of the label; guessed if not given.")]
-Names = Annotated[
-    list[str] | None,
-    typer.Option("--map", metavar="RAW=LABEL", help="A value of the label column, and the model's label."),
-]
-Separator = Annotated[str | None, typer.Option(help="Between the labels of a cell.")]
 Retain = Annotated[float | None, typer.Option(help="Share of the score to keep.  [default: 0.99]")]
 Speedup = Annotated[
     float | None,

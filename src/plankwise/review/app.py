@@ -133,7 +133,7 @@ class Pages:
     def _show(self, annotator: str, number: int, fault: str = "") -> Response:
         item = self._store.item(number)
         if item is None:
-            return PlainTextResponse(f"there is no text {number}", 404)
+            return PlainTextResponse(f"no such text: {number}", 404)
         answers = {answer.item: answer for answer in self._store.answers(annotator)}
         keys = [*KEYS, *[""] * len(self._store.classes())]
         page = render(
@@ -180,7 +180,7 @@ class Pages:
         return RedirectResponse(path_of(annotator) + ("" if number is None else f"/{number}"), SEE_OTHER)
 
     async def done(self, request: Request) -> Response:
-        """Say that every text has an answer."""
+        """Show that every text has an answer."""
         annotator = request.path_params["annotator"]
         values = {"title": self._title, "annotator": annotator, "items": await run_in_threadpool(self._store.count)}
         return HTMLResponse(render("review_done.html.j2", here=path_of(annotator), **values))

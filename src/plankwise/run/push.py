@@ -7,7 +7,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils._validators import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from plankwise.core.errors import DataError, ModelError, OutputError
 from plankwise.core.records import FILE_NAME, read_record

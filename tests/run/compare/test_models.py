@@ -180,6 +180,8 @@ def test_what_cannot_be_compared_is_refused(case: str, place: Path, tmp_path: Pa
         (["large", "small"], "give either --data, for rows of files, or --recipe"),
         (["large", "small", "--data", "data.csv", "--recipe", "r.yaml"], "give either --data"),
         (["large", "small", "--recipe", "r.yaml", "--train", "train.csv"], "go with --data"),
+        (["large", "small", "--recipe", "r.yaml", "--label", "x"], "are for --data"),
+        (["large", "small", "--data", "data.csv", "--split", "development"], "--split development is of the task"),
         (["large", "gone", "--data", "data.csv"], "gone"),
         (["large", "small", "--data", "gone.csv"], r"gone\.csv"),
         (["large", "small", "--data", "data.csv", "--out", "data.csv/x"], "cannot write to"),

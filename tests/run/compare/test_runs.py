@@ -116,3 +116,6 @@ def test_the_verb_takes_runs_and_refuses_a_mixture(
     assert "is not a finished run, and others are" in capsys.readouterr().err
     assert tiny.call(monkeypatch, "compare", place / "run-1", "--data", place / "data.csv") == 2
     assert "--data is for models" in capsys.readouterr().err
+    for option, value in (("--train", "x.csv"), ("--slice", "source"), ("--split", "development"), ("--text", "t")):
+        assert tiny.call(monkeypatch, "compare", place / "run-1", option, value) == 2
+        assert "is for models; runs have saved" in capsys.readouterr().err

@@ -93,3 +93,15 @@ def test_lines_of_the_corpus_that_are_test_texts_are_dropped_and_counted(
     dropped = sum(map(found.matches, lines))
     assert 0 < dropped == len(lines) - len(kept)
     assert f"{dropped} lines of the corpus are, or nearly are, test texts of mood; they are dropped" in caplog.messages
+
+
+def test_task_texts_that_are_test_texts_are_left_out_too(place: Path) -> None:
+    path = place / "domain.yaml"
+    plan = check_domain(path, read_domain(path, ["task_texts=true"]))
+    alone = check_domain(path, read_domain(path))
+    found = ContaminationFilter(plan.tasks[0].splits["test"]["text"])
+    texts = list(plan.corpus.splits["train"]["text"])
+    assert not any(map(found.matches, texts))
+    clean = [text for text in plan.tasks[0].splits["train"]["text"] if not found.matches(text)]
+    assert clean
+    assert texts == [*alone.corpus.splits["train"]["text"], *clean]

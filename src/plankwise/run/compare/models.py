@@ -89,6 +89,10 @@ class CompareRequest:
             raise RecipeError(f"{self.baseline} alone is nothing to compare; give a compressed model too, or runs")
         if bool(self.data) == (self.recipe is not None):
             raise RecipeError("give either --data, for rows of files, or --recipe, for a split of its task")
+        if self.recipe is None and self.split != TEST:
+            raise RecipeError(f"--split {self.split} is of the task of --recipe; --data has no splits")
+        if self.recipe is not None and self.options != FileOptions():
+            raise RecipeError("columns, --map, --encoding and --delimiter are for --data; a recipe has its own")
         if self.recipe is not None and (self.development or self.train or self.slice_columns):
             raise RecipeError("--development, --train and --slice go with --data; the task of a recipe has its splits")
 
@@ -101,7 +105,16 @@ class CompareRequest:
         model = next((each for each in sources if not (Path(each) / FILE_NAME).is_file()), None)
         if model is not None:
             raise RecipeError(f"{model} is not a finished run, and others are; give RUN/model folders, or runs alone")
-        given = {"--data": self.data, "--recipe": self.recipe, "--retrained": self.retrained}
+        given = {
+            "--data": self.data,
+            "--recipe": self.recipe,
+            "--retrained": self.retrained,
+            "--development": self.development,
+            "--train": self.train,
+            "--slice": self.slice_columns,
+            "--split": self.split != TEST,
+            "an option of how files are read": self.options != FileOptions(),
+        }
         for option, value in given.items():
             if value:
                 raise RecipeError(f"{option} is for models; runs have saved their answers to the test split")

@@ -26,13 +26,7 @@ def clean_corpus(place: Path, corpus: Corpus, domain: Domain, tasks: Sequence[Ta
     Raises:
         DataError: if there are such lines and the experiment does not say to drop them.
     """
-    found = ContaminationFilter(
-        text
-        for task in tasks
-        for column in TEXTS
-        if column in task.splits[TEST].column_names
-        for text in texts_of(task.splits[TEST], column)
-    )
+    found = _test_texts(tasks)
     count = corpus.count_contaminated(found)
     names = ", ".join(each.name for each in domain.tasks)
     if count and domain.contamination == "refuse":
@@ -45,8 +39,19 @@ def clean_corpus(place: Path, corpus: Corpus, domain: Domain, tasks: Sequence[Ta
     return corpus.load(found if count else None)
 
 
+def _test_texts(tasks: Sequence[Task]) -> ContaminationFilter:
+    return ContaminationFilter(
+        text
+        for task in tasks
+        for column in TEXTS
+        if column in task.splits[TEST].column_names
+        for text in texts_of(task.splits[TEST], column)
+    )
+
+
 def with_task_texts(corpus: Task, tasks: Sequence[Task]) -> Task:
-    """Return the corpus with the training texts of tasks added to its own."""
+    """Return the corpus with the training texts of tasks added to its own, but for those that are test texts."""
+    tested = _test_texts(tasks)
     column = corpus.splits[TRAIN].features["text"]
     parts = [corpus.splits[TRAIN].select_columns("text")]
     for task in tasks:
@@ -54,7 +59,8 @@ def with_task_texts(corpus: Task, tasks: Sequence[Task]) -> Task:
         for name in TEXTS:
             if name in split.column_names:
                 renamed = split.select_columns(name).rename_columns({name: "text"})
-                parts.append(renamed.cast_column("text", column))
+                clean = renamed.filter(lambda row: not tested.matches(row["text"]), keep_in_memory=True)
+                parts.append(clean.cast_column("text", column))
     hashes = dict(corpus.hashes) | {TRAIN: "/".join([corpus.hashes[TRAIN], *(task.hashes[TRAIN] for task in tasks)])}
     splits = DatasetDict({**corpus.splits, TRAIN: concatenate_datasets(parts)})
     return dataclasses.replace(corpus, splits=splits, hashes=hashes)
