@@ -207,6 +207,18 @@ def test_an_all_predecessor_draw_is_redrawn_and_counted() -> None:
     assert replacing.redraws_until(1000, 1000) == sum(redraws for _, redraws in draws)
 
 
+def test_the_curve_of_the_replacement_rate_is_what_was_drawn() -> None:
+    replacing = Replacing(linear(0.2, 0.5), [Gate() for _ in range(6)], seed=0, mode="replace")
+    curve = replacing.curve(1000, 1000)
+    assert len(curve) == 50
+    assert [point["step"] for point in curve[:2]] == [20, 40]
+    drawn = [np.mean([replacing.draw(step, replacing._schedule(step / 1000))[0] for step in range(20, 40)])]
+    assert curve[1]["replaced"] == pytest.approx(drawn[0], abs=1e-4)
+    assert curve[1]["rate"] == pytest.approx(0.2 + 0.8 * 29.5 / 500, abs=1e-4)
+    assert curve[-1] == {"step": 1000, "rate": 1.0, "replaced": 1.0}
+    assert replacing.curve(7, 1000)[-1]["step"] == 7  # a training that was stopped early
+
+
 def test_the_gates_follow_the_schedule_and_end_all_replaced() -> None:
     gates = [Gate() for _ in range(4)]
     replacing = Replacing(linear(0.2, 0.5), gates, seed=0, mode="replace")

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pydantic
 
 from plankwise.core.texts_read import TextsRead
+
+
+def thinned(points: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    """Leave out points of a curve, evenly, until `most` are left; the last one stays."""
+    every = -(-len(points) // most)
+    return list(points[::-1][:: max(1, every)][::-1])
 
 
 class _Log(pydantic.BaseModel):
@@ -29,6 +35,7 @@ class TrainingLog(_Log):
     best_step: int
     history: list[dict[str, float]] = []
     precision: str | None = None
+    losses: list[dict[str, float]] = []
 
 
 class TeacherLog(_Log):
@@ -56,6 +63,8 @@ class StepLog(_Log):
         texts_read: how much of each split's texts the model was given; in a record it stands beside the log.
         redraws: how often a draw of module replacing would have trained no successor and was repeated.
         draws_sha256: of module replacing; equal for two trainings that drew the same modules at each step.
+        replacement: `{"step", "rate", "replaced"}` over the training: the scheduled rate, and the share of modules that
+            were drawn since the entry before.
     """
 
     training: TrainingLog | None = None
@@ -65,6 +74,7 @@ class StepLog(_Log):
     texts_read: Mapping[str, TextsRead] = pydantic.Field(default={}, exclude=True)
     redraws: int | None = None
     draws_sha256: str | None = None
+    replacement: list[dict[str, float]] | None = None
 
     @property
     def total_seconds(self) -> float:

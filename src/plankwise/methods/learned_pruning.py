@@ -160,4 +160,5 @@ def _both(search: TrainingLog, tuning: TrainingLog | None) -> TrainingLog:
         best_step=search.steps + tuning.best_step,
         history=[{**each, "step": search.steps + each["step"]} for each in tuning.history],
         precision=tuning.precision,
+        losses=[*search.losses, *({**each, "step": search.steps + each["step"]} for each in tuning.losses)],
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +18,8 @@ from transformers import PreTrainedConfig
 from plankwise.core.schedules import Schedule
 from plankwise.core.seeds import mix_seed
 from plankwise.encoder.anatomy import as_layer_output, hidden_of
+
+CURVE = 50  # points of the replacement rate in a record
 
 
 class Gate:
@@ -143,6 +146,17 @@ class Replacing:
         """Return the hash of all draws of the first `steps` steps; those of an earlier process are drawn once more."""
         self._catch_up(steps, total)
         return self._digest.hexdigest()
+
+    def curve(self, steps: int, total: int) -> list[dict[str, float]]:
+        """Return the rate and what was drawn over the first `steps` steps, as `StepLog.replacement` keeps it."""
+        every = max(1, math.ceil(steps / CURVE))
+        found = []
+        for first in range(0, steps, every):
+            window = range(first, min(first + every, steps))
+            replaced = np.mean([self._shares(step, total) for step in window])
+            rate = np.mean([self._schedule(step / total) for step in window])
+            found.append({"step": window[-1] + 1, "rate": round(float(rate), 4), "replaced": round(float(replaced), 4)})
+        return found
 
     def _shares(self, step: int, total: int) -> list[float]:
         rate = self._schedule(step / total)  # p of equation 2, or the α of a blend

@@ -207,4 +207,5 @@ def replace_modules(
     done = log.training.steps, log.training.planned_steps
     digest = draws.digest_until(*done)
     agree(digest, "the draws of module replacing")
-    return log.model_copy(update={"redraws": draws.redraws_until(*done), "draws_sha256": digest})
+    drawn = {"redraws": draws.redraws_until(*done), "draws_sha256": digest, "replacement": draws.curve(*done)}
+    return log.model_copy(update=drawn)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from plankwise.core.distributed import wait_for_everyone
 from plankwise.core.seeds import mix_seed
+from plankwise.core.step_log import thinned
 from plankwise.data.batching.inputs import Batch, model_inputs
 from plankwise.training import checkpoints
 from plankwise.training.callbacks import Stopwatch
@@ -25,6 +26,7 @@ from plankwise.training.objectives.losses import Loss
 OnStep = Callable[[int, int], None]
 INDICES_AT_ONCE = 10_000
 SELECTION_METRIC = "selection_score"  # the development score, if the evaluation may select weights
+LOSSES = 100  # of a training's record
 NOT_SELECTABLE = -1e9  # below every score, and still a number that JSON can hold
 
 
@@ -62,6 +64,8 @@ class TrainingResult:
         best_step: step that the model's weights are of now.
         history: one `{"step", "score"}` per evaluation.
         precision: `bf16` or `fp32`.
+        losses: `{"step", "loss"}` over the training, at most `LOSSES` of them; each is the mean since the line of
+            progress before.
     """
 
     steps: int
@@ -70,6 +74,7 @@ class TrainingResult:
     best_step: int
     history: list[dict[str, float]]
     precision: str
+    losses: list[dict[str, float]] = field(default_factory=list)
 
 
 class DeterministicTrainer(Trainer):  # type: ignore[misc]
@@ -125,7 +130,7 @@ class DeterministicTrainer(Trainer):  # type: ignore[misc]
         best = self.state.best_global_step if self.args.load_best_model_at_end else None
         # The Trainer replaces callbacks when it restores their state, so the stopwatch that ran is looked up.
         stopwatch = next(each for each in self.callback_handler.callbacks if isinstance(each, Stopwatch))
-        scores = [entry for entry in self.state.log_history if "eval_score" in entry]
+        scores, losses = ([entry for entry in self.state.log_history if key in entry] for key in ("eval_score", "loss"))
         return TrainingResult(
             steps=self.state.global_step,
             planned_steps=planned_steps,
@@ -133,6 +138,7 @@ class DeterministicTrainer(Trainer):  # type: ignore[misc]
             best_step=best or self.state.global_step,
             history=[{"step": entry["step"], "score": entry["eval_score"]} for entry in scores],
             precision="bf16" if self.args.bf16 else "fp32",
+            losses=[{"step": entry["step"], "loss": round(entry["loss"], 5)} for entry in thinned(losses, LOSSES)],
         )
 
     def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
