@@ -58,7 +58,7 @@ def test_each_label_of_several_is_an_answer() -> None:
 def test_the_temperature_of_overconfident_logits_is_found(temperature: float) -> None:
     labels, logits = drawn(4000, temperature)
     assert fit_temperature(labels, logits) == pytest.approx(temperature, rel=0.07)
-    found = describe_calibration(labels, logits, drawn(4000, temperature, seed=1))
+    found = describe_calibration([(labels, logits)], [drawn(4000, temperature, seed=1)])
     assert found["temperature"] == pytest.approx(temperature, rel=0.07)
     assert found["ece_scaled"] < 0.02
     assert found["fitted_on"] == "development"
@@ -73,3 +73,13 @@ def test_without_development_no_example_chooses_its_own_temperature() -> None:
     assert scaled[odd] == pytest.approx(logits[odd] / fit_temperature(labels[~odd], logits[~odd]))
     assert scaled[~odd] == pytest.approx(logits[~odd] / fit_temperature(labels[odd], logits[odd]))
     assert temperature == pytest.approx(2.0, rel=0.3)
+
+
+def test_seeds_are_described_together_each_with_its_own_temperature() -> None:
+    runs = [drawn(600, 0.5), drawn(600, 3.0, seed=2)]
+    found = describe_calibration(runs)
+    each = [describe_calibration([run]) for run in runs]
+    for key in ("ece", "ece_scaled"):
+        assert found[key] == pytest.approx(np.mean([one[key] for one in each]))
+    assert found["temperature"] == pytest.approx(np.sqrt(each[0]["temperature"] * each[1]["temperature"]))
+    assert sum(bin_["answers"] for bin_ in found["reliability"]) == 1200

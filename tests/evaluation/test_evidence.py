@@ -117,6 +117,19 @@ def test_thresholds_come_from_development_where_there_is_some() -> None:
     assert common["compressed"]["recall"] < common["baseline"]["recall"]
 
 
+def test_operating_points_of_seeds_are_means_over_those_that_have_a_threshold() -> None:
+    pairs = [Pair(LABELS, model(LABELS, 0.9, seed), model(LABELS, 0.8, seed + 10)) for seed in (1, 2)]
+    alone = [compared([pair], development=[pair])["operating_points"][0] for pair in pairs]
+    both = compared(pairs, development=pairs)["operating_points"][0]
+    assert both["threshold"] == pytest.approx(np.mean([each["threshold"] for each in alone]))
+    assert both["compressed"]["recall"] == pytest.approx(np.mean([each["compressed"]["recall"] for each in alone]))
+    hopeless = Pair(LABELS, np.zeros_like(GOOD), GOOD)
+    with_one_more = compared([pairs[0], hopeless], development=[pairs[0], hopeless])["operating_points"]
+    rare = with_one_more[-1]
+    assert rare["class"] == "rare"
+    assert rare == {**compared([pairs[0]], development=[pairs[0]])["operating_points"][-1]}
+
+
 def test_the_f1_of_a_class_agrees_with_scikit_learn() -> None:
     labels = np.random.default_rng(4).integers(0, 3, 200)
     logits = model(labels, 0.7, 5, classes=3)

@@ -35,6 +35,10 @@ Slices = Annotated[
 Retrained = Annotated[
     str | None, typer.Option(metavar="MODEL", help="The baseline with another seed: the floor of all flips.")
 ]
+Also = Annotated[
+    list[str] | None,
+    typer.Option(metavar="BASELINE=COMPRESSED", help="Both of another training seed, to pool; may be repeated."),
+]
 Metrics = Annotated[
     list[str] | None, typer.Option("--metric", help="The first decides; macro_f1 and accuracy if not given.")
 ]
@@ -58,6 +62,7 @@ def compare(
     names: Names = None,
     label_separator: Separator = None,
     slice_columns: Slices = None,
+    also: Also = None,
     retrained: Retrained = None,
     metrics: Metrics = None,
     margin: Margin = 0.01,
@@ -84,7 +89,7 @@ def _request(given: dict[str, Any]) -> CompareRequest:
     from plankwise.data.given.columns import ColumnOptions
     from plankwise.data.given.labels import read_names
     from plankwise.data.text_files import TextFormat
-    from plankwise.run.compare.models import CompareRequest
+    from plankwise.run.compare.models import CompareRequest, seed_of
     from plankwise.run.compare.rows import FileOptions
 
     baseline, *compressed = given.pop("models")
@@ -92,6 +97,7 @@ def _request(given: dict[str, Any]) -> CompareRequest:
     names, form = read_names(given.pop("names") or []), TextFormat(given.pop("encoding"), given.pop("delimiter"))
     for name in ("data", "development", "train", "slice_columns"):
         given[name] = tuple(given[name] or ())
+    given["also"] = tuple(map(seed_of, given["also"] or ()))
     if metrics := given.pop("metrics"):
         given["metrics"] = tuple(metrics)
     options = FileOptions(columns, names, form)

@@ -6,6 +6,7 @@ probability of the class that is chosen; in a multi-label task each label is an 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from scipy.optimize import minimize_scalar
 
 from plankwise.evaluation.metrics import Array, Floats, log_loss, probabilities
 
+Answers = tuple[Array, Floats]  # labels and logits
 BINS = 15  # of equal width
 LOG_TEMPERATURES = (-3.0, 3.0)  # bounds of the search, natural logarithms
 FOLDS = 2
@@ -77,7 +79,7 @@ def fit_temperature(labels: Array, logits: Floats) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=LOG_TEMPERATURES, method="bounded").x))
 
 
-def scaled_logits(labels: Array, logits: Floats, development: tuple[Array, Floats] | None) -> tuple[Floats, float]:
+def scaled_logits(labels: Array, logits: Floats, development: Answers | None) -> tuple[Floats, float]:
     """Divide logits by a temperature that other examples give.
 
     Args:
@@ -97,15 +99,28 @@ def scaled_logits(labels: Array, logits: Floats, development: tuple[Array, Float
     return logits / temperatures[fold][:, None], float(np.exp(np.log(temperatures).mean()))
 
 
-def describe_calibration(
-    labels: Array, logits: Floats, development: tuple[Array, Floats] | None = None
-) -> dict[str, Any]:
-    """Return `ece` before and after scaling (`ece_scaled`), the `temperature`, and the `reliability` curve before."""
-    scaled, temperature = scaled_logits(labels, logits, development)
+def describe_calibration(runs: Sequence[Answers], development: Sequence[Answers] | None = None) -> dict[str, Any]:
+    """Describe how far a model's probabilities can be believed, of one training seed or several.
+
+    Args:
+        runs: labels and logits of each seed's model.
+        development: the same of each on other examples, to fit temperatures on.
+
+    Returns:
+        `ece` before and after scaling (`ece_scaled`), means over seeds; their `temperature`, a geometric mean; and the
+        `reliability` curve before, over the answers of all seeds.
+    """
+    others: Sequence[Answers | None] = [None] * len(runs) if development is None else development
+    scaled = [scaled_logits(*run, other) for run, other in zip(runs, others, strict=True)]
+    errors = [
+        (calibration_error(*run), calibration_error(run[0], new)) for run, (new, _) in zip(runs, scaled, strict=True)
+    ]
+    before, after = (float(np.mean(each)) for each in zip(*errors, strict=True))
+    labels, logits = (np.concatenate(each) for each in zip(*runs, strict=True))
     return {
-        "ece": calibration_error(labels, logits),
-        "ece_scaled": calibration_error(labels, scaled),
-        "temperature": temperature,
+        "ece": before,
+        "ece_scaled": after,
+        "temperature": float(np.exp(np.mean([np.log(temperature) for _, temperature in scaled]))),
         "fitted_on": "development" if development is not None else "the other half",
         "reliability": [asdict(each) for each in reliability(labels, logits)],
     }

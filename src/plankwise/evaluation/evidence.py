@@ -23,6 +23,8 @@ from plankwise.evaluation.noninferiority import holm, judged, p_value
 from plankwise.evaluation.operating_point import at_threshold, class_scores, threshold_for
 from plankwise.evaluation.slices import Slices, compare_slices
 
+SIDES = ("baseline", "compressed")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
@@ -83,9 +85,8 @@ def compare_pairs(
     for name, found in metrics.items():
         found["p_holm"] = adjusted[name]
     floor = retrained or seed_pairs(pairs)
-    first, other = pairs[0], None if development is None else development[0]
     return {
-        "rows": len(first.labels),
+        "rows": len(pairs[0].labels),
         "seeds": len(pairs),
         "metrics": metrics,
         "verdict": metrics[question.metrics[0]]["verdict"],
@@ -93,12 +94,10 @@ def compare_pairs(
         "behaviour": mean_behaviour(pairs),
         "retraining_floor": None if not floor else mean_behaviour(floor),
         "calibration": {
-            side: describe_calibration(
-                first.labels, getattr(first, side), None if other is None else (other.labels, getattr(other, side))
-            )
-            for side in ("baseline", "compressed")
+            side: describe_calibration(_runs(pairs, side), None if development is None else _runs(development, side))
+            for side in SIDES
         },
-        "operating_points": operating_points(first, other, examples.classes, question.precision),
+        "operating_points": operating_points(pairs, development, examples.classes, question.precision),
         "slices": compare_slices(pairs, examples.slices, question.resamples, question.seed),
     }
 
@@ -107,7 +106,7 @@ def compare_metric(
     pairs: Sequence[Pair], name: str, question: Question, floors: Mapping[str, Floats]
 ) -> dict[str, Any]:
     """Compare one metric: scores, difference with verdict, what is retained, also above chance, and the floors."""
-    old, new = (_runs(pairs, compressed=side) for side in (False, True))
+    old, new = (_runs(pairs, side) for side in SIDES)
     drawn = [resampled_scores(runs, name, question.resamples, question.seed) for runs in (old, new)]
     scores = [float(np.mean([METRICS[name](*run) for run in runs])) for runs in (old, new)]
     labels = pairs[0].labels
@@ -143,7 +142,7 @@ def compare_classes(pairs: Sequence[Pair], classes: Sequence[str], question: Que
     """Judge the F1 of each class by a margin of its own: the mean over classes hides the loss of a rare one."""
     found = []
     for index, name in enumerate(classes):
-        metric, runs = class_f1(index, len(classes)), [_runs(pairs, compressed=side) for side in (False, True)]
+        metric, runs = class_f1(index, len(classes)), [_runs(pairs, side) for side in SIDES]
         drawn = [resampled_scores(each, metric, question.resamples, question.seed) for each in runs]
         scores = [float(np.mean([metric(*run) for run in each])) for each in runs]
         labels = pairs[0].labels
@@ -187,32 +186,47 @@ def seed_pairs(pairs: Sequence[Pair]) -> list[Pair]:
 
 
 def operating_points(
-    pair: Pair, development: Pair | None, classes: Sequence[str], precision: float
+    pairs: Sequence[Pair], development: Sequence[Pair] | None, classes: Sequence[str], precision: float
 ) -> list[dict[str, Any]]:
     """Return, for each class, what the baseline's threshold for this precision gives in both models.
 
-    The threshold is chosen on development; without it on every other example, and measured on the rest.
+    The threshold is chosen on development; without it on every other example, and measured on the rest. Each training
+    seed has a threshold of its own, and figures are means over those seeds that have one.
     """
+    others: Sequence[Pair | None] = [None] * len(pairs) if development is None else development
+    found = []
+    for index, name in enumerate(classes):
+        points = [_operating_point(*each, index, precision) for each in zip(pairs, others, strict=True)]
+        there = [point for point in points if point is not None]
+        mean = {key: _mean([point[key] for point in there]) for key in ("threshold", *SIDES)}
+        found.append({"class": name, "precision_wanted": precision, **mean})
+    return found
+
+
+def _operating_point(pair: Pair, development: Pair | None, index: int, precision: float) -> dict[str, Any] | None:
     chosen, measured = development, pair
     if chosen is None:
         half = np.arange(len(pair.labels)) % 2 == 0
         chosen, measured = (Pair(pair.labels[at], pair.baseline[at], pair.compressed[at]) for at in (half, ~half))
-    found = []
-    for index, name in enumerate(classes):
-        threshold = threshold_for(*class_scores(chosen.labels, chosen.baseline, index), precision)
-        models = ("baseline", measured.baseline), ("compressed", measured.compressed)
-        points = {
-            model: None
-            if threshold is None
-            else asdict(at_threshold(*class_scores(measured.labels, logits, index), threshold))
-            for model, logits in models
-        }
-        found.append({"class": name, "threshold": threshold, "precision_wanted": precision, **points})
-    return found
+    threshold = threshold_for(*class_scores(chosen.labels, chosen.baseline, index), precision)
+    if threshold is None:
+        return None
+    models = {side: class_scores(measured.labels, getattr(measured, side), index) for side in SIDES}
+    return {"threshold": threshold, **{side: asdict(at_threshold(*each, threshold)) for side, each in models.items()}}
 
 
-def _runs(pairs: Sequence[Pair], *, compressed: bool) -> list[tuple[Array, Floats]]:
-    return [(each.labels, each.compressed if compressed else each.baseline) for each in pairs]
+def _mean(values: Sequence[Any]) -> Any:
+    """Average numbers, or the numbers of documents by key; those that are None do not count."""
+    there = [value for value in values if value is not None]
+    if not there:
+        return None
+    if isinstance(there[0], dict):
+        return {key: _mean([value[key] for value in there]) for key in there[0]}
+    return float(np.mean(there))
+
+
+def _runs(pairs: Sequence[Pair], side: str) -> list[tuple[Array, Floats]]:
+    return [(each.labels, getattr(each, side)) for each in pairs]
 
 
 def _plain(interval: Interval | None) -> dict[str, float] | None:

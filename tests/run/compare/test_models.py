@@ -115,6 +115,17 @@ def test_train_gives_floors_and_columns_give_slices(place: Path) -> None:
     assert found["retraining_floor"] == {**found["behaviour"]}
 
 
+def test_models_of_several_seeds_are_pooled(place: Path) -> None:
+    asked = request_of(place, "small", also=((str(place / "small"), str(place / "large")),))
+    found = next(iter(compare_models(asked)["comparisons"].values()))
+    alone = next(iter(compare_models(request_of(place, "small"))["comparisons"].values()))
+    assert (found["seeds"], alone["seeds"]) == (2, 1)
+    assert found["metrics"]["macro_f1"]["difference"]["value"] == pytest.approx(
+        0
+    )  # the second pair is the first, turned
+    assert found["retraining_floor"]["label_loyalty"] == alone["behaviour"]["label_loyalty"]
+
+
 def test_a_recipe_gives_all_of_it(place: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     files = {
@@ -148,6 +159,11 @@ def test_several_labels_are_flags_by_class(tmp_path: Path) -> None:
 REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "other labels": ({"compressed": ("other",)}, ModelError, r"other has the labels \['a', 'b'\], the baseline "),
     "no labels": ({"data": ("texts.txt",)}, DataError, "no row has a label; models are compared by their scores"),
+    "a label under another name": (
+        {"data": ("verdicts.csv",)},
+        DataError,
+        "no row has a label; .*; verdicts.csv: give --label verdict if its column 'verdict'",
+    ),
     "no column": ({"slice_columns": ("sorce",)}, DataError, "sorce"),
     "text has no columns": (
         {"data": ("data.csv", "texts.txt"), "slice_columns": ("source",)},
@@ -165,6 +181,7 @@ def test_what_cannot_be_compared_is_refused(case: str, place: Path, tmp_path: Pa
     changes, error, message = REFUSED[case]
     save_model(place / "other", labels=("a", "b"))
     (place / "texts.txt").write_text("the day\na tree\n")
+    (place / "verdicts.csv").write_text("text,verdict\nthe day,good\na tree,bad\n")
     given = dict(changes)
     if "data" in given:
         given["data"] = tuple(place / each for each in given["data"])
@@ -182,6 +199,9 @@ def test_what_cannot_be_compared_is_refused(case: str, place: Path, tmp_path: Pa
         (["large", "small", "--recipe", "r.yaml", "--train", "train.csv"], "go with --data"),
         (["large", "small", "--recipe", "r.yaml", "--label", "x"], "are for --data"),
         (["large", "small", "--data", "data.csv", "--split", "development"], "--split development is of the task"),
+        (["large", "small", "--data", "data.csv", "--also", "large=small"], "it is given twice"),
+        (["large", "small", "artefact", "--data", "data.csv", "--also", "small=large"], "one compressed model"),
+        (["large", "small", "--data", "data.csv", "--also", "large"], "--also 'large' is not of the form"),
         (["large", "gone", "--data", "data.csv"], "gone"),
         (["large", "small", "--data", "gone.csv"], r"gone\.csv"),
         (["large", "small", "--data", "data.csv", "--out", "data.csv/x"], "cannot write to"),

@@ -41,6 +41,7 @@ class CompareRequest:
         recipe: whose task has all of these, instead of files.
         split: of that task.
         slice_columns: of `data`, to cut slices by.
+        also: baseline and compressed model of other training seeds, pooled with the first.
         retrained: the baseline trained again with another seed: the floor of all flips.
         metrics: the first decides.
         margin: largest loss of a metric that is acceptable.
@@ -58,6 +59,7 @@ class CompareRequest:
     recipe: Path | None = None
     split: str = TEST
     slice_columns: tuple[str, ...] = ()
+    also: tuple[tuple[str, str], ...] = ()
     retrained: str | None = None
     metrics: tuple[str, ...] = ("macro_f1", "accuracy")
     margin: float = 0.01
@@ -87,6 +89,12 @@ class CompareRequest:
         """
         if not self.compressed:
             raise RecipeError(f"{self.baseline} alone is nothing to compare; give a compressed model too, or runs")
+        if self.also and len(self.compressed) > 1:
+            raise RecipeError(f"--also pools seeds of one compressed model, and there are {len(self.compressed)}")
+        pairs = [(self.baseline, self.compressed[0]), *self.also]
+        twice = next((pair for pair in pairs if pairs.count(pair) > 1), None)
+        if twice is not None:
+            raise RecipeError(f"--also {'='.join(twice)}: it is given twice, and would count as two seeds")
         if bool(self.data) == (self.recipe is not None):
             raise RecipeError("give either --data, for rows of files, or --recipe, for a split of its task")
         if self.recipe is None and self.split != TEST:
@@ -108,6 +116,7 @@ class CompareRequest:
         given = {
             "--data": self.data,
             "--recipe": self.recipe,
+            "--also": self.also,
             "--retrained": self.retrained,
             "--development": self.development,
             "--train": self.train,
@@ -129,6 +138,18 @@ class CompareRequest:
             precision=self.precision,
             resamples=self.resamples,
         )
+
+
+def seed_of(option: str) -> tuple[str, str]:
+    """Read the option `--also BASELINE=COMPRESSED`.
+
+    Raises:
+        RecipeError: if it is not of this form.
+    """
+    baseline, equals, compressed = option.partition("=")
+    if not (baseline and equals and compressed):
+        raise RecipeError(f"--also '{option}' is not of the form BASELINE=COMPRESSED")
+    return baseline, compressed
 
 
 @dataclass(frozen=True)
@@ -160,26 +181,21 @@ def compare_models(request: CompareRequest, *, opener: Open = Predictor) -> dict
         return _answers(opener(source), source, classes, on, baseline)
 
     known = _answers(baseline, request.baseline, classes, on, baseline)
+    others = [(answers(one), answers(other)) for one, other in request.also]
     again = None if request.retrained is None else answers(request.retrained)
     examples = examples_of(on, classes)
-    labels = on.rows.labels
     document: dict[str, Any] = {
         "baseline": request.baseline,
-        "rows": len(labels),
+        "rows": len(on.rows.labels),
         "classes": list(classes),
         "metrics": list(request.metrics),
         "comparisons": {},
     }
     for source in request.compressed:
-        found, development = answers(source), None
-        if on.development is not None and known.development is not None and found.development is not None:
-            development = [Pair(on.development.labels, known.development, found.development)]
+        pairs, development = _pairs([(known, answers(source)), *others], on)
+        retrained = None if again is None else _pairs([(known, again)], on)[0]
         document["comparisons"][source] = compare_pairs(
-            [Pair(labels, known.rows, found.rows)],
-            examples,
-            request.question,
-            development=development,
-            retrained=None if again is None else [Pair(labels, known.rows, again.rows)],
+            pairs, examples, request.question, development=development, retrained=retrained
         )
     return document
 
@@ -222,6 +238,15 @@ def _answers(model: Predictor, source: str, classes: Sequence[str], on: Compared
     logger.info("%s answers %d rows", source, len(on.rows.texts))
     rows = model.logits(on.rows.texts)[:, order]
     return _Answers(rows, None if on.development is None else model.logits(on.development.texts)[:, order])
+
+
+def _pairs(seeds: Sequence[tuple[_Answers, _Answers]], on: ComparedOn) -> tuple[list[Pair], list[Pair] | None]:
+    """Join the answers of baseline and compressed model of each seed; and those to development, where it is given."""
+    pairs = [Pair(on.rows.labels, one.rows, other.rows) for one, other in seeds]
+    if on.development is None:
+        return pairs, None
+    labels, both = on.development.labels, [(one.development, other.development) for one, other in seeds]
+    return pairs, [Pair(labels, one, other) for one, other in both if one is not None and other is not None]
 
 
 def examples_of(on: ComparedOn, classes: Sequence[str]) -> Examples:

@@ -87,7 +87,8 @@ def rows_of_files(
     )
     labelled = given.labelled
     if not labelled:
-        raise DataError(f"{', '.join(map(str, files))}: no row has a label; models are compared by their scores")
+        hints = "".join(f"; {columns.hint}" for columns in given.columns.values() if columns.hint)
+        raise DataError(f"{', '.join(map(str, files))}: no row has a label; models are compared by their scores{hints}")
     said = [*given.said]
     if given.unlabelled:
         said.append(f"{len(given.unlabelled):,} rows without a label are left out")
