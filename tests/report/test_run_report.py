@@ -4,73 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
+from finished_run import LABELS, REVIEW, write_run
 from plankwise.core.errors import CheckpointError
-from plankwise.core.records import Cost, Entry, Final, Interval, Record, TextsRead
+from plankwise.core.records import TextsRead
 from plankwise.evaluation.comparison import Pair
 from plankwise.evaluation.saved_predictions import PREDICTIONS, read_predictions, save_predictions
-from plankwise.report.run_report import finished, markdown, table, write_report
+from plankwise.report.learning_curves import learning_pictures
+from plankwise.report.run_report import finished, front_of, markdown, table, write_report
 from plankwise.report.run_sections import section_of
-
-COST = Cost(parameters=1_500_000, size_bytes=6_000_000, train_seconds=12.0)
-SIDE = {"p50_ms": 1.0, "p95_ms": 2.0, "ms_per_text": 0.5}
-CASE: dict[str, Any] = {"baseline": SIDE, "compressed": SIDE, "speedup": 1.5, "spread": [1.4, 1.6], "texts": 20}
-LABELS = np.array([0, 1] * 10)
-
-
-def entry(name: str) -> Entry:
-    scores = {"accuracy": 0.75}
-    return Entry(
-        name=name,
-        settings={},
-        scores=scores,
-        scores_split="development",
-        cost=COST,
-        train_seconds=12.0,
-        development_scores=scores,
-    )
-
-
-def write_run(
-    folder: Path, *, name: str = "tiny", seed: int = 1, right: int = 15, final: bool = True, **of_final: Any
-) -> Path:
-    """Write a run whose baseline is right on every example and whose compressed model on the first `right`."""
-    interval = Interval(value=0.75, low=0.5, high=1.0)
-    measured = Final(
-        scores={"accuracy": 0.75},
-        score_intervals={"accuracy": interval},
-        baseline_intervals={"accuracy": interval},
-        majority_scores={"accuracy": 0.5},
-        cost=COST,
-        retained_performance={"accuracy": None},
-        chance_corrected={"accuracy": None},
-        behaviour={"label_loyalty": 0.123456},
-        compression_ratio=2.0,
-        speedup=1.5,
-        benchmark={"threads": 1, "device": "cpu", "latency": {"32": CASE}, "throughput": CASE},
-        **of_final,
-    )
-    record = Record(
-        name=name,
-        task={"name": "toy", "metrics": ["accuracy"], "rows": {"test": 20}},
-        baseline=entry("baseline"),
-        steps=[entry("01-<b>theseus</b>")],
-        final=measured if final else None,
-        environment={},
-        data_hashes={},
-        seed=seed,
-        recipe={"name": name},
-    )
-    folder.mkdir()
-    record.write(folder)
-    logits = np.eye(2)[LABELS]
-    compressed = np.where(np.arange(20)[:, None] < right, logits, logits[:, ::-1])
-    save_predictions(folder / PREDICTIONS, [str(at) for at in range(20)], Pair(LABELS, logits, compressed))
-    return folder
 
 
 def test_seeds_are_pooled(tmp_path: Path) -> None:
@@ -157,3 +102,29 @@ def test_runs_named_twice_or_tested_on_other_examples_are_refused(tmp_path: Path
     save_predictions(other / PREDICTIONS, [str(at) for at in range(1, 21)], Pair(LABELS, logits, logits))
     with pytest.raises(CheckpointError, match="the runs of tiny were tested on different examples"):
         table([one, other])
+
+
+def test_trainings_are_drawn_from_what_the_record_holds(tmp_path: Path) -> None:
+    scores, losses, replaced = map(str, learning_pictures(finished(write_run(tmp_path / "run", trained=True))))
+    assert scores.count("<polyline") == losses.count("<polyline") == 2  # the baseline's and the step's
+    assert "development accuracy over training: baseline, from 0.6 to 0.7" in scores
+    assert "loss over training: baseline, from 0.95 to 0.8" in losses
+    assert "scheduled rate, from 0.5 to 1; share that was drawn, from 0.5 to 1" in replaced
+    assert learning_pictures(finished(write_run(tmp_path / "old"))) == []  # a record of before curves were kept
+
+
+def test_a_page_on_several_recipes_has_the_front_and_what_people_found(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / "run", trained=True), write_run(tmp_path / "other", name="other", right=19)]
+    write_report(runs, tmp_path / "page.html", reviews=[REVIEW])
+    page = (tmp_path / "page.html").read_text()
+    assert "the front: tiny 0.750 at 1.50×; other 0.950 at 1.50×" in page
+    assert front_of(table(runs[:1])) is None
+    assert "Errors that people looked at: toy: &lt;b&gt;bad" in page
+    assert "<td>+1.5, new" in page
+    assert "Ada and Bob: Cohen’s κ 0.40 on 3 errors" in page
+
+
+def test_the_baseline_in_another_runtime_has_a_bar(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", speedup_over={"ONNX Runtime fp32": 1.2})
+    found = section_of([finished(run)], [read_predictions(run)[1]])
+    assert "baseline, ONNX Runtime fp32 0.60 ms" in str(found.times)  # 1.2 times 0.5 ms

@@ -59,12 +59,24 @@ def test_points_are_placed_by_both_numbers() -> None:
 
 
 def test_curves_run_from_corner_to_corner() -> None:
-    root = parsed(curve_picture({"a": [(0.0, 0.0), (1.0, 1.0)], "b": [(0.5, 0.5)]}, title="c", across="x", up="y"))
+    points = {"a": [(0.0, 0.0), (1.0, 1.0)], "b": [(0.5, 0.5)]}
+    root = parsed(curve_picture(points, title="c", across="x", up="y", diagonal=True))
     diagonal = next(each for each in root.iter(f"{SVG}line") if each.get("class") == "reference")
     ends = [f"{diagonal.get('x1')},{diagonal.get('y1')}", f"{diagonal.get('x2')},{diagonal.get('y2')}"]
     curves = list(root.iter(f"{SVG}polyline"))
     assert curves[0].get("points") == " ".join(ends)
     assert [each.get("class") for each in curves] == ["curve curve0", "curve curve1"]
+
+
+def test_curves_fill_the_ends_that_are_given() -> None:
+    points = {"a": [(0.0, 2.0), (400.0, 4.0)]}
+    root = parsed(curve_picture(points, title="c", across="x", up="y", ends=((0.0, 400.0), (2.0, 4.0))))
+    (frame,) = root.iter(f"{SVG}rect")
+    left, top, side = (float(frame.get(key, "")) for key in ("x", "y", "width"))
+    (curve,) = root.iter(f"{SVG}polyline")
+    assert curve.get("points") == f"{left:g},{top + side:g} {left + side:g},{top:g}"
+    assert "200" in [each.text for each in root.iter(f"{SVG}text")]
+    assert not [each for each in root.iter(f"{SVG}line") if each.get("class") == "reference"]
 
 
 @pytest.mark.parametrize(

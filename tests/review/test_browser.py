@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -12,24 +11,21 @@ from typing import Any
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
+from browsing import chromium, needs_chromium, violations
 from plankwise.review.app import make_app
 from plankwise.review.server import bound
 from plankwise.review.store import FILE, Item, ReviewStore
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 TOKEN = "s3cret"
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium")
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, "--disable-component-update"])
+    with chromium() as made:
         yield made
-        made.close()
 
 
 @contextmanager
@@ -143,6 +139,7 @@ def test_markup_in_a_text_is_shown_and_not_run(browser: Browser, address: str) -
 def test_the_page_fits_its_window(browser: Browser, address: str, width: int, scheme: Any) -> None:
     page = entered(browser, address, "Ada", viewport={"width": width, "height": 800}, color_scheme=scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert violations(page) == []
     page.context.close()
 
 

@@ -85,18 +85,27 @@ def bench(
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs; seeds are pooled.")],
     out: Annotated[Path | None, typer.Option(help="Write an HTML page here.")] = None,
+    with_texts: Annotated[
+        bool, typer.Option("--with-texts", help="Show texts whose answers changed on the page; open tasks only.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Print the table of finished runs, with seeds pooled, as Markdown; write it as an HTML page."""
     from dataclasses import asdict
 
+    from plankwise.core.errors import RecipeError
     from plankwise.report.run_report import check_page, markdown, table, write_report
+    from plankwise.review.summary import answered_reviews
+    from plankwise.run.flips import flips_of
 
+    if with_texts and out is None:
+        raise RecipeError("--with-texts is for the page; give --out too")
     if out is not None:
         check_page(runs, out)
     rows = table(runs)
     if out is not None:
-        write_report(runs, out)
+        flips = [flips_of(run) for run in runs] if with_texts else []
+        write_report(runs, out, reviews=answered_reviews(runs), flips=flips)
     # Intervals are pydantic models inside dataclasses: asdict stops at them.
     document = [
         {name: value.model_dump() if hasattr(value, "model_dump") else value for name, value in asdict(row).items()}

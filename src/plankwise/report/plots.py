@@ -18,6 +18,7 @@ from plankwise.evaluation.effects import Level, TrialTable, levels_of, short_nam
 
 INK, LINE, PALE = "#333333", "#2a6f97", "#d9d9d9"
 COLUMNS = 3
+MAIN_EFFECTS = "main_effects"
 
 
 def draw_all(
@@ -38,13 +39,13 @@ def draw_all(
     folder.mkdir(parents=True, exist_ok=True)
     varied = [key for key in table.keys if len(effects[key]) > 1]
     plots: dict[str, Callable[[], Figure]] = {
-        "main_effects": lambda: main_effects_plot({key: effects[key] for key in varied}, metric),
+        MAIN_EFFECTS: lambda: main_effects_plot({key: effects[key] for key in varied}, metric),
         "pairs": lambda: pairs_plot(table, varied, metric),
         "importance": lambda: importance_plot(importances),
         "cost": lambda: cost_plot(table, varied, metric),
     }
     possible = {
-        "main_effects": bool(varied),
+        MAIN_EFFECTS: bool(varied),
         "pairs": len(varied) > 1,
         "importance": bool(varied and importances),  # empty while the first trials have equal scores
         "cost": True,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from plankwise.core.errors import CheckpointError, OutputError
 from plankwise.core.files import write_text
@@ -15,7 +17,9 @@ from plankwise.core.records import Interval, Record, format_optional, read_recor
 from plankwise.evaluation.comparison import retained_performance
 from plankwise.evaluation.intervals import score_interval
 from plankwise.evaluation.saved_predictions import read_predictions
-from plankwise.report.run_sections import section_of
+from plankwise.report.learning_curves import learning_pictures
+from plankwise.report.run_sections import Flips, section_of
+from plankwise.report.svg import scatter_picture
 from plankwise.report.templates import format_size, render
 
 RESAMPLES = 2000
@@ -49,8 +53,17 @@ class RunSummary:
     train_seconds: float
 
 
-def write_report(runs: Sequence[Path], target: Path) -> None:
-    """Write a self-contained HTML page on finished runs. It holds no text of the data."""
+def write_report(
+    runs: Sequence[Path], target: Path, *, reviews: Sequence[Mapping[str, Any]] = (), flips: Sequence[Flips] = ()
+) -> None:
+    """Write a self-contained HTML page on finished runs. It holds no text of the data but that of `flips`.
+
+    Args:
+        runs: folders of finished runs.
+        target: the file.
+        reviews: what people found in their errors, as `review.summary.summarize` returns it.
+        flips: texts whose answers changed, as `run.flips.flips_of` returns them.
+    """
     groups: dict[str, list[Path]] = {}
     for run in runs:
         groups.setdefault(finished(run).name, []).append(run)
@@ -59,7 +72,30 @@ def write_report(runs: Sequence[Path], target: Path) -> None:
         for group in groups.values()
     ]
     rows, records = table(runs), [finished(run) for run in runs]
-    write_text(target, render("run.html.j2", records=records, rows=rows, sections=sections))
+    curves = [learning_pictures(record) for record in records]
+    shown = {
+        "records": records,
+        "rows": rows,
+        "sections": sections,
+        "curves": curves,
+        "reviews": reviews,
+        "flips": flips,
+    }
+    write_text(target, render("run.html.j2", **shown, front=front_of(rows)))
+
+
+def front_of(rows: Sequence[RunSummary]) -> Markup | None:
+    """Draw what each recipe retains against its speed; None unless two of them can be compared."""
+    points = [
+        (row.name, row.speedup, row.retained.value, row.retained.low, row.retained.high)
+        for row in rows
+        if row.retained is not None
+    ]
+    if len(points) < 2:
+        return None
+    spoken = "; ".join(f"{name} {value:.3f} at {speedup:.2f}×" for name, speedup, value, *_ in points)
+    across, up = "times as fast as its baseline", "retained score, 95 %"
+    return scatter_picture(points, title=f"the front: {spoken}", across=across, up=up, reference=1.0)
 
 
 def check_page(runs: Sequence[Path], target: Path) -> None:

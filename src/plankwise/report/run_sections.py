@@ -46,6 +46,34 @@ class Section:
     times: Markup
 
 
+@dataclass(frozen=True)
+class Flip:
+    """One text whose answer became wrong, or right.
+
+    Attributes:
+        text: of the example; both of a pair.
+        gold: true label.
+        baseline: the answer before.
+        compressed: the answer after.
+    """
+
+    text: str
+    gold: str
+    baseline: str
+    compressed: str
+
+
+@dataclass(frozen=True)
+class Flips:
+    """A seeded sample of the flips of one run, and how many there are."""
+
+    name: str
+    lost: Sequence[Flip]
+    lost_in_all: int
+    won: Sequence[Flip]
+    won_in_all: int
+
+
 def section_of(records: Sequence[Record], pairs: Sequence[Pair]) -> Section:
     """Compare the two models of one recipe's runs.
 
@@ -119,7 +147,7 @@ def _calibration_picture(calibration: Mapping[str, Any]) -> Markup:
         for side, each in calibration.items()
     }
     title = f"reliability curves: {'; '.join(curves)}"
-    return curve_picture(curves, title=title, across="confidence", up="accuracy")
+    return curve_picture(curves, title=title, across="confidence", up="accuracy", diagonal=True)
 
 
 def _times_picture(record: Record) -> Markup:
@@ -129,6 +157,9 @@ def _times_picture(record: Record) -> Markup:
         (f"{side}, {getattr(runtimes, side)}", timed[side]["ms_per_text"], f"{timed[side]['ms_per_text']:.2f} ms")
         for side in SIDES
     ]
+    ms = timed["compressed"]["ms_per_text"]  # the baseline elsewhere was timed in the same rounds, as a ratio
+    over = {name: ms * ratio for name, ratio in record.final.speedup_over.items()}
+    rows += [(f"baseline, {name}", value, f"{value:.2f} ms") for name, value in over.items()]
     spoken = "; ".join(f"{name} {shown}" for name, _, shown in rows)
     return bar_picture(rows, title=f"milliseconds a text: {spoken}")
 

@@ -9,6 +9,7 @@ from markupsafe import Markup, escape
 WIDTH = 640
 ROW, LEFT, RIGHT, TOP, BOTTOM = 30, 210, 160, 10, 30
 SQUARE = 260
+KINDS = 5  # of curves, as `page.html.j2` draws them
 Point = tuple[float, float]
 
 
@@ -112,36 +113,48 @@ def standalone(picture: Markup) -> str:
     return f'{head} xmlns="http://www.w3.org/2000/svg"><style>{style}</style>{rest}\n'
 
 
-def curve_picture(curves: Mapping[str, Sequence[Point]], *, title: str, across: str, up: str) -> Markup:
-    """Draw curves of points from 0 to 1 in both directions, with the diagonal, and a legend below.
+def curve_picture(
+    curves: Mapping[str, Sequence[Point]],
+    *,
+    title: str,
+    across: str,
+    up: str,
+    ends: tuple[Point, Point] = ((0.0, 1.0), (0.0, 1.0)),
+    diagonal: bool = False,
+) -> Markup:
+    """Draw curves in a square frame, with a legend below.
 
     Args:
-        curves: points by name; at most three.
+        curves: points by name; at most three are told apart by color alone, the others by dashes too.
         title: for those who do not see the picture.
         across: name of the horizontal axis.
         up: name of the vertical axis.
+        ends: of the horizontal and of the vertical axis.
+        diagonal: whether to draw the line where both are equal.
     """
-    left, bottom = 50, 60 + 18 * len(curves)
-    x, y = _scale(0.0, 1.0, left, left + SQUARE), _scale(0.0, 1.0, TOP + SQUARE, TOP)
+    left, bottom = 64, 60 + 18 * len(curves)
+    x, y = _scale(*ends[0], left, left + SQUARE), _scale(*ends[1], TOP + SQUARE, TOP)
     parts = [
         Markup('<rect x="{}" y="{}" width="{}" height="{}" class="frame"/>').format(left, TOP, SQUARE, SQUARE),
-        _line((x(0), y(0)), (x(1), y(1)), "reference"),
         _text(left + SQUARE / 2, TOP + SQUARE + 34, across, anchor="middle", kind="small"),
         Markup('<text transform="translate(14 {}) rotate(-90)" text-anchor="middle" class="small">{}</text>').format(
             _n(TOP + SQUARE / 2), up
         ),
     ]
-    for tick in (0.0, 0.5, 1.0):
+    if diagonal:
+        parts.append(_line((x(ends[0][0]), y(ends[1][0])), (x(ends[0][1]), y(ends[1][1])), "reference"))
+    for share in (0.0, 0.5, 1.0):
+        one, other = (low + share * (high - low) for low, high in ends)
         parts += [
-            _text(x(tick), TOP + SQUARE + 16, f"{tick:g}", anchor="middle", kind="small"),
-            _text(left - 8, y(tick), f"{tick:g}", anchor="end", kind="small"),
+            _text(x(one), TOP + SQUARE + 16, f"{one:.4g}", anchor="middle", kind="small"),
+            _text(left - 8, y(other), f"{other:.3g}", anchor="end", kind="small"),
         ]
     for number, (name, points) in enumerate(curves.items()):
         joined = " ".join(f"{_n(x(one))},{_n(y(other))}" for one, other in points)
-        height = TOP + SQUARE + 54 + 18 * number
+        height, kind = TOP + SQUARE + 54 + 18 * number, f"curve curve{number % KINDS}"
         parts += [
-            Markup('<polyline points="{}" class="curve curve{}"/>').format(joined, number),
-            _line((left, height), (left + 26, height), f"curve curve{number}"),
+            Markup('<polyline points="{}" class="{}"/>').format(joined, kind),
+            _line((left, height), (left + 26, height), kind),
             _text(left + 34, height, name, kind="small"),
         ]
     return _picture(left + SQUARE + 20, TOP + SQUARE + bottom, title, parts)

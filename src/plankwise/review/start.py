@@ -8,19 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from plankwise.core.errors import CheckpointError, DataError, OutputError, PlankwiseError
+from plankwise.core.errors import DataError, OutputError
 from plankwise.core.paths import check_folder
-from plankwise.core.recipe import validate
 from plankwise.core.records import Record
 from plankwise.data.task import TEST, Task
 from plankwise.evaluation.saved_predictions import read_predictions
 from plankwise.report.run_report import finished
 from plankwise.review.sample import MODELS, Drawn, draw_errors, reviewed_class
-from plankwise.review.store import FILE, Item, ReviewStore
-from plankwise.run.recipe import Recipe
+from plankwise.review.store import FILE, FOLDER, Item, ReviewStore
+from plankwise.run.flips import task_of_run
 
 logger = logging.getLogger(__name__)
-FOLDER = "review"  # in the run's
 
 
 def start_review(
@@ -52,7 +50,7 @@ def start_review(
     """
     record, folder = finished(run), out or run / FOLDER
     _check_place(run, folder, record)
-    task = _task_of(run, record)
+    task = task_of_run(run, record)
     ids, pair = read_predictions(run)
     if pair.labels.ndim > 1:
         raise DataError(f"{run}: its examples have several labels each; allowed: a review of tasks with one label")
@@ -81,16 +79,6 @@ def _check_place(run: Path, folder: Path, record: Record) -> None:
         raise OutputError(f"{folder}: the task's access is credentialed, and its text stays in {run}; leave out --out")
     if (folder / FILE).exists():
         raise OutputError(f"{folder} holds a review already; label it with review serve, or choose another --out")
-
-
-def _task_of(run: Path, record: Record) -> Task:
-    try:
-        task = validate(record.recipe, Recipe).task.load()
-    except PlankwiseError as error:
-        raise CheckpointError(f"the data of the run in {run} cannot be read: {error}") from None
-    if task.hashes[TEST] != record.data_hashes[TEST]:
-        raise CheckpointError(f"the test data of the run in {run} has changed since; its errors cannot be shown")
-    return task
 
 
 def _items(drawn: Drawn, task: Task, ids: Sequence[str]) -> list[Item]:

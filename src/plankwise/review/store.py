@@ -17,6 +17,7 @@ from typing import Any
 from plankwise.core.errors import CheckpointError, DataError
 
 FILE = "review.sqlite"
+FOLDER = "review"  # in that of a run
 VERSION = 1
 MAX_NAME, MAX_NOTE, MAX_CLASSES = 60, 2000, 200
 SCHEMA = """

@@ -8,13 +8,14 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from sklearn.metrics import cohen_kappa_score
 
 from plankwise.core.errors import CheckpointError
 from plankwise.review.sample import KINDS, MODELS
-from plankwise.review.store import Answer, Item, ReviewStore
+from plankwise.review.store import FILE, FOLDER, Answer, Item, ReviewStore
 
 
 def summarize(store: ReviewStore) -> dict[str, Any]:
@@ -51,6 +52,13 @@ def summarize(store: ReviewStore) -> dict[str, Any]:
         "classes": [row for row in rows if row["baseline"] or row["compressed"]],
         "kappa": agreements(answers),
     }
+
+
+def answered_reviews(runs: Sequence[Path]) -> list[dict[str, Any]]:
+    """Summarize the reviews in the folders of runs, as far as somebody has answered."""
+    files = [run / FOLDER / FILE for run in runs]
+    stores = [ReviewStore(file) for file in files if file.is_file()]
+    return [summarize(store) for store in stores if store.answers()]
 
 
 def _row(kind: str, name: str, counts: dict[tuple[str, str, str], float]) -> dict[str, Any]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import optuna
+from markupsafe import Markup
 
 from plankwise.core.files import write_json, write_text
-from plankwise.evaluation.effects import TrialTable, main_effects, short_names, table_of
+from plankwise.evaluation.effects import Level, TrialTable, main_effects, short_names, table_of
 from plankwise.evaluation.noise import in_place_of_score, noise_of
-from plankwise.report.plots import draw_all
+from plankwise.report.plots import MAIN_EFFECTS, draw_all
+from plankwise.report.svg import interval_picture
 from plankwise.report.templates import render
 from plankwise.search.storage import SEED, distributions, encoded
 from plankwise.search.study_folder import DOCUMENT, PLOTS, REPORT
@@ -60,10 +62,32 @@ def write_study(plan: StudyPlan, rows: Sequence[TrialRow], out: Path) -> dict[st
     }
     write_json(out / DOCUMENT, document)
     plots = draw_all(table, effects, importances, metric=metric, folder=out / PLOTS)
-    images = [(path.stem.replace("_", " "), base64.b64encode(path.read_bytes()).decode()) for path in plots]
-    page = render("study.html.j2", study=document, images=images, short=short_names(plan.keys))
-    write_text(out / REPORT, page)
+    images = [
+        (path.stem.replace("_", " "), base64.b64encode(path.read_bytes()).decode())
+        for path in plots
+        if path.stem != MAIN_EFFECTS  # the page draws them itself
+    ]
+    short = short_names(plan.keys)
+    pictures = effect_pictures(effects, short, metric)
+    write_text(out / REPORT, render("study.html.j2", study=document, images=images, short=short, pictures=pictures))
     return document
+
+
+def effect_pictures(effects: Mapping[str, Sequence[Level]], short: Mapping[str, str], metric: str) -> list[Markup]:
+    """Draw the effects of the values of each parameter that is varied; those of a single seed have no ends."""
+    found = []
+    for key, levels in effects.items():
+        if len(levels) < 2:
+            continue
+        rows = []
+        for level in levels:
+            value, ends = level.effect.value, (level.effect.low, level.effect.high)
+            low, high = (value if end is None else end for end in ends)
+            rows.append((f"{short[key]} {level.value}", value, low, high))
+        spoken = "; ".join(f"{name} {value:+.4f}" for name, value, *_ in rows)
+        title = f"effect of {short[key]} on {metric}: {spoken}"
+        found.append(interval_picture(rows, reference=0.0, title=title, digits=4))
+    return found
 
 
 def _best(table: TrialTable) -> list[dict[str, Any]]:
