@@ -89,6 +89,11 @@ def test_the_plan_counts_the_steps_that_are_taken_of_language_models_and_tasks_a
     assert all(row["seconds"] > 0 for row in estimated)
 
 
+def test_the_plan_begins_with_what_is_prepared(place: Path) -> None:
+    stages = [row["stage"] for row in estimate_domain(planned(place / "variants.yaml"))]
+    assert stages[:3] == ["prepare, 01-vocabulary", "baseline", "halved, 01-theseus"]
+
+
 def test_the_small_model_is_fine_tuned_from_the_compressed_one(finished: Path) -> None:
     for seed in (1, 2):
         record = record_of(finished / f"mood-compressed-{seed}")

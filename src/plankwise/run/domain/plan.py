@@ -163,9 +163,13 @@ def without_baseline(plan: DomainPlan, steps: Sequence[AnyMethod], source: str |
 def estimate_domain(plan: DomainPlan) -> list[dict[str, Any]]:
     """Estimate parameters, steps and rough seconds of every stage, fine-tunings over all seeds together.
 
-    Where the source is prepared these are upper bounds: how many tokens stay, say, is known once they are counted.
+    Where the source is prepared, trainings are upper bounds: how many tokens stay, say, is known once they are counted.
     """
     costs, tokenizer = rehearse(check(plan.recipe, plan.corpus))
+    prepare = plan.domain.prepare
+    if prepare:
+        prepared = rehearse(without_baseline(plan, prepare))[0][-len(prepare) :]
+        costs = [*(_named(each, f"prepare, {each.stage}") for each in prepared), *costs]
     if plan.recipe.baseline is not None:
         factor = factor_for(costs[-1:], plan.domain.minutes, "the language model")
         costs[-1] = scaled_cost(costs[-1], factor)
