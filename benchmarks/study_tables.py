@@ -51,4 +51,4 @@ def initialization(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-TABLES = {"study_theseus": study, "study_initialization": initialization}
+TABLES = {"study_theseus": study, "study_theseus_e5": study, "study_initialization": initialization}

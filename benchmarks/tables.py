@@ -13,11 +13,13 @@ import sys
 from pathlib import Path
 
 import encoder_tables
+import error_tables
 import headline
 import picture
 import score_tables
 import speed_tables
 import study_tables
+import thesis_tables
 from plankwise.report.domain_table import markdown
 from results import RESULTS, ROOT, UNKNOWN, describe, environment_of, parser_of, results_of
 
@@ -28,18 +30,23 @@ TABLES = {
     **speed_tables.TABLES,
     **study_tables.TABLES,
     **encoder_tables.TABLES,
-    "domain_lm": markdown,
-    "domain_lm_clinical": markdown,
+    **error_tables.TABLES,
+    **dict.fromkeys(("domain_e5", "domain_minilm", "domain_lm", "domain_lm_clinical"), markdown),
 }
+OF_SEVERAL = {"headline": headline.headline, "thesis": thesis_tables.thesis}  # made of several results
 COMMANDS = {
     **encoder_tables.COMMANDS,
+    **error_tables.COMMANDS,
     "demo": "make demo",
+    "domain_e5": "python benchmarks/domain_encoders.py domain_e5 --seed N",
+    "domain_minilm": "python benchmarks/domain_encoders.py domain_minilm --seed N",
     "domain_lm": "plankwise domain recipes/domain_lm.yaml --out runs/domain",
     "domain_lm_clinical": "plankwise domain recipes/domain_lm_clinical.yaml --out runs/domain-clinical",
     "methods_davidson2017": "python benchmarks/methods.py davidson2017",
     "methods_germeval2018": "python benchmarks/methods.py germeval2018",
     "predict_overhead": "python benchmarks/predict_overhead.py MODEL",
     "quantization_germeval2018": "python benchmarks/quantization.py",
+    "study_theseus_e5": "python benchmarks/study_encoders.py --seed N",
     "study_initialization": "plankwise study recipes/study_initialization.yaml --out runs/initialization",
     "study_theseus": "plankwise study recipes/study_theseus.yaml --out runs/study",
     "throughput": "python benchmarks/throughput.py --work runs/throughput",
@@ -52,10 +59,10 @@ def block(name: str, root: Path = RESULTS) -> str:
     Raises:
         SystemExit: if a page asks for a table that does not exist.
     """
-    if name == "headline":
-        return headline.headline(root)
+    if name in OF_SEVERAL:
+        return OF_SEVERAL[name](root)
     if name not in TABLES:
-        sys.exit(f"no table '{name}'; allowed: headline, {', '.join(sorted(TABLES))}")
+        sys.exit(f"no table '{name}'; allowed: {', '.join(sorted({*OF_SEVERAL, *TABLES}))}")
     command = COMMANDS.get(name, f"python benchmarks/{name}.py")
     results = results_of(name, root)
     if len(results) > 1 and results.get(UNKNOWN, {}).get("ran") is False:  # a benchmark that found no GPU
