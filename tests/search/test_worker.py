@@ -339,7 +339,8 @@ def test_the_verb_reports_on_a_finished_study(
     assert f"{effect['effect']['value']:+.4f} [" in shown
     page = (whole[0] / "report.html").read_text()
     assert f"{best['mean']:.4f}" in page
-    assert page.count("data:image/png;base64,") == 4
+    assert page.count("data:image/png;base64,") == 3
+    assert page.count("<svg ") == 2  # the effects of both parameters
     assert set(document) == {
         *("name", "task", "metric", "split", "sampler", "parameters", "seeds", "settings", "counts", "train_seconds"),
         *("best", "effects", "loss_effects", "noise", "importance", "trials"),
