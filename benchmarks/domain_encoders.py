@@ -13,7 +13,6 @@ The models come from `python ../shared/models/get.py --out runs/models`. Run it 
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 import sys
 from collections.abc import Sequence
@@ -30,21 +29,16 @@ from plankwise.report.domain_table import summarize
 from plankwise.run.domain.experiment import LANGUAGE_MODEL, TABLE, run_domain, run_folder
 from plankwise.run.domain.plan import check_domain
 from plankwise.run.domain.settings import LARGE, read_domain
-from results import RESULTS, ROOT, machine_class, parser_of
+from results import RESULTS, ROOT, machine_class, parser_of_seed
 
 RECIPES = ("domain_e5", "domain_minilm")
 
 
 def main() -> None:
     """Run one seed, keep what it leaves, and print what all seeds say together."""
-    parser = parser_of(__doc__)
+    parser = parser_of_seed(__doc__)
     parser.add_argument("recipe", choices=RECIPES)
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--work", type=Path, default=ROOT / "runs")
-    parser.add_argument("--set", action="append", default=[], dest="settings", help="of the experiment, as in recipes")
     given = parser.parse_args()
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.ERROR)
-    logging.getLogger("plankwise").setLevel(logging.INFO)
     path = ROOT / "recipes" / f"{given.recipe}.yaml"
     domain = read_domain(path, [*given.settings, f"seeds=[{given.seed}]"])
     plan = check_domain(path, domain, [f"seed={given.seed}"])

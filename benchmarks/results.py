@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -37,6 +38,17 @@ BF16 = {"avx512_bf16", "amx_bf16", "bf16"}
 def parser_of(module_doc: str | None) -> argparse.ArgumentParser:
     """Return a parser described by the first line of a module's docstring."""
     return argparse.ArgumentParser(description=module_doc.splitlines()[0] if module_doc else None)
+
+
+def parser_of_seed(module_doc: str | None) -> argparse.ArgumentParser:
+    """Log what is done, and return a parser of what experiments ask for that are made one seed at a time."""
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.ERROR)
+    logging.getLogger("plankwise").setLevel(logging.INFO)
+    parser = parser_of(module_doc)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--work", type=Path, default=ROOT / "runs", help="folder in which it resumes")
+    parser.add_argument("--set", action="append", default=[], dest="settings", help="KEY=VALUE, as in recipes")
+    return parser
 
 
 def machine_class(environment: Mapping[str, Any]) -> str:

@@ -8,8 +8,8 @@ Usage: python benchmarks/study_encoders.py --seed N [--work FOLDER] [--set KEY=V
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +22,7 @@ from plankwise.evaluation.noise import in_place_of_score, noise_of
 from plankwise.search.study_plan import read_study
 from plankwise.search.study_report import write_study
 from plankwise.search.worker import run_study
-from results import RESULTS, ROOT, machine_class, parser_of
+from results import RESULTS, ROOT, machine_class, parser_of_seed
 from theseus_findings import as_rows
 
 NAME = "study_theseus_e5"
@@ -31,20 +31,9 @@ ALIKE = ("name", "task", "metric", "split", "sampler", "parameters", "settings")
 
 def main() -> None:
     """Run the trials of one seed, keep their table, and print what all seeds say together."""
-    parser = parser_of(__doc__)
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--work", type=Path, default=ROOT / "runs")
-    parser.add_argument("--set", action="append", default=[], dest="settings", help="of the recipe that is varied")
-    given = parser.parse_args()
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.ERROR)
-    logging.getLogger("plankwise").setLevel(logging.INFO)
-    whole = (ROOT / "recipes" / f"{NAME}.yaml").read_text("utf-8")
-    one = ROOT / "recipes" / f".{NAME}-{given.seed}.yaml"  # beside the recipe that it names
-    one.write_text(whole.replace("seeds: [1, 2, 3]", f"seeds: [{given.seed}]"), encoding="utf-8")
-    try:
-        plan = read_study(one, given.settings)
-    finally:
-        one.unlink()
+    given = parser_of_seed(__doc__).parse_args()
+    plan = read_study(ROOT / "recipes" / f"{NAME}.yaml", given.settings)
+    plan = dataclasses.replace(plan, study=dataclasses.replace(plan.study, seeds=[given.seed]))
     out = given.work / f"{NAME}-{given.seed}"
     document = write_study(plan, run_study(plan, out, resume=True), out)
     kept = RESULTS / machine_class(environment()) / "runs" / NAME

@@ -28,7 +28,7 @@ STUDIES = {"study_theseus_e5": "e5-small", "study_theseus": "german-mini, 12 × 
 COMBINATIONS = {"combinations_e5_small": "e5-small", "combinations_minilm_l6": "minilm-l6"}
 MOST_MOVED = 3  # an error class moved by three of a hundred at most
 PARAMETERS = 1.665  # rounds to 1.67
-UNTRAINED = ("original", "OpenVINO fp32")  # nothing was compressed
+UNCOMPRESSED = ("original", "OpenVINO fp32")
 Bounds = tuple[float, float]
 
 
@@ -128,7 +128,7 @@ def always_loses(root: Path) -> Iterator[Ours]:
     """Count the ways of compressing whose whole interval is above or below what the original scores."""
     for name, what in COMBINATIONS.items():
         ways = fastest(name, root).get("ways", {})
-        kept = {way: each["retained"] for way, each in ways.items() if way not in UNTRAINED}
+        kept = {way: each["retained"] for way, each in ways.items() if way not in UNCOMPRESSED}
         if not kept:
             continue
         above, below = [way for way, each in kept.items() if each["low"] > 1], [*filter(_loses(kept), kept)]

@@ -66,7 +66,7 @@ def write_files(place: Path) -> None:
 
 
 def write_names(place: Path) -> None:
-    """Give what was made by now the other names that it has on other pages."""
+    """Link what was made so far under the names that other pages use."""
     (place / "fast").mkdir()
     links = {
         "my-classifier": "runs/mine/baseline",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -126,5 +127,8 @@ def test_a_page_on_several_recipes_has_the_front_and_what_people_found(tmp_path:
 
 def test_the_baseline_in_another_runtime_has_a_bar(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", speedup_over={"ONNX Runtime fp32": 1.2})
+    record = json.loads((run / "record.json").read_text())
+    record["final"]["benchmark"]["throughput"]["ONNX Runtime fp32"] = {"ms_per_text": 0.61}
+    (run / "record.json").write_text(json.dumps(record))
     found = section_of([finished(run)], [read_predictions(run)[1]])
-    assert "baseline, ONNX Runtime fp32 0.60 ms" in str(found.times)  # 1.2 times 0.5 ms
+    assert "baseline, ONNX Runtime fp32 0.61 ms" in str(found.times)  # as it was timed, not 1.2 times 0.5 ms

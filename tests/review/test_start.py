@@ -20,6 +20,7 @@ from plankwise.evaluation.saved_predictions import read_predictions
 from plankwise.review.server import LOCK, bound, serve
 from plankwise.review.start import start_review
 from plankwise.review.store import FILE, ReviewStore
+from plankwise.review.summary import answered_reviews
 
 
 @pytest.fixture
@@ -82,6 +83,15 @@ def test_a_class_that_is_not_there_and_a_second_review_are_refused(run: Path) ->
     start_review(run, count=3)
     with pytest.raises(OutputError, match="holds a review already"):
         start_review(run, count=3)
+
+
+@pytest.mark.parametrize(("access", "shown"), [("open", 1), ("credentialed", 0)])
+def test_a_report_shows_reviews_of_open_tasks_that_have_an_answer(run: Path, access: str, shown: int) -> None:
+    assert answered_reviews([run]) == []
+    start_review(edited(run, lambda record: record["task"].update(access=access)), count=3, error_classes=["irony"])
+    assert answered_reviews([run]) == []
+    ReviewStore(run / "review" / FILE).answer(1, "Ada", 1, "")
+    assert len(answered_reviews([run])) == shown
 
 
 def test_credentialed_text_stays_in_the_folder_of_the_run(

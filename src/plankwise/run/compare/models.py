@@ -91,10 +91,10 @@ class CompareRequest:
             raise RecipeError(f"{self.baseline} alone is nothing to compare; give a compressed model too, or runs")
         if self.also and len(self.compressed) > 1:
             raise RecipeError(f"--also pools seeds of one compressed model, and there are {len(self.compressed)}")
-        pairs = [(self.baseline, self.compressed[0]), *self.also]
-        twice = next((pair for pair in pairs if pairs.count(pair) > 1), None)
-        if twice is not None:
-            raise RecipeError(f"--also {'='.join(twice)}: it is given twice, and would count as two seeds")
+        for models in zip((self.baseline, self.compressed[0]), *self.also, strict=True):
+            twice = next((model for model in models if models.count(model) > 1), None)
+            if twice is not None:
+                raise RecipeError(f"--also: {twice} is given twice, and would count as two seeds")
         if bool(self.data) == (self.recipe is not None):
             raise RecipeError("give either --data, for rows of files, or --recipe, for a split of its task")
         if self.recipe is None and self.split != TEST:
