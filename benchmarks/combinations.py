@@ -42,7 +42,7 @@ from plankwise.evaluation.metrics import METRICS, Floats, majority_logits
 from plankwise.run.recipe import Recipe
 from plankwise.search.budget.candidate import Candidate, Steps
 from plankwise.search.budget.evaluation import Evaluator
-from shrink_encoders import ENCODERS, fine_tuned, parser_of_encoders
+from shrink_encoders import EXPERIMENTS, fine_tuned, parser_of_encoders
 
 METRIC, RESAMPLES = "macro_f1", 2000
 ORT, TORCH = "ONNX Runtime fp32", "torch eager fp32"
@@ -121,9 +121,9 @@ class Seed:
     """
 
     def __init__(self, encoder: str, original: Path, task: Task, out: Path, seed: int) -> None:
-        data, max_length, _ = ENCODERS[encoder]
-        model = {"source": str(original), "max_length": max_length}
-        plain: dict[str, Any] = {"name": encoder, "task": data, "model": model, "baseline": None, "seed": seed}
+        made = EXPERIMENTS[encoder]
+        model = {"source": str(original), "max_length": made.max_length}
+        plain: dict[str, Any] = {"name": encoder, "task": made.on(out), "model": model, "baseline": None, "seed": seed}
         self.task, self._out = task, out
         self._evaluator = Evaluator(validate(plain, Recipe), task, out)
 
@@ -269,7 +269,7 @@ def main() -> None:
         folder = given.work / given.encoder / f"seed-{seed}"
         original, task = fine_tuned(given.encoder, given.models, folder, seed)
         layers = json.loads((original / "config.json").read_text("utf-8"))["num_hidden_layers"]
-        made = candidates(layers, given.epochs, float(ENCODERS[given.encoder][2]["learning_rate"]))
+        made = candidates(layers, given.epochs, float(EXPERIMENTS[given.encoder].baseline["learning_rate"]))
         measured.append(Seed(given.encoder, original, task, folder / "combinations", seed).run(made))
     print(json.dumps(document(given.encoder, measured, task, given.seeds)))
 

@@ -8,22 +8,24 @@ from plankwise.core.intervals import MISSING
 from score_tables import interval
 
 ENCODERS = ("e5_small", "minilm_l6", "mpnet_base")
+SCORERS = ("minilm_l6_sts", "e5_small_sts")  # the same on pairs with a score
 
 
 def shrink(result: dict[str, Any]) -> str:
     """Write a line for each ready recipe and seed."""
     lines = [
-        "| recipe | seed | original | score | retained [95 %] | chance-corrected | same labels | × ONNX Runtime fp32 "
+        "| recipe | seed | original | score | retained [95 %] | chance-corrected | agreement | × ONNX Runtime fp32 "
         "| × torch eager fp32 | size | smaller | minutes | goal |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     for each in result["runs"]:
         goal = each["goal"]
+        alike = each.get("agreement", each.get("label_loyalty"))
         aim = f"{goal['retain']:g}, {goal['speedup']:g}×: {'met' if each['met'] else 'missed'}"
         lines.append(
             f"| {each['recipe']} | {each['seed']} | {each['original']['value']:.3f} | {interval(each['score'])} | "
             f"{interval(each['retained'])} | {share(each['chance_corrected'])} | "
-            f"{each['label_loyalty']:.3f} | {interval(each['speedup']['ONNX Runtime fp32'])} | "
+            f"{alike:.3f} | {interval(each['speedup']['ONNX Runtime fp32'])} | "
             f"{interval(each['speedup']['torch fp32'])} | {each['size_bytes'] / 1e6:.1f} MB | "
             f"{result['original_bytes'] / each['size_bytes']:.1f}× | {each['minutes']:.0f} | {aim} |"
         )
@@ -65,11 +67,11 @@ def combinations(result: dict[str, Any]) -> str:
 
 
 TABLES = {
-    **{f"shrink_{encoder}": shrink for encoder in ENCODERS},
+    **{f"shrink_{encoder}": shrink for encoder in (*ENCODERS, *SCORERS)},
     **{f"combinations_{encoder}": combinations for encoder in ENCODERS},
 }
 COMMANDS = {
     f"{table}_{encoder}": f"python benchmarks/{script}.py {encoder.replace('_', '-')}"
     for table, script in (("shrink", "shrink_encoders"), ("combinations", "combinations"))
-    for encoder in ENCODERS
+    for encoder in (*ENCODERS, *(SCORERS if table == "shrink" else ()))
 }

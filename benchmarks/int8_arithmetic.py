@@ -97,7 +97,7 @@ def beside(predictor: Predictor, tokenizer: Any, texts: list[str]) -> float:
     groups = [[ordered[each], ordered[-1 - each], ordered[len(ordered) // 2]] for each in range(ALONE)]
     manifest = predictor.deployed.manifest
     batches = [{name: batches_of(tokenizer, each)[0][name] for name in manifest.inputs} for each in groups]
-    return neighbour_change(predictor.deployed.runtime, batches, manifest)
+    return neighbour_change(predictor.deployed.runtime, batches, manifest, spread=1.0)
 
 
 def main() -> None:

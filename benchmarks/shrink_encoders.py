@@ -5,8 +5,8 @@ for `fast` without their labels, and as `--test` the rows that the encoder never
 folder, and runs that are stored for this class of machine already are kept: seeds may be made one by one. The last line
 is one JSON document: a row for each run, and for each recipe what is retained on average over the seeds.
 
-Usage: python benchmarks/shrink_encoders.py e5-small|minilm-l6|mpnet-base [--models FOLDER] [--work FOLDER]
-         [--seeds 0 1 2] [--recipes fast balanced extreme] [--time 60m]
+Usage: python benchmarks/shrink_encoders.py e5-small|minilm-l6|mpnet-base|minilm-l6-sts|e5-small-sts
+         [--models FOLDER] [--work FOLDER] [--seeds 0 1 2] [--recipes fast balanced extreme] [--time 60m]
 
 The models come from `python ../shared/models/get.py --out FOLDER`. Run it alone: it measures time.
 """
@@ -19,6 +19,7 @@ import json
 import logging
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,43 @@ DAVIDSON = {
     "test_share": 0.5,  # the rare class has 6 %: a score on few of them would say little
     "deduplicate": True,
 }
-ENCODERS: dict[str, tuple[dict[str, Any], int, dict[str, Any]]] = {  # task, tokens of a text, fine-tuning
-    "e5-small": (GERMEVAL, 128, {"epochs": 3, "learning_rate": 1e-4}),
-    "minilm-l6": (DAVIDSON, 96, {"epochs": 3, "learning_rate": 1e-4}),
+SIMILARITY = {"name": "table", "text": "sentence1", "text_pair": "sentence2", "score": "similarity"}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One encoder on one task: settings of the recipe."""
+
+    encoder: str
+    task: dict[str, Any]
+    max_length: int
+    baseline: dict[str, Any]
+    stsb: str | None = None
+
+    def on(self, folder: Path) -> dict[str, Any]:
+        """Return the settings of the task; files of the STS benchmark get the header that they lack, in `folder`."""
+        if self.stsb is None:
+            return self.task
+        files = {part: folder / f"stsb-{self.stsb}-{part}.csv" for part in ("train", "dev", "test")}
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in files.values():
+            text = (SHARED / "data/stsb" / path.name).read_text("utf-8")
+            path.write_text(f"sentence1,sentence2,similarity\n{text}", "utf-8")
+        named = {"train": files["train"], "development": files["dev"], "test": files["test"]}
+        return {**self.task, **{part: str(path) for part, path in named.items()}}
+
+
+EXPERIMENTS = {
+    "e5-small": Experiment("e5-small", GERMEVAL, 128, {"epochs": 3, "learning_rate": 1e-4}),
+    "minilm-l6": Experiment("minilm-l6", DAVIDSON, 96, {"epochs": 3, "learning_rate": 1e-4}),
     # A step costs seven times one of minilm-l6: a stratified quarter of the rows is for training.
-    "mpnet-base": ({**DAVIDSON, "test_share": 0.75}, 96, {"epochs": 2, "learning_rate": 5e-5}),
+    "mpnet-base": Experiment("mpnet-base", {**DAVIDSON, "test_share": 0.75}, 96, {"epochs": 2, "learning_rate": 5e-5}),
+    "minilm-l6-sts": Experiment(
+        "minilm-l6", {**SIMILARITY, "title": "STS benchmark, en"}, 128, {"epochs": 4, "learning_rate": 1e-4}, "en"
+    ),
+    "e5-small-sts": Experiment(
+        "e5-small", {**SIMILARITY, "title": "STS benchmark, de"}, 128, {"epochs": 4, "learning_rate": 1e-4}, "de"
+    ),
 }
 
 
@@ -86,7 +119,7 @@ def parser_of_encoders(module_doc: str | None) -> argparse.ArgumentParser:
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.ERROR)
     logging.getLogger("plankwise").setLevel(logging.INFO)
     parser = argparse.ArgumentParser(description=module_doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("encoder", choices=ENCODERS)
+    parser.add_argument("encoder", choices=EXPERIMENTS)
     parser.add_argument("--models", type=Path, default=ROOT / "runs/models")
     parser.add_argument("--work", type=Path, default=ROOT / "runs/shrink")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
@@ -100,12 +133,12 @@ def size_of(folder: Path) -> int:
 
 def fine_tuned(encoder: str, models: Path, out: Path, seed: int) -> tuple[Path, Task]:
     """Fine-tune an encoder, unless that was done before; return its folder and the task."""
-    data, max_length, training = ENCODERS[encoder]
+    made = EXPERIMENTS[encoder]
     plain = {
         "name": encoder,
-        "task": data,
-        "model": {"source": str(models / encoder), "max_length": max_length},
-        "baseline": training,
+        "task": made.on(out.parent),
+        "model": {"source": str(models / made.encoder), "max_length": made.max_length},
+        "baseline": made.baseline,
         "seed": seed,
     }
     checked = check(validate(plain, Recipe))
@@ -133,7 +166,7 @@ def shrunk(original: Path, task: Task, out: Path, recipe: str, time: str) -> dic
         "score": held_back["scores"][metric],
         "retained": held_back["retained"][metric],
         "chance_corrected": held_back["chance_corrected"][metric],
-        "label_loyalty": held_back["behaviour"]["label_loyalty"],
+        "agreement": held_back["behaviour"].get("label_loyalty", held_back["behaviour"].get("rank_correlation")),
         "speedup": held_back["speedup"],
         "size_bytes": document["chosen"]["size_bytes"],
         "minutes": document["spent_seconds"] / 60,
@@ -152,11 +185,15 @@ def write(path: Path, task: Task, parts: Sequence[str], *, labelled: bool) -> Pa
     if not path.exists():
         with path.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
-            table.writerow(["text", "label"] if labelled else ["text"])
+            pairs, scores = "text_pair" in task.splits[TRAIN].column_names, task.kind == "regression"
+            texts = ["text", "text_pair"] if pairs else ["text"]
+            table.writerow([*texts, "score" if scores else "label"] if labelled else texts)
             for part in parts:
                 rows = task.splits[part]
-                for text, label in zip(rows["text"], rows["label"], strict=True):
-                    table.writerow([text, task.labels[label]] if labelled else [text])
+                columns = [rows[name] for name in texts]
+                for label, *cells in zip(rows["label"], *columns, strict=True):
+                    known = label if scores else task.labels[label]
+                    table.writerow([*cells, known] if labelled else cells)
     return path
 
 

@@ -33,5 +33,13 @@ def multi_pair(size: int = 300, seed: int = 0) -> Pair:
     return Pair(labels, old, new)
 
 
+def score_pair(size: int = 300, seed: int = 0) -> Pair:
+    """Scores of which some are equal, and two models that come near."""
+    draw = np.random.default_rng(seed)
+    labels = draw.integers(0, 11, size) / 2
+    old, new = (labels[:, None] + draw.normal(size=(size, 1)) for _ in range(2))
+    return Pair(labels, old, new.round(1))
+
+
 def width(interval: Interval) -> float:
     return interval.high - interval.low

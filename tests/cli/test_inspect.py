@@ -55,11 +55,11 @@ def test_a_folder_without_tokenizer(refused: Callable[[str], str], verb: str) ->
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if "run" not in verb])
-def test_a_model_of_one_number(refused: Callable[[str], str], verb: str) -> None:
-    model = tiny.model(layers=1, labels=1)
-    model.config.problem_type = None
+def test_a_model_of_two_numbers(refused: Callable[[str], str], verb: str) -> None:
+    model = tiny.model(layers=1, labels=2)
+    model.config.problem_type = "regression"
     save(model, tiny.tokenizer(), "m")
-    assert "m answers with one number" in refused(verb)
+    assert "m answers with 2 numbers; allowed: one" in refused(verb)
 
 
 @pytest.mark.parametrize("verb", VERBS)

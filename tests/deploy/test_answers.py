@@ -61,14 +61,49 @@ def test_the_kind_is_that_of_the_configuration() -> None:
     ANSWERS["multi_label"].check_labels(("one",), "it")
     with pytest.raises(ModelError, match="it answers with one number"):
         ANSWERS["single_label"].check_labels(("one",), "it")
-    with pytest.raises(ModelError, match="answers with 2 numbers, as rerankers and regressors do"):
-        ANSWERS[kind_of(BertConfig(problem_type="regression"))].check_model(BertConfig(problem_type="regression"), "it")
+    assert kind_of(BertConfig(num_labels=1)) == "sigmoid_score"  # a reranker of old, which says nothing
+    assert kind_of(BertConfig(num_labels=1, problem_type="regression")) == "regression"
+    with pytest.raises(ModelError, match="it has 2 outputs; allowed: one, a score"):
+        ANSWERS["regression"].check_labels(LABELS[:2], "it")
+    several = BertConfig(num_labels=2, problem_type="regression")
+    with pytest.raises(ModelError, match="answers with 2 numbers; allowed: one, or a classifier"):
+        ANSWERS[kind_of(several)].check_model(several, "it")
 
 
-class Scores:
-    """Numbers as they are, without labels."""
+@pytest.mark.parametrize("kind", ["regression", "sigmoid_score"])
+def test_a_score_by_hand(kind: str) -> None:
+    answer, logits = ANSWERS[kind], np.array([[0.0], [3.0], [-2.0], [-800.0]])
+    scores = answer.probabilities(logits)
+    expected = logits if kind == "regression" else 1 / (1 + np.exp(-np.maximum(logits, -700)))
+    assert scores == pytest.approx(expected)
+    assert answer.choose(scores, ("score",)) == [()] * 4
+    assert {**answer.column_types(("score",))} == {"score": pa.float32()}
+    assert list(answer.columns(scores, ("score",))[0]) == scores[:, 0].tolist()
 
-    problem_type = "regression"
+
+def test_changes_of_scores_are_shares_of_their_spread() -> None:
+    """Also under a sigmoid, where the scores of most pairs are about 0 whatever happens to their order."""
+    answer, logits = ANSWERS["sigmoid_score"], np.array([[-8.0], [-10.0], [-12.0], [-14.0]])
+    spread = answer.spread(logits)
+    assert spread == pytest.approx(4 * np.sqrt(5))
+    assert answer.changes(logits, logits[::-1], spread).max() == pytest.approx(6 / spread)
+    assert answer.spread(np.zeros((3, 1))) == 1e-3
+    assert [ANSWERS[kind].spread(LOGITS) for kind in ("single_label", "multi_label")] == [1.0, 1.0]
+
+
+def test_scores_agree_by_their_order() -> None:
+    answer, scores = ANSWERS["regression"], np.array([[1.0], [2.0], [3.0]])
+    assert answer.agreement(scores, 10 * scores) == 1.0
+    assert answer.agreement(scores, -scores) == 0.0
+    assert answer.agreement(scores, np.zeros((3, 1))) == 0.5  # one constant orders nothing
+    assert answer.agreement(scores, scores[[1, 0, 2]]) == pytest.approx(2 / 3)
+    assert answer.agreement(scores[:1], scores[:1]) == 1.0
+
+
+class Ordinals:
+    """Numbers as they are, one for each name."""
+
+    problem_type = "ordinal"
 
     def check_model(self, config: PreTrainedConfig, source: str) -> None:
         pass
@@ -78,6 +113,13 @@ class Scores:
 
     def probabilities(self, logits: Any) -> Probabilities:
         return np.asarray(logits, dtype=np.float64)
+
+    def changes(self, before: Any, after: Any, spread: float) -> Probabilities:
+        found: Probabilities = np.abs(np.asarray(before, dtype=np.float64) - after) / spread
+        return found
+
+    def spread(self, logits: Any) -> float:
+        return 1.0
 
     def choose(self, probabilities: Probabilities, labels: Sequence[str]) -> list[tuple[str, ...]]:
         return [()] * len(probabilities)
@@ -93,9 +135,11 @@ class Scores:
 
 
 def test_a_new_kind_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ANSWERS, "scores", Scores())
-    assert kind_of(BertConfig(problem_type="regression")) == "scores"
-    predictor = Predictor(fake_model(kind="scores"))
+    monkeypatch.setitem(ANSWERS, "ordinals", Ordinals())
+    config = BertConfig()
+    config.problem_type = "ordinal"
+    assert kind_of(config) == "ordinals"
+    predictor = Predictor(fake_model(kind="ordinals"))
     [made] = predictor.predict(["the day"])
     assert (made.labels, made.probabilities["bad"]) == ((), 0.4)  # the fake model's tenth of four tokens
     (tmp_path / "in.csv").write_text("text\nthe day\nnever\n")

@@ -12,9 +12,12 @@ from transformers import AutoModelForTokenClassification
 import tiny
 from plankwise.core.errors import ModelError
 from plankwise.encoder.checkpoint import load_classifier, load_fine_tuned, load_trained, save
+from plankwise.encoder.classifier_head import check_classifier, labels_of
 
 LABELS = ("bad", "good", "so")
-OUTPUT = dict.fromkeys(("roberta", "xlm-roberta", "camembert", "electra", "mpnet"), "classifier.out_proj")
+OUTPUT = dict.fromkeys(
+    ("roberta", "xlm-roberta", "camembert", "electra", "mpnet", "jina_embeddings_v3"), "classifier.out_proj"
+)
 
 
 def saved(folder: Path, kind: str = "bert", labels: tuple[str, ...] = LABELS, **config: Any) -> str:
@@ -61,7 +64,7 @@ def test_generic_names_and_other_sizes_and_kinds_are_said(tmp_path: Path, caplog
     said = [record.getMessage().partition(": ")[2] for record in caplog.records]
     assert said == [
         "its head for 2 labels (LABEL_0, LABEL_1) is not used; the task's labels are others",
-        "its head for 1 label (LABEL_0) is not used; the task has 2",
+        "its head for 1 label (score) is not used; the task has 2",
         "its head, of a ModernBertForTokenClassification, is not used",
     ]
 
@@ -78,8 +81,10 @@ def test_a_head_that_fits_and_a_model_without_one_need_no_word(
 
 def test_a_model_of_one_number_is_no_classifier(tmp_path: Path) -> None:
     for config in ({"problem_type": None}, {"problem_type": "regression"}):
+        loaded = load_trained(saved(tmp_path / "m", labels=("LABEL_0",), **config))
+        assert labels_of(loaded.config) == ("score",)
         with pytest.raises(ModelError, match="m answers with one number, as rerankers and regressors do"):
-            load_trained(saved(tmp_path / "m", labels=("LABEL_0",), **config))
+            check_classifier(loaded.config, "m")
     with pytest.raises(ModelError, match="m answers with 3 numbers"):
         load_trained(saved(tmp_path / "m", problem_type="regression"))
     one = saved(tmp_path / "m", labels=("toxic",), problem_type="multi_label_classification")

@@ -54,7 +54,7 @@ def test_logits_are_those_of_the_large_model(kind: str, head: str, pad: int) -> 
     assert count_parameters(smaller) < count_parameters(model)
     assert smaller.get_input_embeddings().padding_idx in (rows.index(pad), model.get_input_embeddings().padding_idx)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    if head == "tied":
+    if head == "tied" and kind != "rembert":  # its tables are two, of two widths
         assert smaller.get_output_embeddings().weight is smaller.get_input_embeddings().weight
 
 

@@ -71,6 +71,9 @@ def test_code_of_its_own_is_not_run_unless_transformers_holds_it(source: Path) -
     edit(source, auto_map={"AutoModel": "modeling.JinaBertModel"}, model_type="unheard-of")
     with pytest.raises(ModelError, match=r"the model of .* needs code of its own .* names JinaBertModel"):
         load_config(str(source))
+    edit(source, auto_map={"AutoConfig": "Alibaba-NLP/new-impl--configuration.NewConfig"}, model_type="new")
+    with pytest.raises(ModelError, match="such as the same one converted to its architecture 'gte'"):
+        load_config(str(source))
 
 
 class TestUnusedWeights:

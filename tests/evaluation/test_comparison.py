@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from scipy.spatial.distance import jensenshannon
 from scipy.special import expit, softmax
 from scipy.stats import binomtest, chi2, norm
 
-from noisy_predictions import Make, multi_pair, pair, width
+from noisy_predictions import Make, multi_pair, pair, score_pair, width
 from plankwise.core.records import Interval
+from plankwise.data.metric_names import OF_CLASSES, OF_SCORES
 from plankwise.evaluation.comparison import (
     Pair,
     behaviour,
@@ -30,8 +32,9 @@ def retained(pairs: list[Pair], metric: str, resamples: int, seed: int = 0) -> I
 
 
 class TestRetained:
-    @pytest.mark.parametrize("metric", METRICS)
-    @pytest.mark.parametrize("make", [pair, multi_pair])
+    @pytest.mark.parametrize(
+        ("make", "metric"), [*product([pair, multi_pair], OF_CLASSES), *product([score_pair], OF_SCORES)]
+    )
     def test_identical_models_retain_exactly_everything(self, metric: str, make: Make) -> None:
         same = make(size=60)
         kept = retained([Pair(same.labels, same.baseline, same.baseline)], metric, 10)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pytest
 from scipy.stats import norm
 
-from noisy_predictions import Make, multi_pair, noisy, pair, width
+from noisy_predictions import Make, multi_pair, noisy, pair, score_pair, width
+from plankwise.data.metric_names import OF_CLASSES, OF_SCORES
 from plankwise.evaluation import intervals
 from plankwise.evaluation.comparison import Pair
 from plankwise.evaluation.intervals import interval_of, percentile_interval, resampled_scores, score_interval
@@ -51,8 +53,13 @@ class TestScoreInterval:
 
 
 class TestResampling:
-    @pytest.mark.parametrize("metric", METRICS)
-    @pytest.mark.parametrize("make", [pair, partial(pair, classes=2), multi_pair, of_few_scores])
+    @pytest.mark.parametrize(
+        ("make", "metric"),
+        [
+            *product([pair, partial(pair, classes=2), multi_pair, of_few_scores], OF_CLASSES),
+            *product([score_pair], OF_SCORES),
+        ],
+    )
     def test_counts_equal_scoring_the_drawn_rows_one_by_one(
         self, metric: str, make: Make, monkeypatch: pytest.MonkeyPatch
     ) -> None:

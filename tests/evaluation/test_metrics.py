@@ -17,6 +17,7 @@ from sklearn.metrics import (
 )
 from sklearn.metrics import log_loss as sklearn_log_loss
 
+from plankwise.data.metric_names import OF_CLASSES, OF_SCORES
 from plankwise.evaluation.metrics import (
     METRICS,
     Array,
@@ -83,7 +84,7 @@ DATA = [(single, 2), (single, 5), (several, 2), (several, 4)]
 def test_every_metric_equals_scikit_learn(make: Make, classes: int, seed: int) -> None:
     labels, logits = make(classes, seed)
     expected = {**thresholded(labels, logits), **ranked(labels, logits)}
-    assert {name: metric(labels, logits) for name, metric in METRICS.items()} == pytest.approx(expected, abs=1e-12)
+    assert {name: METRICS[name](labels, logits) for name in OF_CLASSES} == pytest.approx(expected, abs=1e-12)
 
 
 def test_multi_class_auroc_is_one_against_the_rest() -> None:
@@ -138,7 +139,7 @@ def test_counts_add_up(make: Make, classes: int) -> None:
     assert counts.sum(axis=0) == pytest.approx(np.concatenate(by_hand))
 
 
-@pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.reduce is not None])
+@pytest.mark.parametrize("name", [name for name in OF_CLASSES if METRICS[name].reduce is not None])
 @pytest.mark.parametrize(("make", "classes"), DATA)
 def test_many_totals_reduce_as_each_one_does(name: str, make: Make, classes: int) -> None:
     labels, logits = make(classes, 0)
@@ -195,3 +196,7 @@ def test_log_loss_agrees_with_scikit_learn() -> None:
     alone = [sklearn_log_loss(flags[:, at], expit(logits[:, at])) for at in range(3)]
     assert log_loss(flags, logits) == pytest.approx(np.mean(alone))
     assert np.isfinite(log_loss(np.array([0]), np.array([[-1e4, 1e4]])))
+
+
+def test_every_metric_is_for_classes_or_for_scores() -> None:
+    assert {*OF_CLASSES, *OF_SCORES} == set(METRICS)

@@ -293,7 +293,7 @@ def test_other_architectures_are_refused_by_name_with_the_list() -> None:
         anatomy_of(GPT2Config())
     with pytest.raises(ModelError, match="decoder"):
         anatomy_of(tiny.model(is_decoder=True).config)
-    assert set(tiny.ARCHITECTURES) == set(ANATOMIES)
+    assert set(tiny.SIZES) == set(ANATOMIES)
 
 
 def test_the_paper_preset() -> None:

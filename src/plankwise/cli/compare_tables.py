@@ -24,8 +24,8 @@ def comparison_lines(name: str, found: Found) -> list[str]:
         *_floor_lines(metric, found["metrics"][metric]),
         _verdict_line(name, metric, found["metrics"][metric], found),
         *_class_lines(found["classes"]),
-        _flip_line(found),
-        _calibration_line(found["calibration"]),
+        _behaviour_line(found),
+        *_calibration_lines(found["calibration"]),
         *_slice_lines(found["slices"]),
     ]
 
@@ -63,26 +63,33 @@ def _class_lines(classes: list[Found]) -> list[str]:
     return lines
 
 
-def _flip_line(found: Found) -> str:
-    kept = found["behaviour"]
+def _behaviour_line(found: Found) -> str:
+    kept, floor = found["behaviour"], found["retraining_floor"]
+    if "rank_correlation" in kept:
+        line = (
+            f"scores change by {kept['mean_change']:.3f} standard deviations on average, {kept['largest_change']:.2f} "
+            f"at most; rank correlation with the baseline: {kept['rank_correlation']:.3f}"
+        )
+        return line if floor is None else f"{line}; of the baseline trained again: {floor['rank_correlation']:.3f}"
     line = (
         f"{kept['negative_flip_rate']:.1%} of all answers became wrong and {kept['positive_flip_rate']:.1%} right; "
         f"same answer as the baseline: {kept['label_loyalty']:.1%}"
     )
-    floor = found["retraining_floor"]
     if floor is None:
         return line
     return f"{line}; the baseline trained again: {floor['negative_flip_rate']:.1%} became wrong"
 
 
-def _calibration_line(found: Found) -> str:
+def _calibration_lines(found: Found | None) -> list[str]:
+    if found is None:  # scores are not probabilities
+        return []
     sides = [f"{side} {each['ece']:.3f} ({each['ece_scaled']:.3f} scaled)" for side, each in found.items()]
-    return f"calibration error: {', '.join(sides)}"
+    return [f"calibration error: {', '.join(sides)}"]
 
 
 def _slice_lines(slices: list[Found]) -> list[str]:
     return [
-        f"lost more than the whole: {each['by']} {each['slice']}, {each['rows']:,} examples, accuracy "
+        f"lost more than the whole: {each['by']} {each['slice']}, {each['rows']:,} examples, {each['measure']} "
         f"{_interval(each['difference'], signed=True)}"
         for each in slices
         if each["flagged"]
@@ -90,7 +97,7 @@ def _slice_lines(slices: list[Found]) -> list[str]:
 
 
 def comparison_tables(found: Found) -> list[Table]:
-    """Return the table of metrics and that of classes."""
+    """Return the table of metrics and, where there are classes, that of these."""
     metrics = Table(title="metrics", title_justify="left")
     for column in ("", "baseline", "compressed", "difference", "retained", "above chance", "p, Holm", "verdict"):
         metrics.add_column(column, justify="right" if column else "left", no_wrap=True)
@@ -104,6 +111,8 @@ def comparison_tables(found: Found) -> list[Table]:
         for floor in next(iter(found["metrics"].values()))["floors"]
     ]
     metrics.caption = "; ".join(floors) or None
+    if not found["classes"]:
+        return [metrics]
     classes = Table(title="F1 of classes", title_justify="left")
     for column in ("class", "examples", "baseline", "compressed", "difference", "verdict"):
         classes.add_column(column, justify="left" if column == "class" else "right")

@@ -66,7 +66,7 @@ def predict(
     resume: Annotated[bool, typer.Option("--resume", help="Resume what a killed run left, or begin.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Predict labels and probabilities for every row of a table, in the order of the input."""
+    """Predict labels and probabilities, or scores, for every row of a table, in the order of the input."""
     from plankwise.data.text_files import TextFormat
     from plankwise.deploy.predictor import Predictor
     from plankwise.deploy.tables.prediction import check_places, predict_table
@@ -142,10 +142,13 @@ def export_lines(manifest: Manifest, out: Path) -> list[str]:
     parity = manifest.parity
     assert parity is not None
     change = parity.neighbour_change
+    of, unit, same = (
+        ("a probability", "", "labels") if parity.spread == 1.0 else ("a score", " of their spread", "order")
+    )
     return [
         f"{out}: {manifest.runtime} {manifest.precision}, {sum(each.stat().st_size for each in out.iterdir()):,} bytes",
-        f"against torch on {parity.texts} inputs ({parity.source}): largest change of a probability "
-        f"{parity.probability_change:.4f}, allowed {parity.tolerance}; same labels {parity.agreement:.2%}",
+        f"against torch on {parity.texts} inputs ({parity.source}): largest change of {of} "
+        f"{parity.probability_change:.4f}{unit}, allowed {parity.tolerance}; same {same} {parity.agreement:.2%}",
         *timing_lines(manifest),
         *([] if change is None else [f"largest change with the texts beside it: {change:.4f}"]),
         *manifest.caveats,

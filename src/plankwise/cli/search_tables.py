@@ -11,6 +11,7 @@ from rich.table import Table
 from plankwise.cli.tables import print_table
 from plankwise.core.intervals import format_interval
 from plankwise.core.progress import duration
+from plankwise.data.metric_names import agreement_name
 
 NOT_MET = 3  # exit code: the budget is missed, and the best model found is saved
 
@@ -35,7 +36,7 @@ def candidates_table(document: dict[str, Any]) -> Table:
     """Return the table of a search: every candidate on development, the chosen one marked."""
     original, metric = document["original"], document["metric"]
     table = Table(title=f"candidates on development, speed over {original['reference']}", title_justify="left")
-    for column in ("candidate", metric, "retained [95 %]", "same labels", "faster [95 %]", "MB", "min"):
+    for column in ("candidate", metric, "retained [95 %]", agreement_name(metric), "faster [95 %]", "MB", "min"):
         table.add_column(column, justify="left" if column == "candidate" else "right", no_wrap=column != "candidate")
     for each in document["candidates"]:
         chosen, front = each == document["chosen"], each["candidate"]["name"] in document["front"]

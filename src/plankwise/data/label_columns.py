@@ -1,4 +1,4 @@
-"""How a split stores labels: one index for each text, or one flag for each label."""
+"""How a split stores labels: one index for each text, one flag for each label, or a score."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ class LabelColumn:
     Attributes:
         feature: type of the column.
         several: whether a text may have any number of labels, none included.
+        scores: whether a label is a number to come near to, so that the task has no classes.
         store: from a row's label, or list of labels, and the index of each label in the model's logits to a cell.
     """
 
     feature: Any
     several: bool
     store: Callable[[Any, Mapping[str, int]], Any]
+    scores: bool = False
 
 
 LABEL_COLUMNS = {
@@ -32,7 +34,9 @@ LABEL_COLUMNS = {
     "multi_label": LabelColumn(
         ListOf(Value("float32")), several=True, store=lambda labels, index: [float(name in labels) for name in index]
     ),
+    "regression": LabelColumn(Value("float64"), several=False, store=lambda score, index: float(score), scores=True),
 }
+LABEL_COLUMNS["sigmoid_score"] = LABEL_COLUMNS["regression"]  # of a model that has a sigmoid before its score
 
 
 def label_column(kind: str) -> LabelColumn:

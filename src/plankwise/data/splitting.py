@@ -1,7 +1,7 @@
 """Cutting one split off another: seeded and stratified, and every label that is cut off also stays in train.
 
 Rows of one label each are cut by scikit-learn; rows of several by iterative stratification (Sechidis, Tsoumakas,
-Vlahavas 2011, "On the Stratification of Multi-Label Data").
+Vlahavas 2011, "On the Stratification of Multi-Label Data"). Rows with a score are cut by chance alone.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from sklearn.model_selection import train_test_split
 from plankwise.core.errors import DataError
 from plankwise.data.tasks.labels import shown_counts
 
-LabelledText = dict[str, Any]  # id, text, text_pair (or None), label: a name, or a list of names for multi-label
+# id, text, text_pair (or None), label: a name, a list of names for multi-label, or a number.
+LabelledText = dict[str, Any]
 logger = logging.getLogger(__name__)
 
 
-def labels_of(row: LabelledText) -> list[str]:
-    """Return the labels of a row as a list."""
+def labels_of(row: LabelledText) -> list[Any]:
+    """Return the labels of a row as a list; of a row with a score that alone."""
     label = row["label"]
     return list(label) if isinstance(label, list) else [label]
 
@@ -50,7 +51,8 @@ def cut(
     Raises:
         DataError: if there are too few rows.
     """
-    counts = Counter(label for row in rows for label in set(labels_of(row)))
+    scored = bool(rows) and isinstance(rows[0]["label"], float)
+    counts = Counter(label for row in rows for label in set(labels_of(row)) if not scored)
     single = {label for label, count in counts.items() if count == 1}
     rare = [row for row in rows if single.intersection(labels_of(row))]
     common = [row for row in rows if not single.intersection(labels_of(row))]
@@ -61,7 +63,7 @@ def cut(
         raise DataError(
             f"{what}: cannot cut {share:.0%} off {len(rows)} rows{why}; give this split as a file"
         ) from None
-    back, taken = _unlearnable([*kept, *rare], taken)
+    back, taken = ([], taken) if scored else _unlearnable([*kept, *rare], taken)
     for held, why in ((rare, "stay in train, being the only ones"), (back, "go back to train, which has no other")):
         if held:
             some = Counter(chain.from_iterable(map(labels_of, held)))
@@ -77,7 +79,7 @@ def _divide(rows: list[LabelledText], share: float, seed: int) -> tuple[list[Lab
         if taken.all() or not taken.any():
             raise ValueError("nothing on one side")
         return [rows[at] for at in np.flatnonzero(~taken)], [rows[at] for at in np.flatnonzero(taken)]
-    keys = [row["label"] for row in rows]
+    keys = [row["label"] for row in rows if not isinstance(row["label"], float)]
     counts = Counter(keys)
     smaller = min(round(share * len(rows)), len(rows) - round(share * len(rows)))
     stratify = keys if len(counts) > 1 and smaller >= len(counts) else None

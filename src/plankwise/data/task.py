@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from datasets import Dataset, DatasetDict, Features, Value
 
@@ -21,6 +21,7 @@ Kind = str  # the name of the objective that the task is for; open, because obje
 Access = Literal["open", "credentialed"]
 TRAIN, DEVELOPMENT, TEST = "train", "development", "test"
 UNSEEN = "unseen in train"
+SCORE = "score"  # the only output of a task without classes
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,11 @@ class Task:
     Attributes:
         name: the task's name in reports.
         splits: `train`, `development`, `test`, each with `id`, `text`, `label` and, for pairs, `text_pair`. A label is
-            an index into `labels`, or for multi-label tasks a list of 0.0 and 1.0. A corpus to train a language model
-            on has neither labels nor a test split.
-        labels: names of the classes, in the order of the model's logits.
-        kind: name of the objective: `single_label`, `multi_label`, `masked_lm` and others that are registered.
+            an index into `labels`, for multi-label tasks a list of 0.0 and 1.0, for regression a number. A corpus to
+            train a language model on has neither labels nor a test split.
+        labels: names of the classes, in the order of the model's logits; of regression the name of its only output.
+        kind: name of the objective: `single_label`, `multi_label`, `regression`, `masked_lm` and others that are
+            registered.
         metrics: names of metrics; the first selects checkpoints.
         access: `credentialed` text never leaves the machine: no report, record, log or message holds any.
         hashes: of each split's content.
@@ -59,13 +61,12 @@ class Task:
 
 
 class TaskSource(Protocol):
-    """Settings that know how to load one task.
+    """Settings that know how to load one task."""
 
-    Attributes:
-        kinds: of the tasks that it may load; which of them, only the data can say.
-    """
-
-    kinds: ClassVar[tuple[str, ...]]
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Of the tasks that it may load; which of them, only the data can say."""
+        ...
 
     def load(self) -> Task:
         """Read and check the data, and cut the splits that are not given off train."""
@@ -114,21 +115,30 @@ def build_task(
     parts = without_overlap(name, parts, deduplicate)
     for part, rows in parts.items():
         _check_variety(rows, column, f"{name}: the {part} split", access)
-    labels = tuple(classes or sorted({each for row in parts[TRAIN] for each in labels_of(row)}))
-    for part in (TRAIN, DEVELOPMENT, TEST):
-        _check_known(parts[part], labels, f"{name}: the {part} split", access, "not in classes" if classes else UNSEEN)
+    labels = (SCORE,) if column.scores else _labels(name, parts, classes, access)
     datasets = {part: _as_dataset(parts[part], labels, column) for part in (TRAIN, DEVELOPMENT, TEST)}
     hashes = {part: _hash(parts[part]) for part in datasets}
     return Task(name, DatasetDict(datasets), labels, kind, metrics, access, hashes)
 
 
+def _labels(
+    name: str, parts: Mapping[str, Sequence[LabelledText]], classes: Sequence[str] | None, access: Access
+) -> tuple[str, ...]:
+    """Return the labels of a task, and refuse rows that have others."""
+    labels = tuple(classes or sorted({each for row in parts[TRAIN] for each in labels_of(row)}))
+    for part in (TRAIN, DEVELOPMENT, TEST):
+        _check_known(parts[part], labels, f"{name}: the {part} split", access, "not in classes" if classes else UNSEEN)
+    return labels
+
+
 def _check_variety(rows: Sequence[LabelledText], column: LabelColumn, what: str, access: Access) -> None:
     if not rows:
         raise DataError(f"{what} is empty")
-    seen = {"|".join(labels_of(row)) for row in rows}
+    seen = {"|".join(map(str, labels_of(row))) for row in rows}
     if len(seen) < 2:
         named = not column.several and access == "open"
-        shown = f"the label '{seen.pop()}'" if named else "one label or combination of labels"
+        what_alone = "score" if column.scores else "label"
+        shown = f"the {what_alone} '{seen.pop()}'" if named else "one label or combination of labels"
         raise DataError(f"{what} holds only {shown} in its {len(rows)} rows; at least two are needed")
 
 

@@ -87,7 +87,8 @@ def _named(flags: set[str]) -> str:
 
 def _run_again(manifest: Manifest, runtime: Runtime, check: Check) -> _Found:
     inputs = {name: np.array(rows, dtype=np.int64) for name, rows in check.inputs.items()}
-    before = manifest.answer.probabilities(np.array(check.logits, dtype=np.float32))
-    after = manifest.answer.probabilities(np.asarray(runtime(inputs)))
-    same = round(manifest.answer.agreement(before, after) * len(before))
-    return _Found(float(np.abs(after - before).max()), same, len(before))
+    before, after = np.array(check.logits, dtype=np.float32), np.asarray(runtime(inputs))
+    spread = 1.0 if manifest.parity is None else manifest.parity.spread
+    change = float(manifest.answer.changes(before, after, spread).max())
+    same = round(manifest.answer.agreement(*map(manifest.answer.probabilities, (before, after))) * len(before))
+    return _Found(change, same, len(before))

@@ -47,10 +47,11 @@ class Parity(_Frozen):
         source: origin of the texts.
         logit_error: largest absolute difference of a logit.
         probability_change: largest absolute difference of a probability.
-        agreement: share of texts with the same labels.
+        agreement: share of texts with the same labels; of scores, of pairs of texts in the same order.
         mean_change: mean absolute difference of the probabilities.
         neighbour_change: largest difference between a text's probabilities in a batch and alone, both of the artefact.
         tolerance: largest `probability_change` that the export accepted.
+        spread: unit of all changes: 1 for probabilities; for scores four standard deviations of the model's logits.
     """
 
     texts: int
@@ -61,6 +62,7 @@ class Parity(_Frozen):
     tolerance: float
     mean_change: float | None = None
     neighbour_change: float | None = None
+    spread: float = 1.0
 
 
 class Check(_Frozen):

@@ -23,6 +23,7 @@ from plankwise.data.truncation import Truncation, check_positions, check_truncat
 from plankwise.deploy.deployed import Deployed, open_model
 from plankwise.deploy.runtimes import MODES, Mode
 from plankwise.deploy.streaming import BatchRunner, ProgressCallback, run_blocks
+from plankwise.encoder.score_head import SCORE
 
 logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -38,8 +39,10 @@ class Prediction:
     """The answer of a model for one text.
 
     Attributes:
-        labels: the most probable label; from a multi-label model, all labels of probability above one half.
-        probabilities: of every label, in the model's order. They add up to 1 unless the model is multi-label.
+        labels: the most probable label; from a multi-label model, all labels of probability above one half; from a
+            model that scores, none.
+        probabilities: of every label, in the model's order. They add up to 1 unless the model is multi-label. From a
+            model that scores, `score` alone, of any size.
     """
 
     labels: tuple[str, ...]
@@ -55,6 +58,17 @@ class Prediction:
         if len(self.labels) != 1:
             raise ValueError(f"this text has {len(self.labels)} labels; see the attribute labels")
         return self.labels[0]
+
+    @property
+    def score(self) -> float:
+        """The number that a model with one output answers.
+
+        Raises:
+            ValueError: if the model chooses labels.
+        """
+        if list(self.probabilities) != [SCORE]:
+            raise ValueError("this text has labels, and no score; see the attribute labels")
+        return self.probabilities[SCORE]
 
 
 class Predictor:
@@ -87,7 +101,7 @@ class Predictor:
             buffer_size: number of texts that are sorted together, by default 4096, and 1 in latency mode.
 
         Raises:
-            ModelError: if the model cannot be read or is not a classifier.
+            ModelError: if the model cannot be read, or neither classifies nor scores.
             RecipeError: if the truncation does not fit the model.
             DataError: if another value is not allowed.
         """
@@ -98,7 +112,7 @@ class Predictor:
         self.source = None if isinstance(model, Deployed) else str(model)
         self.deployed = model if isinstance(model, Deployed) else open_model(model, self.mode, threads)
         manifest = self.deployed.manifest
-        self.labels, self.answer = manifest.labels, manifest.answer
+        self.labels, self.answer, self.kind = manifest.labels, manifest.answer, manifest.kind
         self.truncation = _with_length(truncation or manifest.truncation, max_length, manifest.positions)
         warn_if_other(self.truncation, self.deployed.own, self.source or "the model")
         self.tokens_per_batch = None if mode == "latency" else tokens_per_batch or TOKENS_PER_BATCH

@@ -32,7 +32,7 @@ class Model:
         self.warning = self.check_processor(cpu_flags())
 
     def predict(self, texts: Any) -> Any:
-        """Yield the probability of each label, text by text."""
+        """Yield the probability of each label, or the score, text by text."""
         pool = getattr(np, (self.about["reading"]["windows"] or {}).get("pooling", "mean"))
         for text in texts:
             encoded = self.tokenizer.encode(text) if isinstance(text, str) else self.tokenizer.encode(*text)
@@ -41,9 +41,11 @@ class Model:
             yield dict(zip(self.about["labels"], map(float, shares), strict=True))
 
     def probabilities(self, logits: Any) -> Any:
-        """Turn logits into probabilities, both [..., labels]."""
-        if self.about["kind"] == "multi_label":
-            return 1 / (1 + np.exp(-logits))
+        """Turn logits into probabilities, both [..., labels]; of a model with one output into its score."""
+        if self.about["kind"] == "regression":
+            return logits
+        if self.about["kind"] in ("multi_label", "sigmoid_score"):
+            return np.exp(-np.logaddexp(0.0, -np.asarray(logits)))
         raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
         return raised / raised.sum(axis=-1, keepdims=True)
 
@@ -102,21 +104,22 @@ class Model:
                     f"{why}, and probabilities differ by {change:.3f} from those of the export; "
                     f"allowed: {parity['tolerance']}. Export it again{' with portable weights' if needs else ' here'}"
                 )
-        shown = [
-            f"on {name} probabilities differ by at most {change:.4f}, same labels {same}"
-            for name, change, same in found
-        ]
+        shown = [f"on {name} probabilities differ by at most {change:.4f}, {same}" for name, change, same in found]
         return f"{why}: {'; '.join(shown)}"
 
     def run_again(self, check: Any) -> tuple[float, str]:
         """Return the largest change of a probability of stored inputs, and how many have the same labels."""
         found = self.logits({name: np.array(rows, dtype=np.int64) for name, rows in check["inputs"].items()})
-        before, after = (self.probabilities(np.asarray(each, dtype=np.float32)) for each in (check["logits"], found))
+        logits = [np.asarray(each, dtype=np.float32) for each in (check["logits"], found)]
+        if self.about["kind"] in ("regression", "sigmoid_score"):
+            change = np.abs(logits[1] - logits[0]).max() / self.about["parity"]["spread"]
+            return float(change), f"order of scores {(logits[0].argsort(0) == logits[1].argsort(0)).all()}"
+        before, after = map(self.probabilities, logits)
         if self.about["kind"] == "multi_label":
             same = ((before > 0.5) == (after > 0.5)).all(axis=-1)
         else:
             same = before.argmax(axis=-1) == after.argmax(axis=-1)
-        return float(np.abs(after - before).max()), f"{same.sum()} of {len(same)}"
+        return float(np.abs(after - before).max()), f"same labels {same.sum()} of {len(same)}"
 
 
 def cpu_flags() -> set[str]:

@@ -6,7 +6,7 @@ The paths are those of the Transformers model classes, of which none is copied o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -73,6 +73,13 @@ class Anatomy:
 
 _CLASSIC = Anatomy("encoder.layer")
 _ROBERTA = Anatomy("encoder.layer", positions_follow_padding=True)
+_ROTARY = Anatomy(  # rotary positions inside attention, and a gate beside the feed-forward neurons
+    "layers",
+    ("self_attn.o_proj", "mlp.down_proj"),
+    attention="self_attn",
+    head_inputs=tuple(Projection(f"self_attn.{name}_proj") for name in ("q", "k", "v")),
+    neuron_inputs=(Projection("mlp.gate_proj"), Projection("mlp.up_proj")),
+)
 ANATOMIES: dict[str, Anatomy] = {
     "bert": _CLASSIC,
     "roberta": _ROBERTA,
@@ -119,16 +126,24 @@ ANATOMIES: dict[str, Anatomy] = {
         neuron_inputs=(Projection("mlp.Wi", 2),),
         pre_norm=True,
     ),
-    "eurobert": Anatomy(
-        "layers",
-        ("self_attn.o_proj", "mlp.down_proj"),
-        attention="self_attn",
-        head_inputs=tuple(Projection(f"self_attn.{name}_proj") for name in ("q", "k", "v")),
-        neuron_inputs=(Projection("mlp.gate_proj"), Projection("mlp.up_proj")),
+    "eurobert": replace(
+        _ROTARY,
         pre_norm=True,
         heads_are_configured=True,  # groups of heads that share keys and values are pruned together
         embeddings=("embed_tokens",),
         size_aliases={"num_key_value_heads": "num_attention_heads"},
+    ),
+    "ernie": _CLASSIC,
+    "gte": _ROTARY,
+    "nomic_bert": _ROTARY,
+    "jina_embeddings_v3": replace(
+        _ROTARY, residual_outputs=("self_attn.o_proj", "mlp.fc2"), neuron_inputs=(Projection("mlp.fc1"),)
+    ),
+    "rembert": Anatomy(
+        "encoder.layer",
+        embeddings=("embeddings", "encoder.embedding_hidden_mapping_in"),
+        layer_output="tuple",
+        size_aliases={"input_embedding_size": "hidden_size", "output_embedding_size": "hidden_size"},
     ),
 }
 

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from plankwise.core.errors import ModelError
+from plankwise.encoder.score_head import SCORE, check_scorer, is_scorer
 
 logger = logging.getLogger(__name__)
 _CLASSIFIER = "ForSequenceClassification"
@@ -20,12 +21,14 @@ _SHOWN = 80  # characters of a list of labels
 
 
 def labels_of(config: PreTrainedConfig) -> tuple[str, ...]:
-    """Return the labels of a classifier in the order of its logits."""
+    """Return the labels of a classifier in the order of its logits; of a scorer the name of its only output."""
+    if is_scorer(config):
+        return (SCORE,)
     return tuple(str(config.id2label.get(index, f"LABEL_{index}")) for index in range(config.num_labels))
 
 
 def check_classifier(config: PreTrainedConfig, source: str) -> None:
-    """Refuse a model that does not choose among labels, such as one with another head or a regressor.
+    """Refuse a model that does not choose among labels, such as one with another head or a scorer.
 
     Args:
         config: of the model.
@@ -34,10 +37,8 @@ def check_classifier(config: PreTrainedConfig, source: str) -> None:
     Raises:
         ModelError: if it is not a classifier, or two of its labels have one name.
     """
-    named = _architecture(config)
-    if named is not None and not named.endswith(_CLASSIFIER):
-        raise ModelError(f"{source} is a {named}, not a classifier of texts; fine-tune it first, by plankwise run")
-    if config.problem_type == "regression" or (config.num_labels < 2 and config.problem_type != _MULTI):
+    _check_architecture(config, source)
+    if is_scorer(config) or (config.num_labels < 2 and config.problem_type != _MULTI):
         answer = "one number" if config.num_labels == 1 else f"{config.num_labels} numbers"
         raise ModelError(
             f"{source} answers with {answer}, as rerankers and regressors do, not with labels; "
@@ -46,6 +47,25 @@ def check_classifier(config: PreTrainedConfig, source: str) -> None:
     twice = next((label for label, count in Counter(labels_of(config)).items() if count > 1), None)
     if twice is not None:
         raise ModelError(f"{source} names two of its labels '{twice[:_SHOWN]}'; allowed: a name of its own for each")
+
+
+def check_answers(config: PreTrainedConfig, source: str) -> None:
+    """Refuse a model that neither chooses among labels nor answers with a score.
+
+    Raises:
+        ModelError: saying what it is.
+    """
+    if not is_scorer(config):
+        check_classifier(config, source)
+        return
+    _check_architecture(config, source)
+    check_scorer(config, source)
+
+
+def _check_architecture(config: PreTrainedConfig, source: str) -> None:
+    named = _architecture(config)
+    if named is not None and not named.endswith(_CLASSIFIER):
+        raise ModelError(f"{source} is a {named}, not a classifier of texts; fine-tune it first, by plankwise run")
 
 
 def head_order(

@@ -152,7 +152,8 @@ def feed_forward_sizes(config: PreTrainedConfig, neurons: Iterable[int]) -> tupl
 
 def embedding_sizes(config: PreTrainedConfig) -> MatrixSize:
     """Return the size of the word embeddings: tokens and width."""
-    return int(config.vocab_size), int(getattr(config, "embedding_size", None) or config.hidden_size)
+    own = getattr(config, "embedding_size", None) or getattr(config, "input_embedding_size", None)
+    return int(config.vocab_size), int(own or config.hidden_size)
 
 
 def factors(matrix: Tensor, rank: int, importance: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -31,8 +31,9 @@ from plankwise.core.hub import where_to_read
 from plankwise.core.progress import quiet_loading
 from plankwise.data.corpus.blocks import ids_of
 from plankwise.encoder.anatomy import KIND, anatomy_of
-from plankwise.encoder.checkpoint import first_line, load_config
+from plankwise.encoder.checkpoint import load_config
 from plankwise.encoder.unsupported import check_code
+from plankwise.encoder.weights import first_line
 
 WHOLE = "tokenizer.json"
 _VOCABULARIES = ("vocab.txt", "vocab.json")

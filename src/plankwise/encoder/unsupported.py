@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ _QUANTIZED_FILES = ("quantize_config.json", "quant_config.json", "quanto_qmap.js
 _ATTENTION = ("eager", "sdpa")
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _WEIGHTS = "model.safetensors"
+_NATIVE = {"NewConfig": "gte", "XLMRobertaFlashConfig": "jina_embeddings_v3"}  # what Transformers has by now
 
 
 def check_foreign(stored: Mapping[str, Any], source: str) -> None:
@@ -67,8 +68,13 @@ def check_code(stored: Mapping[str, Any], source: str, what: str) -> None:
     if unknown:
         raise ModelError(
             f"the {what} of {source} needs code of its own ('auto_map' names {unknown[0][:60]}), which plankwise does "
-            f"not run; allowed: a {what} that Transformers holds itself"
+            f"not run; allowed: a {what} that Transformers holds itself{_converted(classes)}"
         )
+
+
+def _converted(classes: Sequence[str]) -> str:
+    native = next((_NATIVE[name] for name in classes if name in _NATIVE), None)
+    return "" if native is None else f", such as the same one converted to its architecture '{native}'"
 
 
 def replace_attention(config: PreTrainedConfig, source: str) -> None:

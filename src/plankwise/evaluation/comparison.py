@@ -12,11 +12,12 @@ from scipy.stats import binomtest, chi2
 from plankwise.core.records import Interval
 from plankwise.evaluation.intervals import interval_of, resampled_scores
 from plankwise.evaluation.metrics import METRICS, Array, Floats, decide, decide_flags, probabilities
+from plankwise.evaluation.score_metrics import are_scores
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Logits [examples, classes] of both models on the same examples, of one seed."""
+    """Logits [examples, classes] of both models on the same examples, of one seed; of scores [examples, 1]."""
 
     labels: Array
     baseline: Floats
@@ -71,15 +72,18 @@ def chance_corrected(new: float, old: float, chance: float) -> float | None:
 
 
 def behaviour(pair: Pair) -> dict[str, float]:
-    """Compare the decisions of both models, example by example.
+    """Compare the answers of both models, example by example.
 
     Returns:
+        Of scores what `score_behaviour` returns, and of decisions:
         label_loyalty: share of equal decisions.
         probability_loyalty: mean of 1 − √JSD, base 2 (Xu et al. 2021, arXiv 2109.03228).
         negative_flip_rate: share of all examples that were right and became wrong.
         positive_flip_rate: share of all examples that were wrong and became right.
         mcnemar_p: p-value of both models being wrong equally often.
     """
+    if are_scores(pair.labels):
+        return score_behaviour(pair)
     multi = pair.labels.ndim == 2
     choose = decide_flags if multi else decide
     old, new = choose(pair.baseline), choose(pair.compressed)
@@ -94,6 +98,31 @@ def behaviour(pair: Pair) -> dict[str, float]:
         "positive_flip_rate": won / len(equal),
         "mcnemar_p": mcnemar(lost, won),
     }
+
+
+def score_behaviour(pair: Pair) -> dict[str, float]:
+    """Compare the scores of both models, example by example.
+
+    Returns:
+        rank_correlation: Spearman's, of the scores of both.
+        correlation: Pearson's.
+        mean_change: mean absolute change of a score, in standard deviations of the baseline's.
+        largest_change: the largest, in the same unit.
+    """
+    old, new = pair.baseline[:, 0], pair.compressed
+    changes = np.abs(new[:, 0] - old) / max(float(old.std()), np.finfo(np.float64).tiny)
+    return {
+        "rank_correlation": METRICS["spearman"](old, new),
+        "correlation": METRICS["pearson"](old, new),
+        "mean_change": float(changes.mean()),
+        "largest_change": float(changes.max()),
+    }
+
+
+def agreement(pair: Pair) -> float:
+    """Return how alike two models answer: the share of equal decisions, or the rank correlation of scores."""
+    found = behaviour(pair)
+    return found["rank_correlation" if are_scores(pair.labels) else "label_loyalty"]
 
 
 def mcnemar(lost: int, won: int) -> float:

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from plankwise.core.errors import RecipeError
 from plankwise.core.records import Interval
+from plankwise.data.metric_names import metrics_for
 from plankwise.evaluation.bca import bca_interval
 from plankwise.evaluation.calibration import describe_calibration
 from plankwise.evaluation.comparison import Pair, behaviour, retained_performance
-from plankwise.evaluation.floors import MAJORITY
+from plankwise.evaluation.floors import MAJORITY, MEAN
 from plankwise.evaluation.intervals import interval_of, resampled_scores
 from plankwise.evaluation.metrics import METRICS, Array, Floats, Metric
 from plankwise.evaluation.noninferiority import holm, judged, p_value
 from plankwise.evaluation.operating_point import at_threshold, class_scores, threshold_for
+from plankwise.evaluation.score_metrics import are_scores
 from plankwise.evaluation.slices import Slices, compare_slices
 
 SIDES = ("baseline", "compressed")
@@ -31,7 +34,7 @@ class Question:
     """What a comparison is asked.
 
     Attributes:
-        metrics: the first decides.
+        metrics: the first decides; without any, the usual ones for classes or scores.
         margin: largest loss of a metric that is acceptable.
         class_margin: largest loss of a class' F1.
         precision: of the operating points.
@@ -39,12 +42,26 @@ class Question:
         seed: of the resampling.
     """
 
-    metrics: tuple[str, ...]
+    metrics: tuple[str, ...] = ()
     margin: float = 0.01
     class_margin: float = 0.05
     precision: float = 0.9
     resamples: int = 2000
     seed: int = 0
+
+    def about(self, labels: Array) -> Question:
+        """Return the same with its metrics named.
+
+        Args:
+            labels: of the examples.
+
+        Raises:
+            RecipeError: if a metric is not for such labels.
+        """
+        try:
+            return replace(self, metrics=metrics_for(self.metrics, are_scores(labels)))
+        except ValueError as error:
+            raise RecipeError(f"--metric: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +69,7 @@ class Examples:
     """What is known of the examples beside the answers to them.
 
     Attributes:
-        classes: names of the labels, in the order of the logits.
+        classes: names of the labels, in the order of the logits; none where the task is about scores.
         floors: logits of models that know next to nothing, by name.
         slices: parts of the examples.
     """
@@ -80,11 +97,13 @@ def compare_pairs(
         retrained: pairs of two baselines that differ in their seed: the floor of all flips. Made of `pairs` where there
             are several seeds.
     """
+    question = question.about(pairs[0].labels)
     metrics = {name: compare_metric(pairs, name, question, examples.floors) for name in question.metrics}
     adjusted = holm({name: found["p"] for name, found in metrics.items()})
     for name, found in metrics.items():
         found["p_holm"] = adjusted[name]
     floor = retrained or seed_pairs(pairs)
+    decides = not are_scores(pairs[0].labels)
     return {
         "rows": len(pairs[0].labels),
         "seeds": len(pairs),
@@ -96,7 +115,9 @@ def compare_pairs(
         "calibration": {
             side: describe_calibration(_runs(pairs, side), None if development is None else _runs(development, side))
             for side in SIDES
-        },
+        }
+        if decides
+        else None,
         "operating_points": operating_points(pairs, development, examples.classes, question.precision),
         "slices": compare_slices(pairs, examples.slices, question.resamples, question.seed),
     }
@@ -111,7 +132,7 @@ def compare_metric(
     scores = [float(np.mean([METRICS[name](*run) for run in runs])) for runs in (old, new)]
     labels = pairs[0].labels
     cleared = {floor: _floor(labels, logits, name, scores[0], drawn[0], question) for floor, logits in floors.items()}
-    chance = cleared[MAJORITY]["score"] if MAJORITY in cleared else None
+    chance = next((cleared[name]["score"] for name in (MAJORITY, MEAN) if name in cleared), None)
     difference = interval_of(scores[1] - scores[0], drawn[1] - drawn[0])
     return {
         "baseline": interval_of(scores[0], drawn[0]).model_dump(),

@@ -16,6 +16,15 @@ from numpy.typing import NDArray
 from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from plankwise.evaluation.score_metrics import (
+    are_scores,
+    pearson,
+    r2,
+    score_sums,
+    spearman,
+    weighted_spearman,
+)
+
 Floats = NDArray[np.float64]
 Array = NDArray[Any]
 
@@ -76,8 +85,10 @@ def count(labels: Array, logits: Array) -> Floats:
     """Count for each example and class (true positive, predicted, actual), and whether the example is all right.
 
     Returns:
-        [examples, 3 · classes + 2]; the last two columns are "right" and 1.
+        [examples, 3 · classes + 2]; the last two columns are "right" and 1. Of scores what `score_sums` returns.
     """
+    if are_scores(labels):
+        return score_sums(labels, logits)
     classes = logits.shape[1]
     if labels.ndim == 1:
         actual, predicted = np.eye(classes)[labels], np.eye(classes)[decide(logits)]
@@ -186,17 +197,24 @@ METRICS: dict[str, Metric] = {
     "germeval_f1": Metric(_germeval_f1),
     "auroc": Metric(direct=_ranked(roc_auc_score), weighted=_weighted_ranks(_auroc)),
     "average_precision": Metric(direct=_ranked(average_precision_score), weighted=_weighted_ranks(_average_precision)),
+    "spearman": Metric(direct=spearman, weighted=weighted_spearman),
+    "pearson": Metric(pearson),
+    "r2": Metric(r2),
 }
 
 
 def majority_logits(labels: Array, train_labels: Array, classes: int | None = None) -> Floats:
     """Make logits that always choose the class most frequent in train; for several labels, those above one half.
 
+    Of scores it is always the mean of train.
+
     Args:
         labels: to be scored against, [examples] or [examples, classes].
         train_labels: of train, in the same form.
         classes: number of classes of a task with one label each; all of those that occur by default.
     """
+    if are_scores(labels):
+        return np.full((len(labels), 1), float(train_labels.mean()))
     if labels.ndim == 1:
         classes = classes or int(max(labels.max(), train_labels.max())) + 1
         chosen = np.bincount(train_labels, minlength=classes).argmax()

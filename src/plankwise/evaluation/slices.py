@@ -1,6 +1,7 @@
 """Slices: parts of the examples, such as long texts or one source, in which a model lost more than in the whole.
 
-What is compared is the share of examples that are answered right, as every part has that, whatever classes it holds.
+What is compared is the share of examples that are answered right, as every part has that, whatever classes it holds. Of
+scores it is the share of their variance that is explained: 1 less the squared error in units of the variance of all.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from plankwise.core.records import Interval
 from plankwise.evaluation.comparison import Pair
 from plankwise.evaluation.intervals import draw_counts, interval_of
 from plankwise.evaluation.metrics import Array, Floats, decide, decide_flags
+from plankwise.evaluation.score_metrics import are_scores
 
 Slices = Mapping[str, Mapping[str, NDArray[np.bool_]]]  # by what they are cut by, then by value: [examples]
+CLASS, SCORE = "class", "true score"  # what slices are cut by
 MIN_ROWS = 20  # of a slice: in fewer nothing can be told
 MAX_VALUES = 20  # of a column: the most frequent ones
 QUARTERS = (25, 50, 75)
@@ -27,7 +30,7 @@ def quartiles(values: Sequence[float] | NDArray[Any], unit: str) -> dict[str, ND
 
     Args:
         values: of each example.
-        unit: for the names of the parts.
+        unit: for the names of the parts; may be empty.
     """
     known = np.asarray(values, dtype=np.float64)
     edges = np.unique([known.min(), *np.percentile(known, QUARTERS), known.max()])
@@ -35,7 +38,7 @@ def quartiles(values: Sequence[float] | NDArray[Any], unit: str) -> dict[str, ND
         return {}
     parts = np.clip(np.searchsorted(edges[1:-1], known, side="left"), 0, len(edges) - 2)
     return {
-        f"{edges[at]:.3g} to {edges[at + 1]:.3g} {unit}": parts == at
+        f"{edges[at]:.3g} to {edges[at + 1]:.3g} {unit}".strip(): parts == at
         for at in range(len(edges) - 1)
         if (parts == at).any()
     }
@@ -65,6 +68,14 @@ def unknown_words(texts: Sequence[str], train_texts: Sequence[str]) -> Floats:
     return np.array(shares)
 
 
+def goodness(labels: Array, logits: Floats) -> Floats:
+    """Return how well each example is answered, [examples]: 0 or 1, and of scores 1 − (y − p)² / var(y)."""
+    if are_scores(labels):
+        found: Floats = 1 - (labels - logits[:, 0]) ** 2 / max(float(labels.var()), np.finfo(np.float64).tiny)
+        return found
+    return is_right(labels, logits).astype(np.float64)
+
+
 def is_right(labels: Array, logits: Floats) -> NDArray[np.bool_]:
     """Return whether each example is answered right, in a multi-label task in all of its labels."""
     if labels.ndim == 2:
@@ -73,7 +84,7 @@ def is_right(labels: Array, logits: Floats) -> NDArray[np.bool_]:
 
 
 def compare_slices(pairs: Sequence[Pair], slices: Slices, resamples: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Compare the accuracy of both models in each slice, and flag those that lost more than the whole.
+    """Compare the accuracy, or r2, of both models in each slice, and flag those that lost more than the whole.
 
     A slice is flagged if the 95 % interval of its change less that of the whole is below 0. Training seeds are drawn
     first, then examples, the same for every slice.
@@ -84,9 +95,9 @@ def compare_slices(pairs: Sequence[Pair], slices: Slices, resamples: int, seed: 
         resamples: of the bootstrap.
         seed: of the resampling.
     """
-    right = [(is_right(each.labels, each.baseline), is_right(each.labels, each.compressed)) for each in pairs]
-    old = np.stack([one for one, _ in right]).astype(np.float64)
-    change = np.stack([other for _, other in right]) - old  # [seeds, examples]
+    good = [(goodness(each.labels, each.baseline), goodness(each.labels, each.compressed)) for each in pairs]
+    old = np.stack([one for one, _ in good])
+    change = np.stack([other for _, other in good]) - old  # [seeds, examples]
     generator = np.random.default_rng(seed)
     drawn_seeds = generator.integers(0, len(pairs), size=(resamples, len(pairs)))
     weights = draw_counts(generator, old.shape[1], resamples).astype(np.float64)
@@ -103,6 +114,7 @@ def compare_slices(pairs: Sequence[Pair], slices: Slices, resamples: int, seed: 
                 {
                     "by": kind,
                     "slice": name,
+                    "measure": "r2" if are_scores(pairs[0].labels) else "accuracy",
                     "rows": int(inside.sum()),
                     "baseline": float(old[:, inside].mean()),
                     "difference": interval_of(value, part).model_dump(),

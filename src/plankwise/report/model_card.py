@@ -21,6 +21,7 @@ from plankwise.core.records import Final, Record, format_optional
 from plankwise.evaluation.comparison import Pair
 from plankwise.evaluation.evidence import class_f1
 from plankwise.evaluation.saved_predictions import read_predictions
+from plankwise.evaluation.score_metrics import are_scores
 from plankwise.report.templates import format_size
 
 FILE, CREDENTIALED = "README.md", "credentialed"
@@ -67,8 +68,8 @@ def model_card(record: Record, pair: Pair, *, plain: bool) -> str:
         f"---\n{metadata_of(record).to_yaml()}\n---",
         f"# {record.name}",
         _summary(record, record.final),
-        _table(record, record.final),
-        _classes(record, pair),
+        _table(record, record.final, scores=are_scores(pair.labels)),
+        "" if are_scores(pair.labels) else _classes(record, pair),
         _regressions(record, record.final, pair),
         _speed(record, record.final),
         _loading(plain),
@@ -165,7 +166,7 @@ def _summary(record: Record, final: Final) -> str:
     )
 
 
-def _table(record: Record, final: Final) -> str:
+def _table(record: Record, final: Final, *, scores: bool) -> str:
     lines = ["| metric | baseline | this model | retained | above chance |", "| --- | ---: | ---: | ---: | ---: |"]
     for name in record.task["metrics"]:
         above = final.chance_corrected.get(name)
@@ -175,7 +176,8 @@ def _table(record: Record, final: Final) -> str:
             f"{MISSING if above is None else f'{above:.3f}'} |"
         )
     guess = ", ".join(f"{value:.3f} {name}" for name, value in final.majority_scores.items())
-    return "\n".join(["## What was kept", "", *lines, "", f"Always guessing the majority class scores {guess}."])
+    what = "Always answering the mean of train" if scores else "Always guessing the majority class"
+    return "\n".join(["## What was kept", "", *lines, "", f"{what} scores {guess}."])
 
 
 def _class_scores(record: Record, pair: Pair) -> dict[str, tuple[float, float]]:
@@ -196,6 +198,12 @@ def _classes(record: Record, pair: Pair) -> str:
 
 def _regressions(record: Record, final: Final, pair: Pair) -> str:
     kept = final.behaviour
+    if are_scores(pair.labels):
+        return (
+            f"## Known regressions\n\nScores change by {kept['mean_change']:.3f} standard deviations on average and "
+            f"{kept['largest_change']:.2f} at most; their ranks correlate with the baseline's by "
+            f"{kept['rank_correlation']:.3f}."
+        )
     lost = [cell(name) for name, (old, new) in _class_scores(record, pair).items() if old - new > LOST]
     lines = [
         "## Known regressions",

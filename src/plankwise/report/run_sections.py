@@ -14,7 +14,8 @@ from plankwise.core.records import Record
 from plankwise.evaluation.comparison import Pair
 from plankwise.evaluation.evidence import Examples, Question, compare_pairs
 from plankwise.evaluation.metrics import Array, Floats, decide
-from plankwise.evaluation.slices import classes_of
+from plankwise.evaluation.score_metrics import are_scores
+from plankwise.evaluation.slices import SCORE, classes_of, quartiles
 from plankwise.report.svg import bar_picture, curve_picture, interval_picture
 
 RESAMPLES = 1000  # of each interval of the comparison
@@ -30,9 +31,9 @@ class Section:
         verdict: in words.
         found: the comparison, as `evidence.compare_pairs` returns it.
         classes: names of the labels.
-        confusion: of each model, rows of counts by true label, over all seeds; None for several labels an example.
+        confusion: of each model, rows of counts by true label, over all seeds; None where an example has not one class.
         retained: picture of what is retained of each metric.
-        calibration: picture of both reliability curves.
+        calibration: picture of both reliability curves; None of scores.
         times: picture of milliseconds a text.
     """
 
@@ -42,7 +43,7 @@ class Section:
     classes: tuple[str, ...]
     confusion: dict[str, list[list[int]]] | None
     retained: Markup | None
-    calibration: Markup
+    calibration: Markup | None
     times: Markup
 
 
@@ -81,19 +82,24 @@ def section_of(records: Sequence[Record], pairs: Sequence[Pair]) -> Section:
         records: of finished runs that differ in their seed alone.
         pairs: their saved logits.
     """
-    first = records[0]
-    classes = tuple(first.task.get("labels") or (str(each) for each in range(pairs[0].baseline.shape[1])))
+    first, labels = records[0], pairs[0].labels
+    classes = (
+        ()
+        if are_scores(labels)
+        else tuple(first.task.get("labels") or (str(each) for each in range(pairs[0].baseline.shape[1])))
+    )
+    slices = {"class": classes_of(labels, classes)} if classes else {SCORE: quartiles(labels, "")}
     question = Question(metrics=tuple(first.task["metrics"]), resamples=RESAMPLES)
-    examples = Examples(classes=classes, slices={"class": classes_of(pairs[0].labels, classes)})
+    examples = Examples(classes=classes, slices=slices)
     found = compare_pairs(pairs, examples, question)
     return Section(
         name=first.name,
         verdict=_verdict(first, found),
         found=found,
         classes=classes,
-        confusion=None if pairs[0].labels.ndim > 1 else _confusions(pairs, len(classes)),
+        confusion=None if labels.ndim > 1 or not classes else _confusions(pairs, len(classes)),
         retained=_retained_picture(found["metrics"]),
-        calibration=_calibration_picture(found["calibration"]),
+        calibration=_calibration_picture(found["calibration"]) if classes else None,
         times=_times_picture(first),
     )
 

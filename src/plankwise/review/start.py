@@ -12,7 +12,9 @@ from plankwise.core.errors import DataError, OutputError
 from plankwise.core.paths import check_folder
 from plankwise.core.records import Record
 from plankwise.data.task import TEST, Task
+from plankwise.evaluation.comparison import Pair
 from plankwise.evaluation.saved_predictions import read_predictions
+from plankwise.evaluation.score_metrics import are_scores
 from plankwise.report.run_report import finished
 from plankwise.review.sample import MODELS, Drawn, draw_errors, reviewed_class
 from plankwise.review.store import FILE, FOLDER, Item, ReviewStore
@@ -52,8 +54,7 @@ def start_review(
     _check_place(run, folder, record)
     task = task_of_run(run, record)
     ids, pair = read_predictions(run)
-    if pair.labels.ndim > 1:
-        raise DataError(f"{run}: its examples have several labels each; allowed: a review of tasks with one label")
+    _check_answers(run, pair)
     index = reviewed_class(pair.labels, task.labels, class_name)
     drawn = draw_errors(pair, index, count, seed)
     if not drawn.errors:
@@ -79,6 +80,14 @@ def _check_place(run: Path, folder: Path, record: Record) -> None:
         raise OutputError(f"{folder}: the task's access is credentialed, and its text stays in {run}; leave out --out")
     if (folder / FILE).exists():
         raise OutputError(f"{folder} holds a review already; label it with review serve, or choose another --out")
+
+
+def _check_answers(run: Path, pair: Pair) -> None:
+    """Refuse a run whose examples do not have exactly one label."""
+    if are_scores(pair.labels):
+        raise DataError(f"{run}: its examples have scores, which are near or far and not right or wrong")
+    if pair.labels.ndim > 1:
+        raise DataError(f"{run}: its examples have several labels each; allowed: a review of tasks with one label")
 
 
 def _items(drawn: Drawn, task: Task, ids: Sequence[str]) -> list[Item]:

@@ -19,7 +19,7 @@ from plankwise.data.truncation import Truncation, truncation_for, warn_if_other
 from plankwise.deploy.export.export import check_request, export
 from plankwise.deploy.manifest import Manifest, is_artefact
 from plankwise.encoder.checkpoint import load_config
-from plankwise.encoder.classifier_head import check_classifier, labels_of
+from plankwise.encoder.classifier_head import check_answers, labels_of
 from plankwise.encoder.quantized import is_quantized
 from plankwise.encoder.stored_truncation import stored_truncation
 from plankwise.evaluation.benchmark.artefact_timing import time_artefacts
@@ -90,7 +90,7 @@ def export_model(request: ExportRequest, *, exporter: Export = export, timer: Ti
         check_request(each.runtime, each.precision, request.out)
     if processor is not None and AUTO not in (request.to, request.precision):
         raise ModelError(f"for {processor}: {wanted[0]} is named already; leave out --to or --precision, or --for")
-    check_classifier(load_config(request.model), request.model)
+    check_answers(load_config(request.model), request.model)
     data = _texts_for(request)
     compared = data.compared
     wanted = _possible(request.model, wanted, unmeasured=processor is None and compared is None)

@@ -14,6 +14,7 @@ from plankwise.core.records import Record
 from plankwise.data.task import TEST, Task
 from plankwise.evaluation.metrics import Array, decide
 from plankwise.evaluation.saved_predictions import read_predictions
+from plankwise.evaluation.score_metrics import are_scores
 from plankwise.report.run_report import finished
 from plankwise.report.run_sections import Flip, Flips
 from plankwise.run.recipe import Recipe
@@ -52,6 +53,8 @@ def flips_of(run: Path, *, shown: int = SHOWN, seed: int = 0) -> Flips:
     if record.task["access"] != "open":
         raise DataError(f"{run}: the task's access is {record.task['access']}; no page may hold its texts")
     ids, pair = read_predictions(run)
+    if are_scores(pair.labels):
+        raise DataError(f"{run}: its examples have scores, which are near or far and not right or wrong")
     if pair.labels.ndim > 1:
         raise DataError(f"{run}: its examples have several labels each; allowed: flips of tasks with one label")
     task = task_of_run(run, record)

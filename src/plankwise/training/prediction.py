@@ -18,6 +18,7 @@ from plankwise.data.batching.token_budget import token_budget_batches
 from plankwise.data.task import Task
 from plankwise.data.truncation import Pooling, Truncation
 from plankwise.evaluation.metrics import METRICS, Array, Floats, decide, decide_flags
+from plankwise.evaluation.score_metrics import are_scores, is_constant
 
 logger = logging.getLogger(__name__)
 TOKENS_PER_BATCH = 4096  # padded tokens; fp32 on a GPU gains from larger batches than int8 on a CPU
@@ -29,7 +30,7 @@ class Predictions:
 
     Attributes:
         ids: of the examples, in the split's order.
-        labels: [examples], or [examples, classes] of 0 and 1.
+        labels: indices of classes or scores, [examples], or [examples, classes] of 0 and 1.
         logits: [examples, classes].
         read: how much of the texts the model saw.
     """
@@ -57,7 +58,7 @@ def predict(
 
 
 def warn_of_one_answer(labels: Array, logits: Floats, task: Task, split: str) -> None:
-    """Warn if all texts of a split get the same label, or set of labels, though their true labels differ.
+    """Warn if all texts of a split get the same label, set of labels or score, though their true ones differ.
 
     Args:
         labels: of the split, [examples] or [examples, classes].
@@ -65,6 +66,10 @@ def warn_of_one_answer(labels: Array, logits: Floats, task: Task, split: str) ->
         task: names the labels, unless its access is credentialed.
         split: name of the split, for the message.
     """
+    if are_scores(labels):
+        if is_constant(logits) and not is_constant(labels):
+            logger.warning("%s: all %d texts get the same score; the model has failed", split, len(labels))
+        return
     found = decide(logits) if labels.ndim == 1 else decide_flags(logits)
     if (found != found[0]).any() or (labels == labels[0]).all():
         return

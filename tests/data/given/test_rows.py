@@ -29,7 +29,11 @@ def csv(folder: Path, header: str, *lines: str, name: str = "t.csv") -> Path:
 def read(*files: Path, labels: tuple[str, ...] = LABELS, several: bool = False, **options: Any) -> GivenRows:
     how = {key: options.pop(key) for key in ("names", "form") if key in options}
     return read_given(
-        files, model_labels=labels, multi_label=several, options=ColumnOptions(**options) if options else None, **how
+        files,
+        model_labels=labels,
+        kind="multi_label" if several else "single_label",
+        options=ColumnOptions(**options) if options else None,
+        **how,
     )
 
 

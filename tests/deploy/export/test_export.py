@@ -123,7 +123,7 @@ def test_a_changed_file_is_refused(artefacts: Artefacts, tmp_path: Path) -> None
     stored = json.loads((folder / FILE_NAME).read_text())
     for change, message in (
         ({"format": 99}, "format 99; allowed: 1"),
-        ({"kind": "spans"}, r"manifest.json: kind: no kind 'spans'; allowed: single_label, multi_label"),
+        ({"kind": "spans"}, r"manifest.json: kind: no kind 'spans'; allowed: single_label, multi_label, regression"),
         ({"labels": ["one"]}, "answers with one number, not with labels; allowed: classifiers of two labels or more"),
     ):
         (folder / FILE_NAME).write_text(json.dumps({**stored, **change}))

@@ -17,7 +17,7 @@ from plankwise.core.errors import DataError, ModelError, RecipeError
 from plankwise.data.given.columns import ColumnOptions
 from plankwise.deploy.export.export import export
 from plankwise.deploy.predictor import Predictor
-from plankwise.evaluation.floors import MAJORITY, TF_IDF
+from plankwise.evaluation.floors import MAJORITY, MEAN, OVERLAP, RIDGE, TF_IDF
 from plankwise.run.compare.models import CompareRequest, compare_models
 from plankwise.run.compare.rows import FileOptions, rows_of_files, rows_of_split
 
@@ -140,6 +140,41 @@ def test_a_recipe_gives_all_of_it(place: Path, tmp_path: Path) -> None:
     assert on_development["rows"] == 60
 
 
+def test_models_that_score_are_compared_by_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, layers, problem in (("large", 3, "regression"), ("small", 2, "regression"), ("ranker", 2, None)):
+        model = tiny.model(layers=layers, labels=1)
+        model.config.problem_type = problem
+        model.save_pretrained(tmp_path / name)
+        tiny.tokenizer().save_pretrained(tmp_path / name)
+    texts = [
+        (str(row["text"]), str(other["text"])) for row, other in zip(tiny.rows(160, 1), tiny.rows(160, 2), strict=True)
+    ]
+    own = Predictor(tmp_path / "large").logits(texts)[:, 0]
+    noise = np.random.default_rng(0).normal(size=160)
+    given = [(*pair, str(score)) for pair, score in zip(texts, own + own.std() * noise, strict=True)]
+    for name, rows in (("data", given[:120]), ("train", given[120:])):
+        with (tmp_path / f"{name}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("sentence1", "sentence2", "similarity"), *rows])
+    asked = request_of(tmp_path, "small", train=(tmp_path / "train.csv",))
+    document = compare_models(asked)
+    [found] = document["comparisons"].values()
+    assert (document["classes"], document["metrics"]) == ([], ["spearman", "pearson"])
+    pearson = found["metrics"]["pearson"]
+    expected = np.corrcoef(own[:120], [float(row[2]) for row in given[:120]])[0, 1]
+    assert pearson["baseline"]["value"] == pytest.approx(expected, abs=1e-4)
+    assert set(pearson["floors"]) == {MEAN, RIDGE, OVERLAP}
+    assert found["calibration"] is None
+    assert {each["by"] for each in found["slices"]} == {"true score", "length", "unknown words"}
+    assert -1 <= found["behaviour"]["rank_correlation"] <= 1
+    with pytest.raises(ModelError, match="ranker is a sigmoid_score model and the baseline a regression one"):
+        compare_models(request_of(tmp_path, "ranker"))
+    with pytest.raises(RecipeError, match="the metric 'macro_f1' is for classes"):
+        compare_models(request_of(tmp_path, "small", metrics=("macro_f1",)))
+    arguments = ["large", "small", "--data", "data.csv", "--resamples", "100"]
+    monkeypatch.chdir(tmp_path)
+    assert tiny.call(monkeypatch, "compare", *arguments) in (0, 3)
+
+
 def test_labels_of_a_task_take_the_order_of_the_model() -> None:
     task = tiny.task()
     forward, backward = (rows_of_split(task, "test", labels) for labels in (tiny.LABELS, tiny.LABELS[::-1]))
@@ -151,7 +186,7 @@ def test_several_labels_are_flags_by_class(tmp_path: Path) -> None:
     path = tmp_path / "data.csv"
     path.write_text('text,labels\na b,"x,y"\nc d,\ne f,y\n')
     options = FileOptions(ColumnOptions(label="labels", separator=","))
-    rows = rows_of_files([path], ["y", "x"], options, multi_label=True)
+    rows = rows_of_files([path], ["y", "x"], options, kind="multi_label")
     assert rows.labels.tolist() == [[1, 1], [1, 0]]
     assert "1 rows without a label are left out" in rows.said
 

@@ -8,6 +8,7 @@ import pytest
 
 from outcomes import outcome
 from plankwise.core.errors import RecipeError
+from plankwise.core.records import Interval
 from plankwise.search.budget.candidate import Candidate, Outcome
 from plankwise.search.budget.goal import Goal
 from plankwise.search.shrink.clock import parse_duration
@@ -199,6 +200,19 @@ def test_a_ready_recipe_is_one_chain_after_the_runtimes() -> None:
     fast = list(Ready(FACTS, "fast").proposals(situation(aim_of("fast", saturating=False), *runtimes(int8=3.0))))[-1]
     assert not any("training" in step for step in fast.steps)
     assert aim_of("fast", saturating=True).speedup == AIMS["fast"][1] / 2
+
+
+def test_fast_is_made_again_in_a_faster_runtime_whose_int8_loses_more() -> None:
+    """Pruning to half without training made a constant of e5-small; OpenVINO's int8 would have needed a third less."""
+    openvino, onnx = runtimes(int8=3.1, retained=0.96)[0], runtimes(retained=0.995)[1]
+    goal = aim_of("fast", saturating=False)
+    proposed = list(Ready(FACTS, "fast").proposals(situation(goal, openvino, onnx)))
+    chains = {each.runtime: each.steps[-1]["target"] for each in proposed if each.rung == "fast"}
+    assert chains == pytest.approx({"onnx": 1.1 * 4 / 2.0, "openvino": 1.1 * 4 / 3.1}, abs=0.01)
+    assert list(chains) == ["onnx", "openvino"]
+    hopeless = openvino.model_copy(update={"retained": Interval(value=0.8, low=0.78, high=0.82)})
+    proposed = list(Ready(FACTS, "fast").proposals(situation(goal, hopeless, onnx)))
+    assert [each.runtime for each in proposed if each.rung == "fast"] == ["onnx"]
 
 
 @pytest.mark.parametrize("name", ["balanced", "extreme"])

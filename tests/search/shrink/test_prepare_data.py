@@ -20,6 +20,7 @@ from plankwise.data.truncation import Truncation
 from plankwise.deploy.predictor import Predictor
 from plankwise.search.shrink.given_data import DOCUMENT, GivenData, task_settings
 from plankwise.search.shrink.given_data import TEXTS as COUNTED
+from plankwise.search.shrink.label_check import LabelCheck, doubts
 from plankwise.search.shrink.prepare_data import GivenFiles, prepare_given
 from plankwise.search.shrink.teacher_labels import ANSWERS, TEXTS, working_folder
 
@@ -250,7 +251,7 @@ def test_several_labels_and_pairs(tmp_path: Path) -> None:
     ]
     (tmp_path / "m.jsonl").write_text("\n".join([*lines, '{"text_a": "a house", "text_b": "the tree"}']))
     data = prepare_given(model, GivenFiles((tmp_path / "m.jsonl",)), tmp_path / "data")
-    assert data.multi_label
+    assert data.kind == "multi_label"
     assert data.pairs
     unlabelled = [row for row in table(data, TRAIN) if not row["labelled"]]
     assert [row["text_pair"] for row in unlabelled] == ["the tree"]
@@ -276,10 +277,47 @@ def test_the_truncation_of_the_original_can_be_given(tmp_path: Path, original: s
     assert data.made_of["truncation"]["max_length"] == 8
 
 
-def test_a_model_that_is_no_classifier_is_refused(tmp_path: Path) -> None:
-    made = tiny.model(labels=1)
+def scorer(folder: Path) -> str:
+    made = tiny.model(layers=2, labels=1)
+    made.config.problem_type = "regression"
+    made.save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def test_rows_without_a_score_get_that_of_the_original(tmp_path: Path) -> None:
+    model = scorer(tmp_path / "model")
+    given = [json.dumps({"text": row["text"], "score": number % 7}) for number, row in enumerate(ROWS[:280])]
+    (tmp_path / "s.jsonl").write_text("\n".join([*given, *(json.dumps({"text": row["text"]}) for row in ROWS[280:])]))
+    data = prepare_given(model, GivenFiles((tmp_path / "s.jsonl",)), tmp_path / "data")
+    assert (data.kind, data.labels, data.distribution) == ("regression", ("score",), {})
+    answers = {str(row["text"]): Predictor(model).logits([str(row["text"])])[0, 0] for row in ROWS[280:]}
+    found = {row["text"]: row["label"] for part in PARTS for row in table(data, part) if not row["labelled"]}
+    assert {text: found[text] for text in answers if text in found} == pytest.approx(
+        {text: each for text, each in answers.items() if text in found}, abs=1e-5
+    )
+    assert data.check is not None
+    assert data.check.correlation is not None
+    assert abs(data.check.correlation) < 0.6, "the scores are made up"
+    task = loaded(data.task())
+    assert (task.kind, task.metrics) == ("regression", ("spearman", "pearson"))
+    with pytest.raises(DataError, match="--map is for labels, and the model answers with a score"):
+        prepare_given(model, GivenFiles((tmp_path / "s.jsonl",), names={"1": "good"}), tmp_path / "other")
+
+
+def test_scores_that_have_nothing_to_do_with_the_originals_are_said() -> None:
+    def check(correlation: float) -> LabelCheck:
+        return LabelCheck(rows=100, right=0, majority=0, correlation=correlation)
+
+    assert doubts(check(0.5), has_test=False) == ()
+    [said] = doubts(check(-0.3), has_test=False)
+    assert "rank correlation of -0.30; see whether the scores' column is right" in said
+
+
+def test_a_model_without_one_kind_of_answer_is_refused(tmp_path: Path) -> None:
+    made = tiny.model(labels=3)
     made.config.problem_type = "regression"
     made.save_pretrained(tmp_path / "model")
     tiny.tokenizer().save_pretrained(tmp_path / "model")
-    with pytest.raises(ModelError, match="answers with one number"):
+    with pytest.raises(ModelError, match="answers with 3 numbers"):
         prepare_given(str(tmp_path / "model"), GivenFiles((write(tmp_path / "u.jsonl"),)), tmp_path / "data")

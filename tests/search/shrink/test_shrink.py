@@ -21,6 +21,7 @@ from plankwise.core.errors import DataError, ModelError, OutputError, PlankwiseE
 from plankwise.core.recipe import read_recipe
 from plankwise.core.records import Interval
 from plankwise.data.batching.inputs import Text
+from plankwise.data.task import build_task
 from plankwise.deploy.export.export import export
 from plankwise.deploy.manifest import read_manifest, write_manifest
 from plankwise.evaluation.benchmark.paired_timing import PairedTiming
@@ -34,6 +35,7 @@ from plankwise.search.shrink.plan import plan
 from plankwise.search.shrink.request import ShrinkRequest
 from plankwise.search.shrink.shrink import shrink
 from plankwise.training.fit import Training
+from plankwise.training.objectives.regression import Regression
 from plankwise.training.on_task import train_on_task
 from tiny_search import copying_export
 
@@ -201,6 +203,55 @@ def test_rows_without_labels_measure_agreement(original: Path, rows: dict[str, P
     assert document["held_back"]["rows"] == 120
     if document["held_back"]["behaviour"]["label_loyalty"] == 1.0:  # 120 rows cannot prove 100 %
         assert document["held_back"]["retained"]["accuracy"]["low"] == pytest.approx(0.025 ** (1 / 120), abs=1e-6)
+
+
+def test_a_model_that_scores_is_judged_by_ranks_with_and_without_given_scores(scorer: Path, tmp_path: Path) -> None:
+    rows = {"data": scores(tmp_path / "data.csv", 200, 11), "test": scores(tmp_path / "test.csv", 300, 12)}
+    document = shrink(request(scorer, rows, tmp_path / "out", retain=0.8, speedup=4.0), make_evaluator=quick)
+    assert document["metric"] == "spearman"
+    assert document["original"]["scores"]["spearman"] > 0.6
+    assert document["held_back"]["behaviour"]["rank_correlation"] > 0.5
+    assert document["verdict"]["met"], document["verdict"]["text"]
+    model = plankwise.load(tmp_path / "out" / "model")
+    assert (model.config.problem_type, model.config.num_labels) == ("regression", 1)
+    texts = _write(tmp_path / "texts.csv", tiny.rows(600, 13), labelled=False)
+    asked = request(scorer, rows, tmp_path / "unlabelled", data=(texts,), test=(), retain=0.8, speedup=4.0)
+    unlabelled = shrink(asked, make_evaluator=quick)
+    assert unlabelled["measured"] == "agreement with the original"
+    assert unlabelled["original"]["scores"]["spearman"] == pytest.approx(1.0)
+
+
+def scores(path: Path, count: int, seed: int) -> Path:
+    lines = [f"{row['text']},{kindness(row)}" for row in tiny.rows(count, seed)]
+    path.write_text("\n".join(["text,score", *lines]) + "\n", encoding="utf-8")
+    return path
+
+
+def kindness(row: Mapping[str, Any]) -> float:
+    words = str(row["text"]).split()
+    return float(sum(word in tiny.GOOD for word in words) - sum(word in tiny.BAD for word in words))
+
+
+@pytest.fixture(scope="module")
+def scorer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A regressor that has learned how kind a text is."""
+    folder = tmp_path_factory.mktemp("scorer")
+    parts = {"train": tiny.rows(300, 1), "development": tiny.rows(32, 2), "test": tiny.rows(32, 3)}
+    scored: Any = {name: [{**row, "label": kindness(row)} for row in part] for name, part in parts.items()}
+    job = tiny.job(folder / "work", task=build_task("kindness", scored, ("spearman",), "regression").without_test())
+    model = Regression().new_model(tiny.model(layers=4).config, ("score",))
+    train_on_task(model, job, Training(epochs=8, learning_rate=5e-3, batch_size=16), "original")
+    plankwise.save(model, job.tokenizer, folder / "model")
+    return folder / "model"
+
+
+def test_a_reranker_is_refused(rows: dict[str, Path], tmp_path: Path) -> None:
+    made = tiny.model(layers=1, labels=1)
+    made.config.problem_type = None
+    plankwise.save(made, tiny.tokenizer(), tmp_path / "reranker")
+    with pytest.raises(ModelError, match="reads its scores through a sigmoid; allowed: a classifier, or a regressor"):
+        shrink(request(tmp_path / "reranker", rows, tmp_path / "out"), make_evaluator=quick)
+    assert not (tmp_path / "out").exists()
 
 
 def leaning_export(model: str, out: Path, *, to: str, precision: str, **options: Any) -> Any:

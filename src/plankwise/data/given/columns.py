@@ -13,6 +13,7 @@ from typing import Any
 from plankwise.core.errors import DataError, suggest
 from plankwise.data.given.labels import SEPARATORS as LABEL_SEPARATORS
 from plankwise.data.given.labels import LabelMatcher, guess_separator, is_unlabelled, raw_labels
+from plankwise.data.given.scores import ScoreMatcher
 from plankwise.data.json_objects import Malformed, parse_object
 from plankwise.data.table_io import SEPARATORS, read_header, read_rows
 from plankwise.data.text_files import TextFormat, checked_lines, kind_of, open_packed, open_parquet, open_text, readable
@@ -40,6 +41,11 @@ LABEL_NAMES = (
     *("label", "labels", "class", "classes", "category", "categories", "target", "targets", "sentiment", "gold_label"),
     *("label_text", "label_name", "class_name", "intent", "emotion", "topic", "stance"),
 )
+SCORE_NAMES = (
+    *("score", "scores", "similarity", "similarity_score", "relevance", "rating", "label", "labels", "target"),
+    *("grade", "relatedness_score"),
+)
+Matcher = LabelMatcher | ScoreMatcher
 _SAMPLE = 1000  # rows that guesses are made from
 _ENDS = (".", "!", "?", "…")
 _LONG, _MAX_NAME, _MAX_WORDS = 20, 60, 6  # characters of long strings, and of a column's name; words of a name
@@ -85,16 +91,14 @@ class Columns:
         return {"text": self.text, "pair": self.pair, "label": self.label, "separator": self.separator}
 
 
-def choose_columns(
-    path: Path, form: TextFormat, options: ColumnOptions, matcher: LabelMatcher, several: bool
-) -> Columns:
+def choose_columns(path: Path, form: TextFormat, options: ColumnOptions, matcher: Matcher, several: bool) -> Columns:
     """Return the columns of a table: those that are given, and those that can be guessed.
 
     Args:
         path: of the table.
         form: encoding and delimiter.
         options: columns that are given.
-        matcher: knows the labels of the model.
+        matcher: knows the labels of the model, or reads scores.
         several: whether a row may have any number of labels.
 
     Raises:
@@ -113,7 +117,7 @@ def choose_columns(
         label = _guess_label(path, free, matcher, several)
         hint = None if label else _label_like(path, free, matcher)
     separator = options.separator
-    if several and label is not None and separator is None:
+    if several and label is not None and separator is None and isinstance(matcher, LabelMatcher):
         separator = guess_separator(sample[label], matcher, str(path))
     return Columns(text, pair, label, separator, hint)
 
@@ -166,7 +170,7 @@ def _sample(path: Path, form: TextFormat, names: Sequence[str]) -> dict[str, lis
 
 
 def _guess_texts(
-    path: Path, names: Sequence[str], sample: dict[str, list[Any]], options: ColumnOptions, matcher: LabelMatcher
+    path: Path, names: Sequence[str], sample: dict[str, list[Any]], options: ColumnOptions, matcher: Matcher
 ) -> tuple[str, str | None]:
     """Return the columns of the text and of the second text, by their names or as the only long strings."""
     if options.pair is not None and options.pair not in sample:
@@ -178,7 +182,7 @@ def _guess_texts(
     if not found:
         if any(_is_cell(name) or matcher.fits([name]) for name in names):
             raise _no_header(path)
-        labels = {options.pair, *_named(sample, LABEL_NAMES)}
+        labels = {options.pair, *_named(sample, _names_for(matcher))}
         rest = [name for name in textual if name not in labels]
         long = rest if len(names) == 1 else [name for name in rest if _is_long(sample[name])]
         found = [(name, options.pair) for name in long]
@@ -201,25 +205,30 @@ def _pairs_in(names: Sequence[str], second: str | None) -> list[tuple[str, str]]
     return [pair for pair in pairs if second in (None, pair[1])]
 
 
-def _guess_label(path: Path, sample: dict[str, list[Any]], matcher: LabelMatcher, several: bool) -> str | None:
+def _guess_label(path: Path, sample: dict[str, list[Any]], matcher: Matcher, several: bool) -> str | None:
     """Return the column named like a label; of several the one whose values are labels of the model."""
-    named = [name for name in _named(sample, LABEL_NAMES) if not all(map(is_unlabelled, sample[name]))]
+    named = [name for name in _named(sample, _names_for(matcher)) if not all(map(is_unlabelled, sample[name]))]
     fitting = [name for name in named if _fits(sample[name], matcher, several)]
     if len(fitting) > 1:
         raise DataError(f"{path}: its label may be in {', '.join(fitting)}; give --label")
     return next(iter((*fitting, *named)), None)
 
 
-def _label_like(path: Path, sample: dict[str, list[Any]], matcher: LabelMatcher) -> str | None:
+def _label_like(path: Path, sample: dict[str, list[Any]], matcher: Matcher) -> str | None:
     """Name a column that holds nothing but labels of the model, although its name does not say so."""
     for name, cells in sample.items():
         values = [cell for cell in cells if not is_unlabelled(cell)]
         if len({str(each) for each in values}) > 1 and matcher.fits(values):
-            return f"{path.name}: give --label {name} if its column '{name}', with names of labels, is the label"
+            holds = "names of labels" if isinstance(matcher, LabelMatcher) else "numbers"
+            return f"{path.name}: give --label {name} if its column '{name}', with {holds}, is the label"
     return None
 
 
-def _fits(cells: Sequence[Any], matcher: LabelMatcher, several: bool) -> bool:
+def _names_for(matcher: Matcher) -> Sequence[str]:
+    return LABEL_NAMES if isinstance(matcher, LabelMatcher) else SCORE_NAMES
+
+
+def _fits(cells: Sequence[Any], matcher: Matcher, several: bool) -> bool:
     filled = [cell for cell in cells if not is_unlabelled(cell)]
     separators = (None, *LABEL_SEPARATORS) if several else (None,)
     return any(

@@ -105,7 +105,7 @@ def _cut(
 
 
 def check_classes(labels: Sequence[str], part: str, measured: Measured) -> None:
-    """Refuse a part that shows one class only: any model that always answers the same is perfect on it.
+    """Refuse a part that shows one class, or one score, only: any model that always answers the same is perfect on it.
 
     Args:
         labels: of each row; those of a row with several are joined.
@@ -127,7 +127,7 @@ def check_classes(labels: Sequence[str], part: str, measured: Measured) -> None:
 
 def joined(row: LabelledText) -> str:
     """Return the labels of a row as one string."""
-    return "|".join(labels_of(row))
+    return "|".join(map(str, labels_of(row)))
 
 
 def _check_enough(count: int, labelled: bool, has_test: bool, min_rows: int) -> None:

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from plankwise.core.errors import DataError, suggest
-from plankwise.data.given.columns import ColumnOptions, Columns, choose_columns, column_names
+from plankwise.data.given.columns import ColumnOptions, Columns, Matcher, choose_columns, column_names
 from plankwise.data.given.labels import LabelMatcher, is_unlabelled, raw_labels
+from plankwise.data.given.scores import ScoreMatcher
 from plankwise.data.json_objects import Malformed
+from plankwise.data.label_columns import label_column
 from plankwise.data.splitting import LabelledText
 from plankwise.data.table_io import KINDS, is_text, read_rows
 from plankwise.data.text_files import TextFormat, kind_of, read_lines, refuse_kind
@@ -27,7 +29,7 @@ class GivenRows:
 
     Attributes:
         by_file: rows of each file: `id` (FILE:ROW), `text`, `text_pair` or None, and `label`: a label of the model, a
-            list of them for multi-label models, or None for an unlabelled row.
+            list of them for multi-label models, a score for models with one output, or None for an unlabelled row.
         columns: of each file.
         said: what was guessed and found, in lines to print.
     """
@@ -66,7 +68,7 @@ def read_given(
     files: Sequence[Path],
     *,
     model_labels: Sequence[str],
-    multi_label: bool = False,
+    kind: str = "single_label",
     options: ColumnOptions | None = None,
     names: Mapping[str, str] | None = None,
     form: TextFormat | None = None,
@@ -76,7 +78,7 @@ def read_given(
     Args:
         files: CSV, TSV, JSON lines or Parquet, or .txt with one text a line; plain or compressed.
         model_labels: labels of the model.
-        multi_label: whether a row may have any number of labels.
+        kind: of the model's answers, a key of `label_columns.LABEL_COLUMNS`.
         options: columns that are given; others are guessed.
         names: from raw labels to labels of the model, for those whose names differ; each has to be of use.
         form: encoding of text files and delimiter of CSV.
@@ -86,15 +88,16 @@ def read_given(
     """
     options, form = options or ColumnOptions(), form or TextFormat()
     _check_files(files, form)
-    matcher = LabelMatcher(model_labels, names)
-    columns = {path: _columns(path, form, options, matcher, multi_label) for path in files}
+    column = label_column(kind)
+    matcher = ScoreMatcher(names) if column.scores else LabelMatcher(model_labels, names)
+    columns = {path: _columns(path, form, options, matcher, column.several) for path in files}
     _check_columns(columns, options, form)
     by_file: dict[Path, list[LabelledText]] = {}
     said: list[str] = []
     repeated = Counter(path.name for path in files)
     for path, chosen in columns.items():
         name = path.name if repeated[path.name] == 1 else str(path)
-        by_file[path] = _read_file(path, form_of(path, form), chosen, matcher, multi_label=multi_label, name=name)
+        by_file[path] = _read_file(path, form_of(path, form), chosen, matcher, several=column.several, name=name)
         said += [_said(name, chosen, options, by_file[path]), *([chosen.hint] if chosen.hint else [])]
     matcher.check_used()
     return GivenRows(by_file, columns, tuple(said))
@@ -121,10 +124,10 @@ def form_of(path: Path, form: TextFormat) -> TextFormat:
     )
 
 
-def _columns(path: Path, form: TextFormat, options: ColumnOptions, matcher: LabelMatcher, multi_label: bool) -> Columns:
+def _columns(path: Path, form: TextFormat, options: ColumnOptions, matcher: Matcher, several: bool) -> Columns:
     if kind_of(path) == PLAIN_TEXT:
         return _TEXT_ONLY
-    return choose_columns(path, form_of(path, form), options, matcher, multi_label)
+    return choose_columns(path, form_of(path, form), options, matcher, several)
 
 
 def _check_columns(columns: Mapping[Path, Columns], options: ColumnOptions, form: TextFormat) -> None:
@@ -143,7 +146,7 @@ def _check_columns(columns: Mapping[Path, Columns], options: ColumnOptions, form
 
 
 def _read_file(
-    path: Path, form: TextFormat, columns: Columns, matcher: LabelMatcher, *, multi_label: bool, name: str
+    path: Path, form: TextFormat, columns: Columns, matcher: Matcher, *, several: bool, name: str
 ) -> list[LabelledText]:
     rows: list[LabelledText] = []
     unknown: Counter[str] = Counter()
@@ -155,10 +158,10 @@ def _read_file(
         pair = None if columns.pair is None else _checked(row[1], columns.pair, where)
         label: Any = None
         if columns.label is not None and not is_unlabelled(row[-1]):
-            found = _labels(row[-1], columns, matcher, multi_label, where)
+            found = _labels(row[-1], columns, matcher, several, where)
             unknown.update(raw for raw, match in found if match is None)
             matched = list(dict.fromkeys(match for _, match in found if match is not None))
-            label = matched if multi_label else next(iter(matched), None)
+            label = matched if several else next(iter(matched), None)
         rows.append({"id": f"{name}:{number}", "text": text, "text_pair": pair, "label": label})
     if unknown:
         raise matcher.mismatch(unknown, str(columns.label), str(path))
@@ -189,15 +192,17 @@ def _checked(cell: Any, column: str, where: str) -> str:
 
 
 def _labels(
-    cell: Any, columns: Columns, matcher: LabelMatcher, multi_label: bool, where: str
-) -> list[tuple[str, str | None]]:
-    """Return the raw labels of a cell, each with the label of the model that it means."""
+    cell: Any, columns: Columns, matcher: Matcher, several: bool, where: str
+) -> list[tuple[str, str | float | None]]:
+    """Return the raw labels of a cell, each with the label of the model that it means, or its score."""
     try:
-        raws = raw_labels(cell, multi_label, columns.separator)
+        raws = raw_labels(cell, several, columns.separator)
         return [(str(raw).strip(), matcher.match(raw)) for raw in raws]
     except ValueError as error:
         reason = str(error).partition(";")[0]  # what follows is advice for recipes
         allowed = "allowed: labels of the model, and those that --map names"
+        if not isinstance(matcher, LabelMatcher):
+            reason, allowed = str(error).split("; ", 1)
         raise DataError(f"{where}: the column '{columns.label}' {reason}; {allowed}") from None
 
 

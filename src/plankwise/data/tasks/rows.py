@@ -21,6 +21,7 @@ from plankwise.data.tasks.labels import (
     rename,
     shown_counts,
 )
+from plankwise.data.tasks.scores import read_score
 
 logger = logging.getLogger(__name__)
 NOT_TEXT = "holds a NUL or half of a surrogate pair; allowed: text"
@@ -45,6 +46,11 @@ class Labelled(Protocol):
     @property
     def label(self) -> str | list[str]:
         """Column of the label, or columns of 0 and 1."""
+        ...
+
+    @property
+    def score(self) -> str | None:
+        """Column of a score, in the place of labels."""
         ...
 
     @property
@@ -81,9 +87,10 @@ def rows_of(
         identifier: column of ids; row numbers by default.
 
     Raises:
-        DataError: for a cell that holds no text, or a label cell that is empty or holds no label.
+        DataError: for a cell that holds no text, a label cell that is empty or holds no label, or a score that is no
+            number.
     """
-    labels = _labels(table, source, where, declared)
+    labels = _labels(table, source, where, declared) if source.score is None else _scores(table, source.score, where)
     kept = [row for row, label in enumerate(labels) if label is not None]
     if len(kept) < len(labels):
         logger.info(
@@ -99,6 +106,16 @@ def rows_of(
         {"id": str(ids[row]), "text": text, "text_pair": pair, "label": labels[row]}
         for row, text, pair in zip(kept, texts, pairs, strict=True)
     ]
+
+
+def _scores(table: Mapping[str, list[Any]], column: str, where: str) -> list[Any]:
+    scores = []
+    for number, cell in enumerate(table[column], 1):
+        try:
+            scores.append(read_score(cell))
+        except ValueError as error:
+            raise DataError(f"{where}, row {number}: the column '{column}' {error}") from None
+    return scores
 
 
 def _texts(table: Mapping[str, list[Any]], column: str, kept: list[int], where: str) -> list[str]:

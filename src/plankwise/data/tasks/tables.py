@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import datasets
 import pydantic
@@ -14,6 +14,7 @@ from plankwise.core.errors import DataError
 from plankwise.core.hub import absent, datasets_offline
 from plankwise.core.numbers import Seed, Share
 from plankwise.core.recipe import settings
+from plankwise.data.metric_names import MetricName, metrics_for
 from plankwise.data.table_io import check_columns as check_columns_there
 from plankwise.data.table_io import read_table
 from plankwise.data.task import DEVELOPMENT, TEST, TRAIN, Access, LabelledText, Task, build_task
@@ -23,20 +24,9 @@ from plankwise.data.text_files import EncodingName, TextFormat, unpacked
 
 logger = logging.getLogger(__name__)
 Delimiter = Literal[",", ";", "|", "\t"]
-RENAMED = {"official_f": "germeval_f1"}
 
 
-def _current_name(name: Any) -> Any:
-    if not isinstance(name, str) or name not in RENAMED:
-        return name
-    logger.warning("the metric %s is now called %s", name, RENAMED[name])
-    return RENAMED[name]
-
-
-MetricName = Annotated[
-    Literal["accuracy", "macro_f1", "micro_f1", "germeval_f1", "auroc", "average_precision"],
-    pydantic.BeforeValidator(_current_name),
-]
+CLASSIFICATION, REGRESSION = ("single_label", "multi_label"), ("regression",)
 
 
 def _some_files(given: Any) -> Any:
@@ -71,6 +61,7 @@ class TableFiles:
         text: column of the text.
         text_pair: column of a second text, for pair tasks.
         label: column of the label; a list of columns holding 0 and 1 makes a multi-label task.
+        score: column of a number that the model is to come near to, in the place of labels: a regression task.
         label_separator: splits the one label column into several labels and makes a multi-label task.
         labels: names of the raw labels, such as `{1: hate, 0: none}`; several may share a name, and null drops the
             rows of a label. With a list of columns it renames these. A raw label without a name is refused.
@@ -81,7 +72,7 @@ class TableFiles:
         id: column of an identifier; row numbers by default. In a split of several files the name of the file comes
             before it, as in `first.csv/17`.
         title: name of the task in reports; that of the first train file by default.
-        metrics: the first selects checkpoints.
+        metrics: the first selects checkpoints; by default macro_f1 and accuracy, of a score spearman and pearson.
         access: `credentialed` keeps all text out of records, reports, logs and messages.
         development_share: share cut off train if no development file is given.
         test_share: share cut off train if no test file is given.
@@ -90,7 +81,6 @@ class TableFiles:
             is also in test, ignoring case and white space.
     """
 
-    kinds: ClassVar[tuple[str, ...]] = ("single_label", "multi_label")
     name: Literal["table"] = "table"
     train: Files
     development: Files | None = None
@@ -98,6 +88,7 @@ class TableFiles:
     text: str = "text"
     text_pair: str | None = None
     label: str | list[str] = "label"
+    score: str | None = None
     label_separator: Annotated[str, pydantic.Field(min_length=1)] | None = None
     labels: LabelNames | None = None
     classes: ClassNames | None = None
@@ -105,7 +96,7 @@ class TableFiles:
     encoding: EncodingName | None = None
     id: str | None = None
     title: str | None = None
-    metrics: Annotated[tuple[MetricName, ...], pydantic.Field(min_length=1)] = ("macro_f1", "accuracy")
+    metrics: Annotated[tuple[MetricName, ...], pydantic.Field(min_length=1)] | None = None
     access: Access = "open"
     development_share: Share = 0.1
     test_share: Share = 0.2
@@ -119,7 +110,13 @@ class TableFiles:
         for fault in filter(None, map(form.fault, files)):
             raise ValueError(fault)
         check_columns(self.label, self.labels, {"text": self.text, "text_pair": self.text_pair, "id": self.id})
+        _check_score(self)
         return self
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Of the tasks that it may load."""
+        return CLASSIFICATION if self.score is None else REGRESSION
 
     def load(self) -> Task:
         """Read the files and check them."""
@@ -155,7 +152,6 @@ class HubDataset:
         test: name of the split to report on; cut off train if not given.
     """
 
-    kinds: ClassVar[tuple[str, ...]] = ("single_label", "multi_label")
     name: Literal["dataset"] = "dataset"
     id: str
     configuration: str | None = None
@@ -165,11 +161,12 @@ class HubDataset:
     text: str = "text"
     text_pair: str | None = None
     label: str | list[str] = "label"
+    score: str | None = None
     label_separator: Annotated[str, pydantic.Field(min_length=1)] | None = None
     labels: LabelNames | None = None
     classes: ClassNames | None = None
     title: str | None = None
-    metrics: Annotated[tuple[MetricName, ...], pydantic.Field(min_length=1)] = ("macro_f1", "accuracy")
+    metrics: Annotated[tuple[MetricName, ...], pydantic.Field(min_length=1)] | None = None
     access: Access = "open"
     development_share: Share = 0.1
     test_share: Share = 0.2
@@ -179,7 +176,13 @@ class HubDataset:
     @pydantic.model_validator(mode="after")
     def _agrees(self) -> HubDataset:
         check_columns(self.label, self.labels, {"text": self.text, "text_pair": self.text_pair})
+        _check_score(self)
         return self
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Of the tasks that it may load."""
+        return CLASSIFICATION if self.score is None else REGRESSION
 
     def load(self) -> Task:
         """Load the splits and check them."""
@@ -213,13 +216,30 @@ def _class_name(feature: Any, value: Any) -> str | None:
     return None if is_missing(value) or value < 0 else feature.int2str(int(value))
 
 
+def _check_score(source: TableFiles | HubDataset) -> None:
+    """Refuse settings of labels beside a score, and metrics of the other kind of task."""
+    if source.score is not None:
+        given = {
+            "label": source.label != "label",
+            "label_separator": source.label_separator is not None,
+            "labels": source.labels is not None,
+            "classes": source.classes is not None,
+        }
+        stray = next((name for name, is_given in given.items() if is_given), None)
+        if stray is not None:
+            raise ValueError(f"score and {stray} are both given; allowed: a score, or labels")
+        if source.score in (source.text, source.text_pair):
+            raise ValueError(f"score names '{source.score}', which holds a text; allowed: a column of numbers")
+    metrics_for(source.metrics, source.score is not None)
+
+
 def _build(source: TableFiles | HubDataset, splits: Mapping[str, list[LabelledText]], title: str) -> Task:
     several = source.label_separator is not None or isinstance(source.label, list)
     return build_task(
         title,
         splits,
-        tuple(source.metrics),
-        kind="multi_label" if several else "single_label",
+        metrics_for(source.metrics, source.score is not None),
+        kind="regression" if source.score is not None else "multi_label" if several else "single_label",
         classes=source.classes,
         access=source.access,
         development_share=source.development_share,
@@ -230,6 +250,6 @@ def _build(source: TableFiles | HubDataset, splits: Mapping[str, list[LabelledTe
 
 
 def _columns_of(source: TableFiles | HubDataset) -> list[str]:
-    labels = source.label if isinstance(source.label, list) else [source.label]
+    labels = source.label if isinstance(source.label, list) else [source.score or source.label]
     identifier = source.id if isinstance(source, TableFiles) else None
     return [source.text, *labels, *filter(None, (source.text_pair, identifier))]

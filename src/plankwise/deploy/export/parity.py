@@ -106,18 +106,18 @@ def measure(
     """
     pairs = [(reference(model, batch), runtime(batch)) for batch in batches]
     before, after = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    old, new = manifest.answer.probabilities(before), manifest.answer.probabilities(after)
-    changes = np.abs(old - new)
+    spread = manifest.answer.spread(before)
+    changes = manifest.answer.changes(before, after, spread)
     change, mean = float(changes.max()), float(changes.mean())
-    for what, found, allowed in (
-        ("a probability", change, limits.change),
-        ("probabilities on average", mean, limits.mean_change),
-    ):
+    (one, all_), unit = (
+        (("a probability", "probabilities"), "") if spread == 1.0 else (("a score", "scores"), " of their spread")
+    )
+    for what, found, allowed in ((one, change, limits.change), (f"{all_} on average", mean, limits.mean_change)):
         if not found <= allowed:  # true of NaN, too
             raise ModelError(
-                f"the {manifest.runtime} {manifest.precision} model changes {what} by {found:.4f} on {len(before)} "
-                f"texts ({source}); allowed: {allowed}. Nothing was written; choose another precision or a larger "
-                "--tolerance"
+                f"the {manifest.runtime} {manifest.precision} model changes {what} by {found:.4f}{unit} on "
+                f"{len(before)} texts ({source}); allowed: {allowed}. Nothing was written; choose another precision or "
+                "a larger --tolerance"
             )
     return Parity(
         texts=len(before),
@@ -125,28 +125,29 @@ def measure(
         logit_error=float(np.abs(before - after).max()),
         probability_change=change,
         mean_change=mean,
-        agreement=manifest.answer.agreement(old, new),
+        agreement=manifest.answer.agreement(*map(manifest.answer.probabilities, (before, after))),
         tolerance=limits.change,
-        neighbour_change=_checked_neighbour_change(runtime, batches, manifest),
+        neighbour_change=_checked_neighbour_change(runtime, batches, manifest, spread),
+        spread=spread,
     )
 
 
-def neighbour_change(runtime: Runtime, batches: Sequence[Inputs], manifest: Manifest) -> float:
-    """Compute the largest change of a text's probability with its batch, over at most 16 texts of all batches."""
+def neighbour_change(runtime: Runtime, batches: Sequence[Inputs], manifest: Manifest, spread: float) -> float:
+    """Compute the largest change of a text's answer with its batch, over at most 16 texts of all batches."""
     largest, each = 0.0, -(-TEXTS_ALONE // len(batches))
     for batch in batches[:TEXTS_ALONE]:
-        together = manifest.answer.probabilities(runtime(batch))
+        together = runtime(batch)
         lengths = batch.get("attention_mask", np.ones_like(batch["input_ids"])).sum(axis=1)
         for row in np.argsort(lengths, kind="stable")[:each]:  # the shortest texts, which have the most padding
             alone = {name: values[row : row + 1, : int(lengths[row])] for name, values in batch.items()}
-            change = np.abs(manifest.answer.probabilities(runtime(alone))[0] - together[row])
+            change = manifest.answer.changes(together[row : row + 1], runtime(alone), spread)
             largest = max(largest, float(change.max()))
     return largest
 
 
-def _checked_neighbour_change(runtime: Runtime, batches: Sequence[Inputs], manifest: Manifest) -> float:
+def _checked_neighbour_change(runtime: Runtime, batches: Sequence[Inputs], manifest: Manifest, spread: float) -> float:
     """Compute the `neighbour_change`, and refuse an fp32 model whose answers depend on their batch."""
-    change, limit = neighbour_change(runtime, batches, manifest), neighbour_limit(manifest.precision)
+    change, limit = neighbour_change(runtime, batches, manifest, spread), neighbour_limit(manifest.precision)
     if manifest.precision == "fp32" and not change <= limit:
         raise ModelError(
             f"the {manifest.runtime} fp32 model changes a probability by {change:.1e} with the other texts of the "

@@ -15,15 +15,15 @@ from plankwise.data.task import DEVELOPMENT, TEST, TRAIN
 from plankwise.deploy.predictor import Predictor
 from plankwise.evaluation.comparison import Pair
 from plankwise.evaluation.evidence import Examples, Question, compare_pairs
-from plankwise.evaluation.floors import floor_logits
+from plankwise.evaluation.floors import OVERLAP, floor_logits, overlap_scores
 from plankwise.evaluation.metrics import METRICS, Floats
-from plankwise.evaluation.slices import classes_of, quartiles, unknown_words, values_of
+from plankwise.evaluation.score_metrics import are_scores
+from plankwise.evaluation.slices import CLASS, SCORE, classes_of, quartiles, unknown_words, values_of
 from plankwise.run.compare.rows import FileOptions, LabelledRows, rows_of_files, rows_of_split
 from plankwise.run.recipe import Recipe
 
 logger = logging.getLogger(__name__)
-CLASS, LENGTH, UNKNOWN = "class", "length", "unknown words"
-MULTI_LABEL = "multi_label_classification"
+LENGTH, UNKNOWN = "length", "unknown words"
 Open = Callable[[str], Predictor]
 
 
@@ -43,7 +43,7 @@ class CompareRequest:
         slice_columns: of `data`, to cut slices by.
         also: baseline and compressed model of other training seeds, pooled with the first.
         retrained: the baseline trained again with another seed: the floor of all flips.
-        metrics: the first decides.
+        metrics: the first decides; by default macro_f1 and accuracy, of scores spearman and pearson.
         margin: largest loss of a metric that is acceptable.
         class_margin: largest loss of a class' F1.
         precision: of operating points.
@@ -61,7 +61,7 @@ class CompareRequest:
     slice_columns: tuple[str, ...] = ()
     also: tuple[tuple[str, str], ...] = ()
     retrained: str | None = None
-    metrics: tuple[str, ...] = ("macro_f1", "accuracy")
+    metrics: tuple[str, ...] = ()
     margin: float = 0.01
     class_margin: float = 0.05
     precision: float = 0.9
@@ -73,9 +73,9 @@ class CompareRequest:
         Raises:
             RecipeError: naming the option and what is allowed.
         """
-        unknown = next((name for name in self.metrics if name not in METRICS), None)
-        if unknown is not None:
-            raise RecipeError(f"--metric {unknown}: {suggest(unknown, METRICS)}")
+        stray = next((name for name in self.metrics if name not in METRICS), None)
+        if stray is not None:
+            raise RecipeError(f"--metric {stray}: {suggest(stray, METRICS)}")
         for name in ("margin", "class_margin", "precision"):
             if not 0 < getattr(self, name) < 1:
                 option = name.replace("_", "-")
@@ -174,6 +174,7 @@ def compare_models(request: CompareRequest, *, opener: Open = Predictor) -> dict
     baseline = opener(request.baseline)
     classes = tuple(baseline.labels)
     on = read_rows(request, baseline)
+    question = request.question.about(on.rows.labels)
     for line in on.rows.said:
         logger.info("%s", line)
 
@@ -187,22 +188,22 @@ def compare_models(request: CompareRequest, *, opener: Open = Predictor) -> dict
     document: dict[str, Any] = {
         "baseline": request.baseline,
         "rows": len(on.rows.labels),
-        "classes": list(classes),
-        "metrics": list(request.metrics),
+        "classes": list(examples.classes),
+        "metrics": list(question.metrics),
         "comparisons": {},
     }
     for source in request.compressed:
         pairs, development = _pairs([(known, answers(source)), *others], on)
         retrained = None if again is None else _pairs([(known, again)], on)[0]
         document["comparisons"][source] = compare_pairs(
-            pairs, examples, request.question, development=development, retrained=retrained
+            pairs, examples, question, development=development, retrained=retrained
         )
     return document
 
 
 def read_rows(request: CompareRequest, baseline: Predictor) -> ComparedOn:
     """Read the rows that are compared on, and those of development and train where there are any."""
-    classes, multi_label = tuple(baseline.labels), baseline.answer.problem_type == MULTI_LABEL
+    classes, kind = tuple(baseline.labels), baseline.kind
     if request.recipe is not None:
         task = read_recipe(request.recipe, Recipe).task.load()
         parts = {each: rows_of_split(task, each, classes) for each in (request.split, DEVELOPMENT, TRAIN)}
@@ -210,7 +211,7 @@ def read_rows(request: CompareRequest, baseline: Predictor) -> ComparedOn:
         return ComparedOn(rows, parts.get(DEVELOPMENT), parts.get(TRAIN))
 
     def read(files: Sequence[Path], slice_columns: Sequence[str] = ()) -> LabelledRows:
-        return rows_of_files(files, classes, request.options, multi_label=multi_label, slice_columns=slice_columns)
+        return rows_of_files(files, classes, request.options, kind=kind, slice_columns=slice_columns)
 
     development, train = (read(files) if files else None for files in (request.development, request.train))
     return ComparedOn(read(request.data, request.slice_columns), development, train)
@@ -230,14 +231,14 @@ def _answers(model: Predictor, source: str, classes: Sequence[str], on: Compared
         raise ModelError(
             f"{source} has the labels {list(model.labels)}, the baseline {list(classes)}; allowed: the same"
         )
-    if model.answer.problem_type != baseline.answer.problem_type:
-        raise ModelError(
-            f"{source} is a {model.answer.problem_type} model and the baseline a {baseline.answer.problem_type} one"
-        )
+    if model.kind != baseline.kind:
+        raise ModelError(f"{source} is a {model.kind} model and the baseline a {baseline.kind} one")
     order = [model.labels.index(name) for name in classes]
     logger.info("%s answers %d rows", source, len(on.rows.texts))
-    rows = model.logits(on.rows.texts)[:, order]
-    return _Answers(rows, None if on.development is None else model.logits(on.development.texts)[:, order])
+    # Correlations are of the scores that users see: where these pass through a sigmoid, of what comes out of it.
+    answered = model.probabilities if are_scores(on.rows.labels) else model.logits
+    rows = answered(on.rows.texts)[:, order]
+    return _Answers(rows, None if on.development is None else answered(on.development.texts)[:, order])
 
 
 def _pairs(seeds: Sequence[tuple[_Answers, _Answers]], on: ComparedOn) -> tuple[list[Pair], list[Pair] | None]:
@@ -252,10 +253,14 @@ def _pairs(seeds: Sequence[tuple[_Answers, _Answers]], on: ComparedOn) -> tuple[
 def examples_of(on: ComparedOn, classes: Sequence[str]) -> Examples:
     """Cut slices and fit the floors, as far as the rows allow."""
     texts, labels = on.rows.plain_texts, on.rows.labels
-    slices = {CLASS: classes_of(labels, classes), LENGTH: quartiles([len(text.split()) for text in texts], "words")}
+    scores = are_scores(labels)
+    slices = {SCORE: quartiles(labels, "")} if scores else {CLASS: classes_of(labels, classes)}
+    slices[LENGTH] = quartiles([len(text.split()) for text in texts], "words")
     floors: dict[str, Floats] = {}
     if on.train is not None:
         slices[UNKNOWN] = quartiles(unknown_words(texts, on.train.plain_texts), "of the words")
         floors = floor_logits(texts, labels, on.train.plain_texts, on.train.labels, len(classes))
+        if scores and on.rows.pairs:
+            floors[OVERLAP] = overlap_scores(on.rows.pairs, on.train.plain_texts)
     slices |= {name: values_of(cells) for name, cells in on.rows.columns.items()}
-    return Examples(classes=tuple(classes), floors=floors, slices=slices)
+    return Examples(classes=() if scores else tuple(classes), floors=floors, slices=slices)

@@ -13,11 +13,13 @@ from plankwise.core.errors import DataError, suggest
 from plankwise.data.batching.inputs import Text
 from plankwise.data.given.columns import ColumnOptions
 from plankwise.data.given.rows import form_of, read_given
-from plankwise.data.splitting import LabelledText, labels_of
+from plankwise.data.label_columns import LabelColumn, label_column
+from plankwise.data.splitting import LabelledText
 from plankwise.data.table_io import read_table
 from plankwise.data.task import Task
 from plankwise.data.text_files import TextFormat, kind_of
 from plankwise.evaluation.metrics import Array
+from plankwise.evaluation.score_metrics import are_scores
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class LabelledRows:
 
     Attributes:
         texts: texts, or pairs of texts.
-        labels: index of each one's class, [rows], or 0 and 1 for each class, [rows, classes].
+        labels: index of each one's class, [rows], or 0 and 1 for each class, [rows, classes], or scores, [rows].
         columns: other columns, by name.
         said: what was guessed and left out, in lines to print.
     """
@@ -40,6 +42,11 @@ class LabelledRows:
     def plain_texts(self) -> list[str]:
         """Texts as one string each; those of a pair are joined."""
         return [text if isinstance(text, str) else " ".join(text) for text in self.texts]
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Pairs of texts; empty where there are single texts."""
+        return [text for text in self.texts if not isinstance(text, str)]
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,7 @@ def rows_of_files(
     classes: Sequence[str],
     options: FileOptions,
     *,
-    multi_label: bool = False,
+    kind: str = "single_label",
     slice_columns: Sequence[str] = (),
 ) -> LabelledRows:
     """Read the rows of files that have a label; those without are left out, which is said.
@@ -71,16 +78,17 @@ def rows_of_files(
         files: as `read_given` takes them.
         classes: labels of the models, in the order of the logits.
         options: how files are read.
-        multi_label: whether a row may have any number of labels.
+        kind: of the models' answers, as in a manifest.
         slice_columns: other columns to read.
 
     Raises:
         DataError: if a file cannot be read, lacks a column, or no row has a label.
     """
+    column = label_column(kind)
     given = read_given(
         files,
         model_labels=classes,
-        multi_label=multi_label,
+        kind=kind,
         options=options.columns,
         names=options.names,
         form=options.form,
@@ -88,7 +96,10 @@ def rows_of_files(
     labelled = given.labelled
     if not labelled:
         hints = "".join(f"; {columns.hint}" for columns in given.columns.values() if columns.hint)
-        raise DataError(f"{', '.join(map(str, files))}: no row has a label; models are compared by their scores{hints}")
+        what = "score" if column.scores else "label"
+        raise DataError(
+            f"{', '.join(map(str, files))}: no row has a {what}; models are compared by their scores{hints}"
+        )
     said = [*given.said]
     if given.unlabelled:
         said.append(f"{len(given.unlabelled):,} rows without a label are left out")
@@ -97,9 +108,7 @@ def rows_of_files(
         there = _columns_of(path, slice_columns, options.form)
         for name, cells in there.items():
             columns[name] += [cell for cell, row in zip(cells, rows, strict=True) if row["label"] is not None]
-    return LabelledRows(
-        [_text_of(row) for row in labelled], indices(labelled, classes, multi_label), columns, tuple(said)
-    )
+    return LabelledRows([_text_of(row) for row in labelled], as_array(labelled, classes, column), columns, tuple(said))
 
 
 def rows_of_split(task: Task, split: str, classes: Sequence[str]) -> LabelledRows:
@@ -117,17 +126,19 @@ def rows_of_split(task: Task, split: str, classes: Sequence[str]) -> LabelledRow
         texts: list[Text] = list(zip(rows["text"][:], rows["text_pair"][:], strict=True))
     else:
         texts = list(rows["text"][:])
-    labels, order = np.asarray(rows["label"][:]), [task.labels.index(name) for name in classes]
+    labels = np.asarray(rows["label"][:])
+    if are_scores(labels):
+        return LabelledRows(texts, labels)
+    order = [task.labels.index(name) for name in classes]
     if labels.ndim == 2:
         return LabelledRows(texts, labels[:, order])
     return LabelledRows(texts, np.argsort(order)[labels])
 
 
-def indices(rows: Sequence[LabelledText], classes: Sequence[str], multi_label: bool) -> Array:
-    """Turn labels into indices of classes, [rows], or into 0 and 1 for each class, [rows, classes]."""
-    if not multi_label:
-        return np.array([classes.index(str(row["label"])) for row in rows])
-    return np.array([[int(name in labels_of(row)) for name in classes] for row in rows])
+def as_array(rows: Sequence[LabelledText], classes: Sequence[str], column: LabelColumn) -> Array:
+    """Turn labels into indices of classes or scores, [rows], or into 0 and 1 for each class, [rows, classes]."""
+    index = {name: place for place, name in enumerate(classes)}
+    return np.array([column.store(row["label"], index) for row in rows])
 
 
 def _columns_of(path: Path, names: Sequence[str], form: TextFormat) -> dict[str, list[Any]]:

@@ -16,9 +16,10 @@ from plankwise.data.task import TEST, TRAIN
 from plankwise.evaluation.comparison import Pair
 from plankwise.evaluation.evidence import Examples, Question, compare_pairs
 from plankwise.evaluation.saved_predictions import read_predictions
-from plankwise.evaluation.slices import classes_of
+from plankwise.evaluation.score_metrics import are_scores
+from plankwise.evaluation.slices import CLASS, SCORE, classes_of, quartiles
 from plankwise.report.run_report import finished
-from plankwise.run.compare.models import CLASS, ComparedOn, examples_of
+from plankwise.run.compare.models import ComparedOn, examples_of
 from plankwise.run.compare.rows import rows_of_split
 from plankwise.run.recipe import Recipe
 
@@ -63,7 +64,7 @@ def compare_runs(runs: Sequence[Path], question: Question) -> dict[str, Any]:
         "baseline": "baseline",
         "rows": len(ids),
         "classes": list(examples.classes),
-        "metrics": list(question.metrics),
+        "metrics": list(question.about(pairs[runs[0]].labels).metrics),
         "comparisons": {name: compare_pairs(group, examples, question) for name, group in groups.items()},
     }
 
@@ -105,4 +106,6 @@ def _examples(record: Record, pair: Pair, ids: Sequence[str]) -> Examples:
         return examples_of(ComparedOn(rows, None, train), classes)
     except PlankwiseError as error:
         logger.warning("without floors and slices by text, as the task cannot be loaded: %s", error)
+        if are_scores(pair.labels):
+            return Examples(classes=(), slices={SCORE: quartiles(pair.labels, "")})
         return Examples(classes=classes, slices={CLASS: classes_of(pair.labels, classes)})

@@ -69,7 +69,7 @@ class Outcome(_Frozen):
         candidate: which one.
         scores: of the artefact on development, by metric.
         retained: the first metric divided by the original's.
-        agreement: share of development rows with the original's labels.
+        agreement: share of development rows with the original's labels; of scores, the correlation of their ranks.
         speedup: time of the reference divided by the artefact's: the median over rounds, and its interval.
         reference: what it is compared with: the original in an optimised runtime in fp32.
         ms_per_text: median over the rounds.

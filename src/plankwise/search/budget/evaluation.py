@@ -27,7 +27,7 @@ from plankwise.deploy.predictor import Predictor
 from plankwise.evaluation.benchmark.models import TITLES, Export
 from plankwise.evaluation.benchmark.paired_timing import PairedTiming, time_pairs
 from plankwise.evaluation.benchmark.workload import texts_of_split
-from plankwise.evaluation.comparison import Pair, behaviour, retained_performance
+from plankwise.evaluation.comparison import Pair, agreement, retained_performance
 from plankwise.evaluation.metrics import METRICS, Floats
 from plankwise.run import pipeline
 from plankwise.run.artefacts import CALIBRATED, COMPARED, sample_texts
@@ -147,10 +147,10 @@ class Evaluator:
         found = retained_performance([Pair(labels, original, logits)], metric or self.task.metrics[0], RESAMPLES)
         if found is None or not np.isfinite(logits).all():
             return Interval(value=float("nan"), low=float("nan"), high=float("nan"))
-        return with_unseen_changes(found, behaviour(Pair(labels, original, logits))["label_loyalty"], len(labels))
+        return with_unseen_changes(found, agreement(Pair(labels, original, logits)), len(labels))
 
     def labels(self, split: str) -> Any:
-        """Return the labels of a split: indices, or flags for several labels."""
+        """Return the labels of a split: indices, flags for several labels, or scores."""
         return np.asarray(self.task.splits[split]["label"][:])
 
     def time(self, folders: Mapping[str, Path], split: str = DEVELOPMENT) -> Mapping[str, PairedTiming]:
@@ -175,7 +175,7 @@ class Evaluator:
             candidate=candidate,
             scores={name: METRICS[name](labels, logits) for name in self.task.metrics},
             retained=self.retained(logits, original.logits),
-            agreement=behaviour(Pair(labels, original.logits, logits))["label_loyalty"],
+            agreement=agreement(Pair(labels, original.logits, logits)),
             speedup=timing.speedup,
             reference=original.title,
             ms_per_text=timing.ms_per_text,
@@ -212,7 +212,7 @@ def with_unseen_changes(found: Interval, agreement: float, rows: int) -> Interva
 
     Args:
         found: by the bootstrap.
-        agreement: share of rows with the same label.
+        agreement: share of rows with the same label; of scores, the correlation of their ranks.
         rows: their number.
     """
     unseen = 1 - 0.025 ** (1 / rows) if agreement == 1.0 else 0.0

@@ -9,6 +9,7 @@ from typing import Any
 
 from plankwise.core.files import write_json, write_text
 from plankwise.core.intervals import format_interval
+from plankwise.data.metric_names import agreement_name
 from plankwise.deploy.manifest import is_artefact, read_manifest
 from plankwise.encoder.checkpoint import load_config
 from plankwise.encoder.shapes import is_plain
@@ -39,7 +40,8 @@ def finished(out: Path, seconds: float) -> dict[str, Any] | None:
 def write_document(out: Path, document: Mapping[str, Any], outcomes: Sequence[Outcome]) -> None:
     """Write page and document, and remove what a search that met its budget needs no more."""
     picture = base64.b64encode((out / PICTURE).read_bytes()).decode()
-    write_text(out / PAGE, render("shrink.html.j2", found=document, outcomes=outcomes, picture=picture))
+    shown = {"found": document, "outcomes": outcomes, "picture": picture}
+    write_text(out / PAGE, render("shrink.html.j2", **shown, agreement_name=agreement_name(document["metric"])))
     write_json(out / DOCUMENT, document)
     _write_cards(out, document)
     if document["verdict"]["met"]:

@@ -9,13 +9,15 @@ from typing import Any
 
 import pydantic
 
-from plankwise.core.errors import OutputError, RecipeError, suggest
+from plankwise.core.errors import OutputError, RecipeError
 from plankwise.core.files import contents, read_text, sha256
 from plankwise.data.given.parts import AGREEMENT, HELD_BACK, SCORE, Measured
+from plankwise.data.label_columns import label_column
+from plankwise.data.metric_names import metrics_for
 from plankwise.data.task import DEVELOPMENT, TRAIN
-from plankwise.evaluation.metrics import METRICS
+from plankwise.search.shrink.label_check import LabelCheck
 
-DOCUMENT, FORMAT = "data.json", 2
+DOCUMENT, FORMAT = "data.json", 3
 PARTS = (TRAIN, *HELD_BACK)
 SELECTION = "selection"  # rows of development on which trainings choose their weights
 SELECTED = 500  # of them, at most: each step and each epoch of a training is scored on them in torch
@@ -25,22 +27,6 @@ TABLES = (*PARTS, SELECTION, TEXTS)
 DEFAULT_METRICS = {SCORE: ("macro_f1", "accuracy"), AGREEMENT: ("accuracy", "macro_f1")}
 
 
-class LabelCheck(pydantic.BaseModel):
-    """How the original's answers compare with the given labels of the rows that measure.
-
-    Attributes:
-        rows: some with a label, of test, or of development if none of test has one.
-        right: of these, where the original gives the same label, or all labels.
-        majority: of these, how many have the most frequent label or combination of labels.
-    """
-
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
-
-    rows: int
-    right: int
-    majority: int
-
-
 class GivenData(pydantic.BaseModel):
     """The tables made of the user's files; the document beside them.
 
@@ -48,7 +34,7 @@ class GivenData(pydantic.BaseModel):
         format: version of the document.
         title: name of the task in reports.
         labels: of the model, in the order of its logits.
-        multi_label: whether a row may have any number of labels.
+        kind: of the model's answers, which says whether a row has one label, any number of them, or a score.
         pairs: whether rows have two texts.
         rows: number of rows of each part.
         labelled: of these, how many have a given label; the label of the others is the original's answer.
@@ -68,7 +54,7 @@ class GivenData(pydantic.BaseModel):
     format: int = FORMAT
     title: str
     labels: tuple[str, ...]
-    multi_label: bool
+    kind: str
     pairs: bool
     rows: dict[str, int]
     labelled: dict[str, int]
@@ -91,7 +77,7 @@ class GivenData(pydantic.BaseModel):
         return task_settings(
             self.folder,
             self.labels,
-            multi_label=self.multi_label,
+            kind=self.kind,
             pair=self.pairs,
             metric=metric,
             measured=self.measured[DEVELOPMENT],
@@ -108,7 +94,7 @@ def task_settings(
     folder: Path,
     model_labels: Sequence[str],
     *,
-    multi_label: bool = False,
+    kind: str = "single_label",
     pair: bool = False,
     metric: str | None = None,
     measured: Measured = SCORE,
@@ -121,37 +107,44 @@ def task_settings(
     Args:
         folder: of the tables.
         model_labels: labels of the model, in the order of its logits; the task has all of them, in this order.
-        multi_label: whether a row may have any number of labels.
+        kind: of the model's answers.
         pair: whether rows have two texts.
-        metric: that decides; macro-F1 by default, and accuracy where scores are agreement with the original.
+        metric: that decides; macro-F1 by default, and accuracy where scores are agreement with the original; of a model
+            that scores the rank correlation.
         measured: what a score on development says.
         title: name of the task in reports.
 
     Raises:
         RecipeError: if there is no such metric, or a label of the model cannot be read from a table.
     """
-    if metric is not None and metric not in METRICS:
-        raise RecipeError(f"no metric '{metric}'; {suggest(metric, METRICS)}")
+    column = label_column(kind)
     unreadable = next((label for label in model_labels if not label.strip() or label != label.strip()), None)
     if unreadable is not None:
         raise RecipeError(f"the model's label '{unreadable}' begins or ends with a space, which tables lose; rename it")
-    first = () if metric is None else (metric,)
     settings: dict[str, Any] = {
         "name": "table",
         **{part: str(table_of(folder.resolve(), part)) for part in PARTS},
         DEVELOPMENT: str(table_of(folder.resolve(), SELECTION)),
         "text": "text",
-        "label": "label",
         "id": "id",
-        "metrics": list(dict.fromkeys((*first, *DEFAULT_METRICS[measured]))),
-        "classes": list(model_labels),
+        "metrics": _metrics(metric, measured, column.scores),
+        **({"score": "label"} if column.scores else {"label": "label", "classes": list(model_labels)}),
     }
     optional = {
         "text_pair": "text_pair" if pair else None,
-        "label_separator": SEPARATOR if multi_label else None,
+        "label_separator": SEPARATOR if column.several else None,
         "title": title,
     }
     return {**settings, **{key: value for key, value in optional.items() if value is not None}}
+
+
+def _metrics(first: str | None, measured: Measured, scores: bool) -> list[str]:
+    """Return the metric that decides, and the usual ones after it."""
+    usual = metrics_for((), scores=True) if scores else DEFAULT_METRICS[measured]
+    try:
+        return list(dict.fromkeys(metrics_for((*([] if first is None else [first]), *usual), scores)))
+    except ValueError as error:
+        raise RecipeError(str(error)) from None
 
 
 def reused(folder: Path, made_of: Mapping[str, Any]) -> GivenData | None:

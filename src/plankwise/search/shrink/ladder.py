@@ -64,12 +64,14 @@ class Situation:
         outcomes: of all candidates so far.
         tried: steps with runtime and precision of all candidates, also those that failed.
         left: seconds.
+        pair: runtime and precision to build on; by default the fastest that nearly keeps the score.
     """
 
     goal: Goal
     outcomes: Sequence[Outcome]
     tried: frozenset[str]
     left: float
+    pair: Deployment | None = None
 
     def of(self, rung: str) -> list[Outcome]:
         """Return what a rung has shown."""
@@ -184,6 +186,8 @@ class Ladder:
 
     def _pair(self, now: Situation) -> Deployment:
         """Return the fastest runtime and precision that keeps the score of the original, or nearly."""
+        if now.pair is not None:
+            return now.pair
         found = [each for each in now.of("runtime") if self._is_useful(each, now)]
         if not found:
             return self._facts.pairs[0]
@@ -198,7 +202,7 @@ class Ladder:
         """Return the vocabulary step, if trimming did no harm, or none that the training after it cannot mend."""
         spare = REPAIRED if trained else TOLERATED
         for each in now.of("vocabulary"):
-            beside = [one.retained.value for one in now.of("runtime") if _pair_of(one) == _pair_of(each)]
+            beside = [one.retained.value for one in now.of("runtime") if pair_of(one) == pair_of(each)]
             if each.retained.value >= max([now.goal.retain, *beside]) - spare:
                 return self._facts.vocabulary
         return ()
@@ -208,7 +212,7 @@ class Ladder:
         if now.goal.speedup is None:
             return None
         pair = self._pair(now)
-        plain = [each.speedup.value for each in now.of("runtime") if _pair_of(each) == pair]
+        plain = [each.speedup.value for each in now.of("runtime") if pair_of(each) == pair]
         return SPARE * now.goal.speedup / max([1.0, *plain])
 
     def _free_target(self, now: Situation) -> float | None:
@@ -264,5 +268,6 @@ def signature(candidate: Candidate) -> str:
     return repr((steps, candidate.runtime, candidate.precision))
 
 
-def _pair_of(outcome: Outcome) -> Deployment:
+def pair_of(outcome: Outcome) -> Deployment:
+    """Return runtime and precision of what was measured."""
     return outcome.candidate.runtime, outcome.candidate.precision

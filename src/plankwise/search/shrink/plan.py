@@ -12,7 +12,6 @@ from plankwise.core.hardware import bf16_is_fast, default_device
 from plankwise.data.batching.inputs import Text, encode_texts
 from plankwise.data.batching.token_budget import TOKENS_PER_BATCH
 from plankwise.data.given.parts import split_given
-from plankwise.data.label_columns import label_column
 from plankwise.data.splitting import LabelledText
 from plankwise.data.task import DEVELOPMENT, TRAIN
 from plankwise.data.truncation import Truncation
@@ -41,8 +40,7 @@ def plan(request: ShrinkRequest) -> list[dict[str, Any]]:
     """
     goal, config = check_request(request)
     files = request.files()
-    several = label_column(kind_of(config)).several
-    given = files.read(labels_of(config), several)
+    given = files.read(labels_of(config), kind_of(config))
     test = given.only(files.test) if files.test else None
     parts = split_given(given.only(files.data), test, seed=request.seed, max_rows=request.max_rows())
     texts = [_text_of(row) for row in parts.rows[DEVELOPMENT]]

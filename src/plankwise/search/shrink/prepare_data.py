@@ -35,15 +35,14 @@ from plankwise.search.shrink.given_data import (
     TABLES,
     TEXTS,
     GivenData,
-    LabelCheck,
     reused,
     table_of,
     task_settings,
 )
+from plankwise.search.shrink.label_check import LabelCheck, compare_labels, doubts
 from plankwise.search.shrink.teacher_labels import answers_of, working_folder, write_rows, write_texts
 
 CHECKED = 500  # labelled rows, at most, whose labels are compared with the original's answers
-TRAINED_ON = 0.995  # share of labelled rows; an original that is right on more has most likely seen them
 
 
 @dataclass(frozen=True)
@@ -73,12 +72,12 @@ class GivenFiles:
         hashes = {"data": _hashes(self.data), "test": _hashes(self.test)}
         return {**hashes, **asdict(self.options), **asdict(self.form), "names": dict(self.names)}
 
-    def read(self, labels: Sequence[str], multi_label: bool) -> GivenRows:
+    def read(self, labels: Sequence[str], kind: str) -> GivenRows:
         """Read all files, those of test as well, for a model with these labels; errors are those of `read_given`."""
         return read_given(
             [*self.data, *self.test],
             model_labels=labels,
-            multi_label=multi_label,
+            kind=kind,
             options=self.options,
             names=self.names,
             form=self.form,
@@ -91,14 +90,14 @@ class Origin:
 
     Attributes:
         title: name of the task in reports.
-        multi_label: whether a row may have any number of labels.
+        kind: of the model's answers.
         given: rows of all files, with what was guessed.
         has_test: whether files for test are given.
         made_of: settings and hashes that the data depends on, as JSON can hold them.
     """
 
     title: str
-    multi_label: bool
+    kind: str
     given: GivenRows
     has_test: bool
     made_of: Mapping[str, Any]
@@ -119,7 +118,7 @@ def prepare_given(
     A folder that holds the same data already is reused; a call that was killed continues.
 
     Args:
-        model: folder or Hub id of a fine-tuned classifier.
+        model: folder or Hub id of a fine-tuned classifier or regressor.
         files: of the user.
         folder: to write to; readable by its owner alone, because it holds texts.
         truncation: how much of a text the original sees; its own by default.
@@ -128,7 +127,7 @@ def prepare_given(
         progress: log an estimate of the time, and show a progress bar.
 
     Raises:
-        ModelError: if the model is not a classifier of texts, or cannot read these.
+        ModelError: if the model neither classifies texts nor scores them, or cannot read these.
         DataError: if the files cannot be read as a task for it, or too few rows can be held back.
         OutputError: if the folder cannot be written to, or holds something else.
     """
@@ -136,17 +135,17 @@ def prepare_given(
     config = load_config(model)
     kind = kind_of(config)
     ANSWERS[kind].check_model(config, model)
-    labels, several = classifier_head.labels_of(config), label_column(kind).several
-    task_settings(folder, labels, multi_label=several)  # only to refuse labels that no table can hold
+    labels = classifier_head.labels_of(config)
+    task_settings(folder, labels, kind=kind)  # only to refuse labels that no table can hold
     how = {"truncation": None if truncation is None else asdict(truncation), "seed": seed, "max_rows": dict(max_rows)}
     made_of = json.loads(json.dumps({"model": source_hash(model), **files.identity(), **how}))
     known = reused(folder, made_of)
     if known is not None:
         return known
-    given = files.read(labels, several)
+    given = files.read(labels, kind)
     test = given.only(files.test) if files.test else None
     parts = split_given(given.only(files.data), test, seed=seed, max_rows=max_rows)
-    origin = Origin(unpacked(files.data[0]).stem, several, given, test is not None, made_of)
+    origin = Origin(unpacked(files.data[0]).stem, kind, given, test is not None, made_of)
     return with_teacher_labels(parts, origin, Predictor(model, truncation=truncation), folder, progress=progress)
 
 
@@ -176,14 +175,15 @@ def with_teacher_labels(
     answers = dict(
         zip((row["id"] for row in rows), answers_of(predictor, rows, work, origin.made_of, progress), strict=True)
     )
-    labelled = {part: _labelled(parts.rows[part], answers, origin.multi_label) for part in PARTS}
+    column = label_column(origin.kind)
+    labelled = {part: _labelled(parts.rows[part], answers, column.several) for part in PARTS}
     try:
         for part, measured in {**parts.measured, TRAIN: parts.measured[DEVELOPMENT]}.items():
             check_classes([joined(row) for row in labelled[part]], part, measured)
     except DataError:
         remove(work)  # it holds texts, and other rows are needed anyway
         raise
-    cell = pa.list_(pa.string()) if origin.multi_label else pa.string()
+    cell = pa.float64() if column.scores else pa.list_(pa.string()) if column.several else pa.string()
     with atomic_folder(folder, private=True) as temporary:
         for part in PARTS:
             given = pa.array([row["label"] is not None for row in parts.rows[part]])
@@ -194,7 +194,8 @@ def with_teacher_labels(
                 write_rows(table_of(temporary, SELECTION), labelled[part][:SELECTED], **few)
         write_texts(table_of(temporary, TEXTS), parts.texts)
         hashes = {part: sha256(table_of(temporary, part)) for part in TABLES}
-        data = _document(parts, origin, labelled, _check(checked, answers), labels=predictor.labels, hashes=hashes)
+        check = compare_labels(checked, answers, column.scores)
+        data = _document(parts, origin, labelled, check, labels=predictor.labels, hashes=hashes)
         write_json(temporary / DOCUMENT, data.model_dump(mode="json"))
     remove(work)
     return data.model_copy(update={"folder": folder})
@@ -212,16 +213,18 @@ def _document(
     return GivenData(
         title=origin.title,
         labels=labels,
-        multi_label=origin.multi_label,
+        kind=origin.kind,
         pairs=origin.given.pairs,
         rows={part: len(parts.rows[part]) for part in PARTS},
         labelled={part: sum(row["label"] is not None for row in parts.rows[part]) for part in PARTS},
         measured=dict(parts.measured),
-        distribution={part: _distribution(labelled[part], labels) for part in PARTS},
+        distribution={}
+        if label_column(origin.kind).scores
+        else {part: _distribution(labelled[part], labels) for part in PARTS},
         columns={str(path): columns.named() for path, columns in origin.given.columns.items()},
         check=check,
         said=(*origin.given.said, *parts.said),
-        notes=_notes(check, origin.has_test),
+        notes=doubts(check, origin.has_test),
         made_of=dict(origin.made_of),
         hashes=hashes,
     )
@@ -236,7 +239,7 @@ def _hashes(files: Sequence[Path]) -> list[list[str]]:
     return found
 
 
-def _labelled(rows: Sequence[LabelledText], answers: Mapping[str, list[str]], several: bool) -> list[LabelledText]:
+def _labelled(rows: Sequence[LabelledText], answers: Mapping[str, list[Any]], several: bool) -> list[LabelledText]:
     """Return rows with the original's answer as the label of those that have none."""
     own: dict[str, Any] = {key: answer if several else answer[0] for key, answer in answers.items()}
     return [row if row["label"] is not None else {**row, "label": own[row["id"]]} for row in rows]
@@ -251,30 +254,3 @@ def _checked_rows(parts: GivenParts) -> list[LabelledText]:
     """Return some of the labelled rows that measure, to compare the original's answers with."""
     part = next((part for part in reversed(HELD_BACK) if parts.measured[part] == SCORE), None)
     return [] if part is None else list(parts.rows[part][:CHECKED])
-
-
-def _check(rows: Sequence[LabelledText], answers: Mapping[str, list[str]]) -> LabelCheck | None:
-    """Compare the original's answers with the given labels."""
-    if not rows:
-        return None
-    right = sum(set(labels_of(row)) == set(answers[row["id"]]) for row in rows)
-    most = Counter(frozenset(labels_of(row)) for row in rows).most_common(1)[0][1]
-    return LabelCheck(rows=len(rows), right=right, majority=most)
-
-
-def _notes(check: LabelCheck | None, has_test: bool) -> tuple[str, ...]:
-    """Return what makes the measurement doubtful."""
-    if check is None:
-        return ()
-    if check.right >= TRAINED_ON * check.rows:
-        give = "give rows it has not seen as --test" if has_test else "give --test with rows it has not seen"
-        return (
-            f"the original was probably trained on these rows, {check.right} of {check.rows} of which it labels right; "
-            f"what is kept is measured too kindly: {give}",
-        )
-    if check.right <= check.majority:
-        return (
-            f"the original labels {check.right} of {check.rows} rows right, and always answering the most frequent "
-            f"label {check.majority}; see whether --map and the labels' column are right",
-        )
-    return ()

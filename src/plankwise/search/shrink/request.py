@@ -16,8 +16,9 @@ from plankwise.data.given.parts import MAX_ROWS
 from plankwise.data.task import TRAIN
 from plankwise.data.text_files import TextFormat
 from plankwise.encoder.checkpoint import load_config
-from plankwise.encoder.classifier_head import check_classifier
+from plankwise.encoder.classifier_head import check_answers
 from plankwise.encoder.quantized import LAST, is_quantized
+from plankwise.encoder.score_head import activation_of, is_scorer
 from plankwise.run.candidates import PROCESSORS, this_processor
 from plankwise.search.budget.candidate import NOTHING_INSTALLED, Deployment, installed_deployments
 from plankwise.search.budget.goal import Goal, check_seconds, goal_of
@@ -33,7 +34,7 @@ class ShrinkRequest:
     """One search.
 
     Attributes:
-        model: folder or Hub id of a fine-tuned classifier.
+        model: folder or Hub id of a fine-tuned classifier or regressor.
         data: files of rows to train, calibrate and, without `test`, decide on.
         out: folder of the search.
         test: files of rows that the model has never seen: half of them to decide on, half of them held back.
@@ -130,12 +131,17 @@ def check_request(request: ShrinkRequest) -> tuple[Goal, PreTrainedConfig]:
 
 
 def check_head(config: PreTrainedConfig, model: str) -> None:
-    """Refuse a model that does not choose among labels.
+    """Refuse a model that neither chooses among labels nor answers with a score as it is.
 
     Raises:
         ModelError: also where the configuration names no architecture, so that there is no head to speak of.
     """
-    check_classifier(config, model)
+    check_answers(config, model)
+    if is_scorer(config) and activation_of(config, model) != "identity":
+        raise ModelError(
+            f"{model} reads its scores through a sigmoid; allowed: a classifier, or a regressor whose scores are its "
+            "logits (problem_type 'regression')"
+        )
     if not config.architectures:
         raise ModelError(f"{model} has no classification head; fine-tune it first, by plankwise run")
 

@@ -24,8 +24,8 @@ MADE_OF, TEXTS, ANSWERS = "made_of.json", "texts.parquet", "answers.parquet"
 
 def answers_of(
     predictor: Predictor, rows: Sequence[LabelledText], folder: Path, made_of: Mapping[str, Any], progress: bool = False
-) -> list[list[str]]:
-    """Return the labels that a model gives to each row; a killed call continues where it was.
+) -> list[list[Any]]:
+    """Return the labels, or the score, that a model gives to each row; a killed call continues where it was.
 
     Args:
         predictor: of the model.
@@ -52,7 +52,7 @@ def answers_of(
             predictor, source, out, columns, policy=FaultPolicy(truncate=True), resume=True, progress=progress
         )
     column = next(iter(predictor.answer.column_types(predictor.labels)))
-    return [[cell] if isinstance(cell, str) else list(cell) for cell in read_table(out, [column])[column]]
+    return [list(cell) if isinstance(cell, list) else [cell] for cell in read_table(out, [column])[column]]
 
 
 def working_folder(folder: Path) -> Path:

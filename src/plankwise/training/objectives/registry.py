@@ -7,9 +7,10 @@ from plankwise.training.objectives.classification import MultiLabel, SingleLabel
 from plankwise.training.objectives.masked_lm import MaskedLM
 from plankwise.training.objectives.masking import Masking
 from plankwise.training.objectives.objective import Objective
+from plankwise.training.objectives.regression import Regression
 from plankwise.training.objectives.settings import ObjectiveSettings
 
-OBJECTIVES: dict[str, type[Objective]] = {each.kind: each for each in (SingleLabel, MultiLabel, MaskedLM)}
+OBJECTIVES: dict[str, type[Objective]] = {each.kind: each for each in (SingleLabel, MultiLabel, Regression, MaskedLM)}
 
 
 def objective_of(kind: str, settings: ObjectiveSettings | None = None, masking: Masking | None = None) -> Objective:
