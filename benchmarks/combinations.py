@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 
 from peer_nncf import accuracy_controlled
+from plankwise.core.files import folder_bytes
 from plankwise.core.hardware import INT8_FLAGS, environment
 from plankwise.core.recipe import validate
 from plankwise.data.task import TEST, TRAIN, Task
@@ -157,7 +158,7 @@ class Seed:
         if not stored.exists():
             stored.parent.mkdir(exist_ok=True)
             np.save(stored, self._evaluator.logits(artefact, TEST))
-        size = sum(each.stat().st_size for each in artefact.iterdir())
+        size = folder_bytes(artefact)
         return {"folder": artefact, "logits": np.load(stored), "size_bytes": size}
 
     def _timed(self, folders: Mapping[str, Path]) -> Mapping[str, PairedTiming]:

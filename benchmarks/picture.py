@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import encoder_tables
-from headline import fastest
-from results import RESULTS, ROOT
+from results import RESULTS, ROOT, results_of, speed_rank
 
 PICTURE = ROOT / "docs" / "results" / "speed_vs_retained.svg"
 ONNX = "ONNX Runtime fp32"
@@ -28,6 +27,7 @@ PEERS = {  # in the picture
 }
 AMOUNTS = {1: "one family", 2: "two families"}
 CHAIN = "three or more"
+ABREAST = 2  # panels
 LETTERS = "V vocabulary\nT Theseus\nD distillation\nP pruning\nQ static int8"
 MARKERS = "os^vD"
 
@@ -46,23 +46,37 @@ class Point:
 
 
 def points(root: Path = RESULTS) -> list[Point]:
-    """Collect every way of compressing a pretrained encoder, and what the ready recipes made of it."""
+    """Collect every way of compressing a pretrained encoder, and what the ready recipes made of it, by machine."""
     found = []
     for encoder in encoder_tables.ENCODERS:
-        combined, ready = fastest(f"combinations_{encoder}", root), fastest(f"shrink_{encoder}", root)
-        for name, way in combined.get("ways", {}).items():
-            if name != "original" and way["retained"]:
-                found.append(placed(combined, amount(way), way["speedup"][ONNX], way["retained"], label(name, way)))
-        for run in ready.get("runs", ()):
-            if run["retained"]:
-                found.append(placed(ready, READY, run["speedup"][ONNX]["value"], run["retained"], run["recipe"]))
+        ways, recipes = results_of(f"combinations_{encoder}", root), results_of(f"shrink_{encoder}", root)
+        for machine in sorted({*ways, *recipes}, key=speed_rank):
+            found += of_machine(ways.get(machine, {}), recipes.get(machine, {}), machine)
     return found
 
 
-def placed(result: Mapping[str, Any], family: str, faster: float, kept: Mapping[str, float], label: str) -> Point:
-    """Place one model of an encoder."""
-    panel = f"{result['encoder']}, {result['task']}"
-    return Point(panel, family, faster, kept["value"], kept["low"], kept["high"], label)
+def of_machine(combined: Mapping[str, Any], ready: Mapping[str, Any], machine: str) -> list[Point]:
+    """Collect what was measured of an encoder on one class of machine: speeds of two do not compare."""
+    found = []
+    for name, way in combined.get("ways", {}).items():
+        if name != "original" and way["retained"]:
+            place, beside = placed(combined, machine), label(name, way)
+            found.append(Point(place, amount(way), way["speedup"][ONNX], *bounds(way["retained"]), beside))
+    for run in ready.get("runs", ()):
+        if run["retained"]:
+            faster = run["speedup"][ONNX]["value"]
+            found.append(Point(placed(ready, machine), READY, faster, *bounds(run["retained"]), run["recipe"]))
+    return found
+
+
+def placed(result: Mapping[str, Any], machine: str) -> str:
+    """Name the panel of an encoder on a class of machine."""
+    return f"{result['encoder']}, {result['task']}, {machine}"
+
+
+def bounds(kept: Mapping[str, float]) -> tuple[float, float, float]:
+    """Return what is retained, and the ends of its interval."""
+    return kept["value"], kept["low"], kept["high"]
 
 
 def amount(way: Mapping[str, Any]) -> str:
@@ -86,7 +100,7 @@ def is_current(picture: Path = PICTURE, root: Path = RESULTS) -> bool:
 
 
 def draw(picture: Path = PICTURE, root: Path = RESULTS) -> None:
-    """Draw speed-up against retained score, one panel for each encoder or task, as SVG."""
+    """Draw speed-up against retained score, one panel for each encoder and class of machine, as SVG."""
     import matplotlib as mpl  # takes a second to import, and --check does not need it
 
     mpl.use("Agg")
@@ -96,16 +110,23 @@ def draw(picture: Path = PICTURE, root: Path = RESULTS) -> None:
     panels = list(dict.fromkeys(each.panel for each in drawn))
     families = [*AMOUNTS.values(), CHAIN, OTHERS, READY]
     mpl.rcParams.update({"svg.hashsalt": "plankwise", "font.size": 9})
-    figure, axes = plt.subplots(1, len(panels), figsize=(9.6, 3.8), sharey=True, layout="constrained", squeeze=False)
-    for axis, panel in zip(axes[0], panels, strict=True):
+    columns = min(ABREAST, len(panels))
+    rows = -(-len(panels) // columns)
+    size = (9.6, 0.4 + 3.2 * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, sharey=True, layout="constrained", squeeze=False)
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
+    for axis, panel in zip(axes.flat, panels, strict=False):
         for number, family in enumerate(families):
             chosen = [each for each in drawn if (each.panel, each.family) == (panel, family)]
             draw_family(axis, chosen, family, number)
         axis.axhline(1.0, color="grey", linewidth=0.8, linestyle=":")
-        axis.set(title=panel, xlabel=f"times as fast as the original in {ONNX}")
+        axis.set_title(panel, fontsize=8)
+        axis.set(xlabel=f"times as fast as the original in {ONNX}")
         axis.grid(alpha=0.25)
         axis.margins(x=0.15)  # for labels
-    axes[0][0].set_ylabel("retained macro-F1, 95 % interval")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("retained macro-F1, 95 % interval")
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center", title=LETTERS, frameon=False)
     picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(picture, metadata={"Date": None, "Description": digest(drawn)})

@@ -27,11 +27,12 @@ import numpy as np
 
 from method_variants import LOGITS, RECOVERY_RATE, STUDENT_RATE, Budget
 from methods import BENCHES, Place, last_line, log_of, place_of, plankwise, recipe_of, train_baseline
-from plankwise.core.files import write_json
+from plankwise.core.files import folder_bytes, write_json
 from plankwise.core.hardware import environment, fixed_threads
 from plankwise.core.recipe import validate
 from plankwise.data.task import TEST, TRAIN, Task
 from plankwise.deploy.export.export import export
+from plankwise.deploy.manifest import read_manifest
 from plankwise.deploy.predictor import Predictor
 from plankwise.encoder.checkpoint import load_trained, save
 from plankwise.encoder.tokenizer import load_tokenizer
@@ -130,7 +131,7 @@ def answers(model: Path, to: str, precision: str, task: Task, place: Place, out:
             tolerance=1.0,
         )
     found = Predictor(out, threads=place.threads).logits(list(task.splits[TEST]["text"]))
-    return {"logits": found.tolist(), "size_bytes": sum(each.stat().st_size for each in out.glob("model.*"))}
+    return {"logits": found.tolist(), "size_bytes": folder_bytes((out / read_manifest(out).model).parent)}
 
 
 def run_seed(place: Place, seed: int, task: Task, smaller: Path, epochs: float) -> None:

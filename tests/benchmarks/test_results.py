@@ -113,10 +113,15 @@ def test_the_picture_shows_every_way_and_is_current_until_a_result_changes(tmp_p
     store("combinations_minilm_l6", result, tmp_path)
     ready = {"recipe": "fast", "retained": kept, "speedup": {"ONNX Runtime fp32": {"value": 3.0}}}
     store("shrink_minilm_l6", {**result, "runs": [ready]}, tmp_path)
+    place = "minilm-l6, tweets"
     drawn = [("two families", "TP"), ("three or more", "VTDPQ"), ("other tools", "NNCF"), (picture.READY, "fast")]
     assert picture.points(tmp_path) == [
-        picture.Point("minilm-l6, tweets", family, 3.0, 0.9, 0.8, 1.0, label) for family, label in drawn
+        picture.Point(f"{place}, vnni-bf16-2cores", family, 3.0, 0.9, 0.8, 1.0, label) for family, label in drawn
     ]
+    slower = {**ready, "speedup": {"ONNX Runtime fp32": {"value": 2.0}}}
+    store("shrink_minilm_l6", {**result, "environment": SLOW, "runs": [slower]}, tmp_path)
+    [*_, last] = picture.points(tmp_path)
+    assert (last.panel, last.faster) == (f"{place}, avx2-2cores", 2.0), "speeds of two machines do not compare"
     svg = tmp_path / "picture.svg"
     assert not picture.is_current(svg, tmp_path)
     picture.draw(svg, tmp_path)

@@ -20,6 +20,7 @@ from plankwise.search.study_report import effect_pictures
 
 pytestmark = needs_chromium
 NAMES = ("one", "several", "study")
+PRINTED = 718  # pixels between the margins of a sheet of A4
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 
@@ -82,5 +83,9 @@ def test_a_page_can_be_read(browser: Browser, pages: dict[str, Path], name: str)
     for scheme in SCHEMES:
         page.emulate_media(color_scheme=scheme)
         assert violations(page) == []
+    page.emulate_media(media="print", color_scheme="light")
+    page.set_viewport_size({"width": PRINTED, "height": 1000})
+    assert page.evaluate("document.documentElement.scrollWidth") <= PRINTED
+    assert page.pdf(format="A4").startswith(b"%PDF")
     assert loaded == [pages[name].as_uri()]
     page.context.close()

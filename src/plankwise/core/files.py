@@ -119,6 +119,11 @@ def _open_up(folder: Path, allowed: int) -> None:
             each.chmod(allowed if each.is_dir() else allowed & 0o666)
 
 
+def folder_bytes(folder: Path) -> int:
+    """Return the bytes of all files in a folder and the folders in it."""
+    return sum(each.stat().st_size for each in folder.rglob("*") if each.is_file())
+
+
 def make_writable_folder(path: Path) -> Path:
     """Create `path` if need be and prove that a file can be written there.
 

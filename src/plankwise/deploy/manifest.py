@@ -1,7 +1,7 @@
 """The manifest of a deployed model: its inputs, its kind of answer, where it was made and how close it is to torch.
 
-An artefact is a folder with this manifest, a model file, `tokenizer.json` and a `predict.py` that needs neither torch
-nor plankwise.
+An artefact is a folder with this manifest, a model file, `tokenizer.json`, a `predict.py` that needs neither torch nor
+plankwise, and the files by which other tools read it.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class Manifest(_Frozen):
         format: version of the manifest.
         runtime: library that runs the model.
         precision: of weights and operations, as `plankwise export` names it.
-        model: file name of the model.
+        model: path of the model in the folder.
         kind: of answer, a key of `ANSWERS`.
         labels: in the order of the logits.
         inputs: names of the model's inputs, each int64 [texts, tokens].
@@ -137,7 +137,7 @@ class Manifest(_Frozen):
         timing: measured by the export on the processor of `cpu`; None if it was not.
         check: random token ids, for other machines.
         rows: a few of the texts of `parity` for the same; None unless their owner lets them go: token ids can be read.
-        hashes: SHA-256 of the files beside the manifest, by name.
+        hashes: SHA-256 of the files beside the manifest, by their paths in the folder.
     """
 
     format: int = FORMAT

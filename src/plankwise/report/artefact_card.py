@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 from huggingface_hub.repocard import RepoCard
 
-from plankwise.core.files import write_text
+from plankwise.core.files import folder_bytes, write_text
 from plankwise.core.intervals import format_interval
 from plankwise.deploy.manifest import FILE_NAME, Manifest
 from plankwise.report.model_card import CREDENTIALED, FILE, cell
@@ -51,7 +51,8 @@ def artefact_card(
         metadata = known.data
     if access == CREDENTIALED:
         metadata.access = access
-    files = sum(each.stat().st_size for each in artefact.iterdir() if each.name != FILE)
+    own = artefact / FILE
+    files = folder_bytes(artefact) - (own.stat().st_size if own.is_file() else 0)
     lines = [] if known is None else known.text.strip().splitlines()
     title = lines[0] if lines else "# An artefact of plankwise"
     rest = "\n".join(lines[1:]).partition("## How to load it")[0]

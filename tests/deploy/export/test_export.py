@@ -25,6 +25,8 @@ from plankwise.encoder.checkpoint import save
 from plankwise.encoder.shapes import prune, shapes_of
 from plankwise.methods.quantization import Quantization
 
+TOKENIZER_FILES = {"config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"}
+
 
 def pruned(kind: str) -> PreTrainedModel:
     """Sizes differ from layer to layer; the first has no heads, the second no neurons."""
@@ -119,7 +121,7 @@ def test_an_artefact_too_far_from_its_model_is_not_written(source: Path, tmp_pat
 
 def test_a_changed_file_is_refused(artefacts: Artefacts, tmp_path: Path) -> None:
     folder = shutil.copytree(artefacts("onnx", "fp32"), tmp_path / "artefact")
-    assert set(read_manifest(folder).hashes) == {"model.onnx", "tokenizer.json", "predict.py"}
+    assert set(read_manifest(folder).hashes) == {"onnx/model.onnx", "predict.py", *TOKENIZER_FILES}
     stored = json.loads((folder / FILE_NAME).read_text())
     for change, message in (
         ({"format": 99}, "format 99; allowed: 1"),
@@ -130,7 +132,7 @@ def test_a_changed_file_is_refused(artefacts: Artefacts, tmp_path: Path) -> None
         with pytest.raises(ModelError, match=message):
             Predictor(folder)
     (folder / FILE_NAME).write_text(json.dumps(stored))
-    with (folder / "model.onnx").open("ab") as file:
+    with (folder / "onnx/model.onnx").open("ab") as file:
         file.write(b" ")
     with pytest.raises(ModelError, match=r"model\.onnx is not the file that was exported"):
         Predictor(folder)
@@ -164,12 +166,12 @@ def test_fp32_stays_fp32_in_every_runtime_and_in_predict_py(artefacts: Artefacts
         opened = open_model(artefacts("openvino", precision)).runtime
         assert isinstance(opened, OpenVino)
         assert opened._compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
-    run = standalone.runtime("openvino", str(artefacts("openvino", "fp32") / "model.xml"), "fp32")
+    run = standalone.runtime("openvino", str(artefacts("openvino", "fp32") / "openvino/openvino_model.xml"), "fp32")
     request = inspect.getclosurevars(run).nonlocals["request"]
     assert request.get_compiled_model().get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
     onnx = open_model(artefacts("onnx", "fp32")).runtime
     assert isinstance(onnx, OnnxRuntime)
-    alone = standalone.runtime("onnx", str(artefacts("onnx", "fp32") / "model.onnx"), "fp32")
+    alone = standalone.runtime("onnx", str(artefacts("onnx", "fp32") / "onnx/model.onnx"), "fp32")
     for session in (onnx._session, inspect.getclosurevars(alone).nonlocals["session"]):
         assert session.get_session_options().get_session_config_entry(ONNX_BF16) == "0"
 

@@ -74,7 +74,7 @@ def test_no_product_of_activations_is_of_integers(artefacts: Artefacts, tmp_path
     export(tmp_path / "model", tmp_path / "out", to="openvino", precision="int8", calibration=TEXTS)
     for folder, layers in ((artefacts("openvino", "int8"), 2), (tmp_path / "out", 1)):
         products = 0
-        for op in openvino.Core().read_model(folder / "model.xml").get_ops():
+        for op in openvino.Core().read_model(folder / "openvino/openvino_model.xml").get_ops():
             if op.get_type_name() in ("MatMul", "ScaledDotProductAttention"):
                 sides = [origin(side.get_node()).get_type_name() for side in op.input_values()[:2]]
                 products += sides == ["FakeQuantize", "Constant"]

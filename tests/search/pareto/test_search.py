@@ -17,6 +17,7 @@ import yaml
 import tiny
 import tiny_search
 from plankwise.core.errors import CheckpointError, OutputError
+from plankwise.core.files import folder_bytes
 from plankwise.core.records import Interval
 from plankwise.data.task import Task
 from plankwise.deploy.predictor import Predictor
@@ -30,7 +31,7 @@ from plankwise.search.pareto.search import SearchRequest, search
 
 def fake_timer(folders: Mapping[str, str | Path], texts: Sequence[Any]) -> dict[str, PairedTiming]:
     """Return times that follow from the sizes of the folders: nothing is measured in a test."""
-    sizes = {name: sum(each.stat().st_size for each in Path(folder).iterdir()) for name, folder in folders.items()}
+    sizes = {name: folder_bytes(Path(folder)) for name, folder in folders.items()}
     first = next(iter(sizes.values()))
     return {
         name: PairedTiming(

@@ -215,6 +215,26 @@ def test_fast_is_made_again_in_a_faster_runtime_whose_int8_loses_more() -> None:
     assert [each.runtime for each in proposed if each.rung == "fast"] == ["onnx"]
 
 
+@pytest.mark.parametrize(("kept", "expected"), [(0.995, 0), (0.97, 1), (0.5, 0)])
+def test_fast_keeps_sensitive_projections_in_fp32_where_little_is_missing(kept: float, expected: int) -> None:
+    goal, measured = aim_of("fast", saturating=False), runtimes(int8=3.0)[:1]
+    [_, chain] = Ready(FACTS, "fast").proposals(situation(goal, *measured))
+    made = outcome("fast", retained=(kept, kept - 0.001, 1.0), speedup=(3.9, 3.8, 4.0)).model_copy(
+        update={"candidate": chain}
+    )
+    found = [each for each in Ready(FACTS, "fast").proposals(situation(goal, *measured, made)) if each.rung == "fast"]
+    assert len(found) == expected
+    for each in found:
+        assert each.steps[:-1] == chain.steps
+        assert each.steps[-1] == {"method": "quantization", "margin": pytest.approx(0.005)}
+        assert (each.runtime, each.precision) == (chain.runtime, chain.precision)
+        again = outcome("again", retained=(kept, kept - 0.001, 1.0)).model_copy(update={"candidate": each})
+        left = [
+            one for one in Ready(FACTS, "fast").proposals(situation(goal, *measured, made, again)) if one.rung == "fast"
+        ]
+        assert left == []
+
+
 @pytest.mark.parametrize("name", ["balanced", "extreme"])
 @pytest.mark.parametrize("left", [500.0, 600.0, 700.0])
 def test_the_trainings_of_a_ready_recipe_fill_the_time_and_fit_into_it(name: str, left: float) -> None:

@@ -16,6 +16,7 @@ import typer
 
 import plankwise
 import tiny
+from browsing import chromium, needs_chromium, violations
 from plankwise.cli.search_tables import print_outcome
 from plankwise.core.errors import DataError, ModelError, OutputError, PlankwiseError, RecipeError
 from plankwise.core.recipe import read_recipe
@@ -58,7 +59,7 @@ def _seconds(folder: Path) -> float:
         return 2e-3
     _, runtime, precision = folder.name.split("-")
     heavier = 1.0 if runtime == "openvino" else 1.1
-    weights = max(each.stat().st_size for each in folder.iterdir())
+    weights = max(each.stat().st_size for each in folder.rglob("*") if each.is_file())
     return heavier * 1e-9 * weights / SPEEDS[precision]
 
 
@@ -252,6 +253,16 @@ def test_a_reranker_is_refused(rows: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="reads its scores through a sigmoid; allowed: a classifier, or a regressor"):
         shrink(request(tmp_path / "reranker", rows, tmp_path / "out"), make_evaluator=quick)
     assert not (tmp_path / "out").exists()
+
+
+@needs_chromium
+def test_its_page_can_be_read(original: Path, rows: dict[str, Path], tmp_path: Path) -> None:
+    shrink(request(original, rows, tmp_path / "out", retain=0.5), make_evaluator=quick)
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 400, "height": 800})
+        page.goto((tmp_path / "out" / "report.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400
+        assert violations(page) == []
 
 
 def leaning_export(model: str, out: Path, *, to: str, precision: str, **options: Any) -> Any:

@@ -7,7 +7,6 @@ the fast tokenizer's own file, its `predict.py` a copy of this package's `standa
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from plankwise.core.errors import ModelError, OutputError, one_of, suggest
-from plankwise.core.files import atomic_folder, contents, make_writable_folder, sha256
+from plankwise.core.files import atomic_folder, contents, make_writable_folder
 from plankwise.core.hardware import INT8_FLAGS, environment, saturates, version_of
 from plankwise.core.packages import missing, require
 from plankwise.core.paths import check_folder, tidy
@@ -23,9 +22,9 @@ from plankwise.data.batching.inputs import Inputs, Text, bare_tokenizer, encode_
 from plankwise.data.batching.token_budget import TOKENS_PER_BATCH, padded_batch, starts_of, token_budget_batches
 from plankwise.data.tokenizer.unknown_tokens import check_unknown
 from plankwise.data.truncation import Truncation, check_truncation
-from plankwise.deploy import standalone
 from plankwise.deploy.deployed import open_runtime, truncation_of
 from plankwise.deploy.export.calibrated import calibrated
+from plankwise.deploy.export.files_beside import write_files_beside
 from plankwise.deploy.export.onnx import to_onnx
 from plankwise.deploy.export.openvino import to_openvino
 from plankwise.deploy.export.parity import check_of, limits_of, measure, neighbour_caveats, random_inputs, real_rows
@@ -33,7 +32,6 @@ from plankwise.deploy.export.torch_program import to_torch
 from plankwise.deploy.manifest import (
     DYNAMIC,
     RUNTIMES,
-    TOKENIZER,
     Manifest,
     RuntimeName,
     describe,
@@ -136,9 +134,7 @@ def export(
     with atomic_folder(out) as folder:  # a model that fails the comparison leaves no folder
         manifest = original.manifest.model_copy(update={"model": _write_model(original, folder, calibration or ())})
         manifest = _compared(original, folder, manifest, texts or (), tolerance=tolerance, keep_rows=keep_rows)
-        bare_tokenizer(original.tokenizer).save(str(folder / TOKENIZER))
-        shutil.copyfile(standalone.__file__, folder / "predict.py")
-        hashes = {each.name: sha256(each) for each in sorted(folder.iterdir())}
+        hashes = write_files_beside(original.model.config, original.tokenizer, manifest.truncation, folder)
         manifest = manifest.model_copy(update={"hashes": hashes})
         write_manifest(folder, manifest)
     return manifest

@@ -17,7 +17,7 @@ from plankwise.core.progress import muted
 from plankwise.deploy.export.tracing import example, free_sizes, traceable
 from plankwise.encoder.quantized import QuantizedLinear
 
-MODEL = "model.onnx"
+MODEL, QUANTIZED = "onnx/model.onnx", "onnx/model_quantized.onnx"  # where other tools look for them
 _FLOAT = "float.onnx"
 
 
@@ -31,13 +31,15 @@ def to_onnx(model: PreTrainedModel, inputs: Sequence[str], folder: Path, precisi
         precision: fp32, int8, or int8-dynamic, which is quantized by ONNX Runtime.
         portable: whether weights get 7 bits; only for int8-dynamic.
     """
+    name = MODEL if precision == "fp32" else QUANTIZED
+    (folder / name).parent.mkdir()
     if precision != "int8-dynamic":
-        _export(model, inputs, folder / MODEL)
-        return MODEL
+        _export(model, inputs, folder / name)
+        return name
     _export(model, inputs, folder / _FLOAT)
-    _dynamic(folder / _FLOAT, folder / MODEL, portable)
+    _dynamic(folder / _FLOAT, folder / name, portable)
     (folder / _FLOAT).unlink()
-    return MODEL
+    return name
 
 
 class Int8Linear(nn.Module):

@@ -20,7 +20,7 @@ from plankwise.core.progress import muted
 from plankwise.data.batching.inputs import Inputs
 from plankwise.deploy.export.tracing import example, traceable
 
-MODEL = "model.xml"
+MODEL = "openvino/openvino_model.xml"  # where other tools look for it
 HALF = ("bf16", "fp16")
 WEIGHTS_PER_SCALE = 64  # in int4
 
@@ -52,6 +52,7 @@ def to_openvino(
         converted = _quantized(converted, inputs, calibration, portable)
     elif precision.endswith("-weights"):
         converted = _compressed(converted, precision)
+    (folder / MODEL).parent.mkdir()
     openvino.save_model(converted, str(folder / MODEL), compress_to_fp16=precision in HALF)
     return MODEL
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from plankwise.core.files import folder_bytes
 from plankwise.core.hardware import environment, fixed_threads
 from plankwise.core.progress import duration
 from plankwise.core.timing import FEWEST_ROUNDS
@@ -205,7 +206,7 @@ def _timings(
 
 def _described(model: BenchmarkedModel, deployed: Deployed) -> dict[str, Any]:
     folder = Path(model.folder)
-    size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) if folder.is_dir() else None
+    size = folder_bytes(folder) if folder.is_dir() else None
     return {
         "name": model.name,
         "runtime": deployed.manifest.runtime,

@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from plankwise.core.files import folder_bytes
 from plankwise.data.task import DEVELOPMENT, TEST, TRAIN, Task
 from plankwise.data.truncation import Truncation
 from plankwise.deploy.export.export import export, missing_packages
@@ -54,7 +55,7 @@ def time_runtimes(
             logger.warning("prediction is not timed in ONNX Runtime: %s", first)
             return {}
         timings = timer(folders, sample_texts(task.splits[TEST], MOST_TEXTS))
-        sizes = {label: sum(each.stat().st_size for each in folder.iterdir()) for label, folder in folders.items()}
+        sizes = {label: folder_bytes(folder) for label, folder in folders.items()}
     found: dict[str, dict[str, Any]] = {name: {} for name in models}
     for label, timing in timings.items():
         name, precision = (LARGE, "fp32") if label == REFERENCE else label.rsplit(" ", 1)

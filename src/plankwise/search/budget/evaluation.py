@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from plankwise.core.errors import PlankwiseError
+from plankwise.core.files import folder_bytes
 from plankwise.core.progress import quiet_loggers
 from plankwise.core.recipe import to_plain, validate
 from plankwise.core.records import Interval, Record
@@ -179,7 +180,7 @@ class Evaluator:
             speedup=timing.speedup,
             reference=original.title,
             ms_per_text=timing.ms_per_text,
-            size_bytes=sum(file.stat().st_size for file in artefact.iterdir()),
+            size_bytes=folder_bytes(artefact),
             parameters=(record.steps[-1] if record.steps else record.baseline).cost.parameters,
             train_seconds=sum(step.train_seconds for step in record.steps),
             seconds=time.perf_counter() - begun,

@@ -9,7 +9,7 @@ from typing import Any
 
 from plankwise.core.files import write_json, write_text
 from plankwise.core.intervals import format_interval
-from plankwise.data.metric_names import agreement_name
+from plankwise.data.metric_names import OF_SCORES, agreement_name
 from plankwise.deploy.manifest import is_artefact, read_manifest
 from plankwise.encoder.checkpoint import load_config
 from plankwise.encoder.shapes import is_plain
@@ -73,7 +73,7 @@ def lines_of(document: Mapping[str, Any], out: Path) -> list[str]:
         f"measured is {document['measured']}; as fast as the original: {faster}",
         *([f"int8 alone, with no other compression: {'; '.join(said)}"] if said else []),
         f"original: {document['metric']} {format_interval(**original['interval'])} on development, "
-        f"majority class {original['majority']:.3f}",
+        f"{'the mean of train' if document['metric'] in OF_SCORES else 'majority class'} {original['majority']:.3f}",
         *document["notes"],
         f"{out / MODEL}, {out / ARTEFACT}, {out / RECIPE}, {out / PAGE}",
     ]

@@ -55,7 +55,8 @@ class Ready(Ladder):
         """Vocabulary, pruning with reconstruction, static int8: nothing is trained.
 
         Where that misses the budget, the same in each faster runtime whose int8 alone loses more: it needs less
-        pruning, and what pruning to half costs without training is more than any int8 does.
+        pruning, and what pruning to half costs without training is more than any int8 does. Then, where little of the
+        score is missing, the same with the most sensitive projections in fp32.
         """
         first = self._pair(now)
         measured = [each for each in now.of("runtime") if each.certifies and now.keeps(each, LOST_AT_MOST)]
@@ -66,6 +67,12 @@ class Ready(Ladder):
             target = self._target(here, layers=self._facts.depth, fewest=1.1)
             steps = self._prefix(here) if target is None else (*self._prefix(here), self._pruned(target, here))
             yield self._candidate("fast", "fast", steps, pair)
+        fallback = {"method": "quantization", "margin": (1 - now.goal.retain) / 2}
+        for each in now.of("fast"):
+            known = each.candidate
+            quantized = known.precision != "int8" or known.steps[-1:] == (fallback,)
+            if not quantized and not now.keeps(each) and now.keeps(each, LOST_AT_MOST):
+                yield self._candidate("fast", "fast with fallback", (*known.steps, fallback), pair_of(each))
 
     def balanced(self, now: Situation) -> Iterator[Candidate]:
         """Half of the layers by Theseus, pruning with a short recovery, int8."""
