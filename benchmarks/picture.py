@@ -125,6 +125,7 @@ def draw(picture: Path = PICTURE, root: Path = RESULTS) -> None:
         axis.set(xlabel=f"times as fast as the original in {ONNX}")
         axis.grid(alpha=0.25)
         axis.margins(x=0.15)  # for labels
+        axis.set_xlim(left=0)
     for axis in axes[:, 0]:
         axis.set_ylabel("retained macro-F1, 95 % interval")
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center", title=LETTERS, frameon=False)
