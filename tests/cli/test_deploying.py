@@ -44,6 +44,16 @@ def test_a_table_is_predicted_with_options(
     assert found == pytest.approx(shares.round(6), abs=2e-6)
 
 
+def test_an_export_says_the_size_of_all_its_files(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert tiny.call(monkeypatch, "export", model, "--to", "onnx", "--precision", "fp32", "--out", out) == 0
+    size = sum(each.stat().st_size for each in out.rglob("*") if each.is_file())
+    assert f"onnx fp32, {size:,} bytes" in capsys.readouterr().out
+    assert size > (out / "onnx/model.onnx").stat().st_size
+
+
 def test_it_says_beforehand_roughly_what_it_costs(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

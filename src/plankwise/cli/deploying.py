@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from plankwise.cli.options import MAX_THREADS, MAX_TOKENS, AsJson, Delimiter, Encoding, MaxLength, app, print_document
+from plankwise.core.files import folder_bytes
 from plankwise.core.intervals import format_interval
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def export_lines(manifest: Manifest, out: Path) -> list[str]:
         ("a probability", "", "labels") if parity.spread == 1.0 else ("a score", " of their spread", "order")
     )
     return [
-        f"{out}: {manifest.runtime} {manifest.precision}, {sum(each.stat().st_size for each in out.iterdir()):,} bytes",
+        f"{out}: {manifest.runtime} {manifest.precision}, {folder_bytes(out):,} bytes",
         f"against torch on {parity.texts} inputs ({parity.source}): largest change of {of} "
         f"{parity.probability_change:.4f}{unit}, allowed {parity.tolerance}; same {same} {parity.agreement:.2%}",
         *timing_lines(manifest),

@@ -18,6 +18,7 @@ from plankwise.core.errors import OutputError, PlankwiseError
 logger = logging.getLogger(__name__)
 LOCK = "lock"  # in a folder of unfinished predictions
 PARTIAL = ".partial"  # suffix of all temporary names
+MANIFEST = "manifest.json"  # in the folder of an artefact
 MODEL_FILES = (".safetensors", ".bin", ".json", ".model", ".txt")  # suffixes in the folder of a model
 ROOM = 200  # bytes of path length reserved for files inside a folder
 LONGEST_PATH = 4096  # bytes, PATH_MAX of Linux

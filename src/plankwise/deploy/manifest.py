@@ -16,6 +16,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from plankwise.core.errors import ModelError
 from plankwise.core.files import sha256, write_text
+from plankwise.core.paths import MANIFEST
 from plankwise.data.batching.inputs import padding_of
 from plankwise.data.truncation import Truncation
 from plankwise.deploy.answers import ANSWERS, Answer, kind_of
@@ -23,7 +24,7 @@ from plankwise.encoder.classifier_head import labels_of
 from plankwise.encoder.configuration import usable_positions
 from plankwise.encoder.cost import attention_flops, linear_flops_per_token
 
-FILE_NAME, TOKENIZER = "manifest.json", "tokenizer.json"
+FILE_NAME, TOKENIZER = MANIFEST, "tokenizer.json"
 FORMAT = 1
 STORED_NAMES = {"max_windows": "most"}  # of settings of windows, in files of format 1
 DYNAMIC = "int8-dynamic"  # the precision that takes the ranges of each batch

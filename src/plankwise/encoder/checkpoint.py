@@ -22,7 +22,7 @@ from transformers import (
 from plankwise.core.errors import ModelError
 from plankwise.core.files import atomic_folder
 from plankwise.core.hub import looks_like_path, where_to_read
-from plankwise.core.paths import check_files_of
+from plankwise.core.paths import MANIFEST, check_files_of
 from plankwise.core.progress import quiet_loading
 from plankwise.encoder.anatomy import anatomy_of
 from plankwise.encoder.classifier_head import PROBLEM_TYPES, check_answers, head_order, match_head, put_in_order
@@ -32,7 +32,7 @@ from plankwise.encoder.score_head import make_regressor
 from plankwise.encoder.shapes import KEY, check_shapes, is_plain
 from plankwise.encoder.stored_truncation import stored_truncation
 from plankwise.encoder.unsupported import check_foreign, replace_attention
-from plankwise.encoder.weights import first_line, load_weights
+from plankwise.encoder.weights import WEIGHTS, first_line, load_weights
 
 logger = logging.getLogger(__name__)
 _FAULTS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError)
@@ -51,6 +51,8 @@ def load_config(source: str) -> PreTrainedConfig:
     if looks_like_path(source) and not Path(source).is_dir():
         raise ModelError(f"there is no model folder {source}")
     place = where_to_read(source)
+    if (Path(place) / MANIFEST).is_file() and not (Path(place) / WEIGHTS).is_file():
+        raise ModelError(f"{source} is an artefact, for prediction; allowed: the model that it was exported from")
     try:
         check_files_of(Path(place))
         stored, _ = PreTrainedConfig.get_config_dict(place)

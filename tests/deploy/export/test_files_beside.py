@@ -82,7 +82,7 @@ def test_sizes_that_only_plankwise_reads_are_left_out(tmp_path: Path) -> None:
 
 
 def test_an_artefact_is_still_no_model_to_load(artefacts: Artefacts) -> None:
-    with pytest.raises(PlankwiseError, match="weights"):
+    with pytest.raises(PlankwiseError, match="is an artefact, for prediction; allowed: the model"):
         load_trained(str(artefacts("onnx", "fp32")))
 
 

@@ -325,6 +325,7 @@ def test_a_plan_writes_nothing(original: Path, rows: dict[str, Path], tmp_path: 
         ({"device": "cuda"}, ModelError, "--on cuda"),
         ({"text": "sentence"}, DataError, "sentence"),
         ({"metric": "bleu"}, RecipeError, "no metric 'bleu'"),
+        ({"metric": "pearson"}, RecipeError, "--metric: the metric 'pearson' is for scores, and the task has classes"),
         ({"names": {"good": "splendid"}}, PlankwiseError, "splendid"),
     ],
 )

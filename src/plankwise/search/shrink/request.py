@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedConfig
 
-from plankwise.core.errors import ModelError, one_of
+from plankwise.core.errors import ModelError, RecipeError, one_of
 from plankwise.core.hardware import saturates
 from plankwise.data.given.columns import ColumnOptions
 from plankwise.data.given.parts import MAX_ROWS
+from plankwise.data.metric_names import metrics_for
 from plankwise.data.task import TRAIN
 from plankwise.data.text_files import TextFormat
 from plankwise.encoder.checkpoint import load_config
@@ -127,6 +128,10 @@ def check_request(request: ShrinkRequest) -> tuple[Goal, PreTrainedConfig]:
     if is_quantized(config):
         raise ModelError(f"{request.model}: {LAST}; allowed: a model whose weights are floating-point")
     check_head(config, request.model)
+    try:
+        metrics_for([] if request.metric is None else [request.metric], is_scorer(config))
+    except ValueError as error:
+        raise RecipeError(f"--metric: {error}") from None
     return goal, config
 
 
