@@ -17,6 +17,7 @@ from plankwise.core.errors import ModelError
 from plankwise.deploy.answers import ANSWERS, Probabilities, kind_of
 from plankwise.deploy.predictor import Predictor
 from plankwise.deploy.tables.prediction import predict_table
+from plankwise.deploy.wording import Wording
 
 LABELS = ("good", "bad", "odd")
 LOGITS = np.log([[1.0, 2.0, 5.0], [6.0, 1.0, 1.0]])
@@ -104,6 +105,7 @@ class Ordinals:
     """Numbers as they are, one for each name."""
 
     problem_type = "ordinal"
+    wording = Wording("a number", "numbers", "", "numbers")
 
     def check_model(self, config: PreTrainedConfig, source: str) -> None:
         pass

@@ -143,13 +143,12 @@ def export_lines(manifest: Manifest, out: Path) -> list[str]:
     parity = manifest.parity
     assert parity is not None
     change = parity.neighbour_change
-    of, unit, same = (
-        ("a probability", "", "labels") if parity.spread == 1.0 else ("a score", " of their spread", "order")
-    )
+    words = manifest.answer.wording
     return [
         f"{out}: {manifest.runtime} {manifest.precision}, {folder_bytes(out):,} bytes",
-        f"against torch on {parity.texts} inputs ({parity.source}): largest change of {of} "
-        f"{parity.probability_change:.4f}{unit}, allowed {parity.tolerance}; same {same} {parity.agreement:.2%}",
+        f"against torch on {parity.texts} inputs ({parity.source}): largest change of {words.one} "
+        f"{parity.probability_change:.4f}{words.unit}, allowed {parity.tolerance}; "
+        f"same {words.same} {parity.agreement:.2%}",
         *timing_lines(manifest),
         *([] if change is None else [f"largest change with the texts beside it: {change:.4f}"]),
         *manifest.caveats,

@@ -16,6 +16,7 @@ import pyarrow as pa
 from transformers import PreTrainedConfig
 
 from plankwise.core.errors import ModelError
+from plankwise.deploy.wording import OF_LABELS, OF_SCORES, Wording
 from plankwise.encoder.classifier_head import check_answers, check_classifier
 from plankwise.encoder.score_head import REGRESSION, SCORE, Activation, activation_of, is_scorer
 
@@ -30,6 +31,11 @@ class Answer(Protocol):
     @property
     def problem_type(self) -> str:
         """The `problem_type` of such models in their Transformers configuration."""
+        ...
+
+    @property
+    def wording(self) -> Wording:
+        """What messages call such an answer."""
         ...
 
     def check_model(self, config: PreTrainedConfig, source: str) -> None:
@@ -82,6 +88,8 @@ class Answer(Protocol):
 
 class _OfLabels:
     """What both kinds of classifier share."""
+
+    wording = OF_LABELS
 
     def changes(
         self, before: npt.NDArray[np.floating[Any]], after: npt.NDArray[np.floating[Any]], spread: float
@@ -190,6 +198,8 @@ class Score:
 
     activation: Activation
     problem_type: str = REGRESSION
+
+    wording = OF_SCORES
 
     def check_model(self, config: PreTrainedConfig, source: str) -> None:
         """Raise a ModelError if it does not answer with one number."""

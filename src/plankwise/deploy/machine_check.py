@@ -50,15 +50,17 @@ def check_machine(manifest: Manifest, runtime: Runtime, flags: Collection[str]) 
     if manifest.parity is None or not found:
         logger.warning("%s; its answers cannot be checked: the artefact has no stored ones", why)
         return
+    words = manifest.answer.wording
     change = max((each.change for each in found.values()), key=lambda value: (np.isnan(value), value))
     if not change <= manifest.parity.tolerance:  # true of NaN, too
         portable = ". Export it again with portable weights" if manifest.needs else ". Export it again here"
         raise ModelError(
-            f"{why}, and the model's probabilities differ by {change:.3f} from those it was exported with; "
-            f"allowed: {manifest.parity.tolerance}{portable}"
+            f"{why}, and the model's {words.several} differ by {change:.3f}{words.unit} from those it was exported "
+            f"with; allowed: {manifest.parity.tolerance}{portable}"
         )
     shown = "; ".join(
-        f"on {name} probabilities differ by at most {each.change:.4f}, same labels {each.same} of {each.inputs}"
+        f"on {name} {words.several} differ by at most {each.change:.4f}{words.unit}, same {words.same} {each.same} of "
+        f"{each.inputs}"
         for name, each in found.items()
     )
     changed = change > UNCHANGED or any(each.same < each.inputs for each in found.values())

@@ -76,12 +76,10 @@ def _parity(manifest: Manifest) -> str:
     parity = manifest.parity
     if parity is None:
         return ""
-    same, of, unit = (
-        ("labels", "a probability", "") if parity.spread == 1.0 else ("order", "a score", " of their spread")
-    )
+    words = manifest.answer.wording
     return (
-        f"Compared with the model in torch fp32 on {parity.texts} inputs ({parity.source}): same {same} "
-        f"{parity.agreement:.2%}, largest change of {of} {parity.probability_change:.4f}{unit}."
+        f"Compared with the model in torch fp32 on {parity.texts} inputs ({parity.source}): same {words.same} "
+        f"{parity.agreement:.2%}, largest change of {words.one} {parity.probability_change:.4f}{words.unit}."
     )
 
 

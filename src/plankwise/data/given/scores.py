@@ -39,7 +39,7 @@ class ScoreMatcher:
             return False
 
     def check_used(self) -> None:
-        """Pass: there is no mapping."""
+        """Do nothing: there is no mapping that could be of no use."""
 
     def mismatch(self, unknown: Counter[str], column: str, where: str) -> DataError:
         """Return the error for cells that are no scores; `match` has refused them before."""

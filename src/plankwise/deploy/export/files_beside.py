@@ -63,7 +63,7 @@ def _write_standard(
         "truncation_side": _SIDES.get(truncation.truncation, "right"),
     }
     write_json(folder / TOKENIZER_CONFIG, settings)
-    write_json(folder / SPECIAL_TOKENS, {name: str(token) for name, token in tokenizer.special_tokens_map.items()})
+    write_json(folder / SPECIAL_TOKENS, tokenizer.special_tokens_map)
 
 
 def _plain(config: PreTrainedConfig) -> dict[str, Any]:
@@ -72,6 +72,5 @@ def _plain(config: PreTrainedConfig) -> dict[str, Any]:
         "id2label": {str(index): label for index, label in enumerate(labels)},
         "label2id": {label: index for index, label in enumerate(labels)},
     }
-    stored = {key: value for key, value in config.to_dict().items() if not key.startswith(OWN)}
-    plain: dict[str, Any] = json.loads(json.dumps({**stored, **named}, default=str))
-    return plain
+    stored: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
+    return {key: value for key, value in stored.items() if not key.startswith(OWN)} | named

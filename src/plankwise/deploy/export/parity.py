@@ -109,13 +109,14 @@ def measure(
     spread = manifest.answer.spread(before)
     changes = manifest.answer.changes(before, after, spread)
     change, mean = float(changes.max()), float(changes.mean())
-    (one, all_), unit = (
-        (("a probability", "probabilities"), "") if spread == 1.0 else (("a score", "scores"), " of their spread")
-    )
-    for what, found, allowed in ((one, change, limits.change), (f"{all_} on average", mean, limits.mean_change)):
+    words = manifest.answer.wording
+    for what, found, allowed in (
+        (words.one, change, limits.change),
+        (f"{words.several} on average", mean, limits.mean_change),
+    ):
         if not found <= allowed:  # true of NaN, too
             raise ModelError(
-                f"the {manifest.runtime} {manifest.precision} model changes {what} by {found:.4f}{unit} on "
+                f"the {manifest.runtime} {manifest.precision} model changes {what} by {found:.4f}{words.unit} on "
                 f"{len(before)} texts ({source}); allowed: {allowed}. Nothing was written; choose another precision or "
                 "a larger --tolerance"
             )
@@ -150,8 +151,8 @@ def _checked_neighbour_change(runtime: Runtime, batches: Sequence[Inputs], manif
     change, limit = neighbour_change(runtime, batches, manifest, spread), neighbour_limit(manifest.precision)
     if manifest.precision == "fp32" and not change <= limit:
         raise ModelError(
-            f"the {manifest.runtime} fp32 model changes a probability by {change:.1e} with the other texts of the "
-            f"batch; allowed: {limit}. Nothing was written; choose another runtime"
+            f"the {manifest.runtime} fp32 model changes {manifest.answer.wording.one} by {change:.1e} with the other "
+            f"texts of the batch; allowed: {limit}. Nothing was written; choose another runtime"
         )
     return change
 

@@ -17,13 +17,12 @@ from plankwise.data.task import TRAIN, Task
 from plankwise.encoder.checkpoint import load_classifier, load_fine_tuned, load_trained
 from plankwise.encoder.classifier_head import check_classifier, head_order
 from plankwise.encoder.shapes import new_model
-from plankwise.evaluation.metrics import METRICS, Array, Floats, log_loss
+from plankwise.evaluation.metrics import Array, Floats, log_loss
 from plankwise.training.distillation.losses import Form, sigmoid_logits_loss, softmax_logits_loss
 from plankwise.training.objectives.losses import Loss, balanced_weights, drawn_class_loss, task_loss
 from plankwise.training.objectives.masking import Masking
 from plankwise.training.objectives.settings import ObjectiveSettings
 from plankwise.training.objectives.texts import TextObjective
-from plankwise.training.prediction import warn_of_one_answer
 
 
 @dataclass(frozen=True)
@@ -73,17 +72,9 @@ class _Classification(TextObjective):
         labels = task.splits[TRAIN]["label"][:]
         return task_loss(self.kind, balanced_weights(labels, self.kind, len(task.labels)))
 
-    def metrics(self, labels: Array, logits: Floats, names: Sequence[str]) -> dict[str, float]:
-        """Compute metrics of the registry."""
-        return {name: METRICS[name](labels, logits) for name in names}
-
     def losses(self, labels: Array, logits: Floats) -> dict[str, float]:
         """Compute the cross-entropy, which tells models apart that decide alike."""
         return {"log_loss": log_loss(labels, logits)}
-
-    def check_predictions(self, labels: Array, logits: Floats, task: Task, split: str) -> None:
-        """Warn where all texts get the same label."""
-        warn_of_one_answer(labels, logits, task, split)
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,12 @@ from plankwise.data.truncation import Truncation
 from plankwise.encoder.checkpoint import load_scorer, load_trained
 from plankwise.encoder.score_head import activation_of, check_scorer, make_regressor
 from plankwise.encoder.shapes import new_model
-from plankwise.evaluation.metrics import METRICS, Array, Floats
+from plankwise.evaluation.metrics import Array, Floats
 from plankwise.evaluation.score_metrics import mean_squared_error
 from plankwise.training.distillation.losses import Form
 from plankwise.training.objectives.losses import Loss
 from plankwise.training.objectives.settings import ObjectiveSettings
 from plankwise.training.objectives.texts import TextObjective
-from plankwise.training.prediction import warn_of_one_answer
 
 
 @dataclass(frozen=True)
@@ -105,14 +104,6 @@ class Regression(TextObjective):
 
         return loss
 
-    def metrics(self, labels: Array, logits: Floats, names: Sequence[str]) -> dict[str, float]:
-        """Compute metrics of the registry."""
-        return {name: METRICS[name](labels, logits) for name in names}
-
     def losses(self, labels: Array, logits: Floats) -> dict[str, float]:
         """Compute the mean squared error, which correlations do not show."""
         return {"mse_loss": mean_squared_error(labels, logits)}
-
-    def check_predictions(self, labels: Array, logits: Floats, task: Task, split: str) -> None:
-        """Warn where all texts get the same score."""
-        warn_of_one_answer(labels, logits, task, split)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,10 +24,10 @@ from plankwise.data.batching.inputs import Batch, log_texts_read
 from plankwise.data.batching.token_budget import token_budget_batches
 from plankwise.data.task import DEVELOPMENT, TRAIN, Task
 from plankwise.data.truncation import Pooling
-from plankwise.evaluation.metrics import Array, Floats
+from plankwise.evaluation.metrics import METRICS, Array, Floats
 from plankwise.training.objectives.losses import Loss, over_windows
 from plankwise.training.objectives.objective import Distill, FewRows, Job, Objective, Prepared, Sample, Scored
-from plankwise.training.prediction import predict_logits
+from plankwise.training.prediction import predict_logits, warn_of_one_answer
 from plankwise.training.trainer import LengthGrouped, TrainingData
 
 SAMPLE_TOKENS = 2048  # of a batch that a method observes a model on, padding included
@@ -39,7 +38,6 @@ SAMPLED_TEXTS = 2000  # whose lengths stand for those of all
 class TextObjective(Objective):
     """Texts in, one row of logits for each out, and a label beside it."""
 
-    @abstractmethod
     def metrics(self, labels: Array, logits: Floats, names: Sequence[str]) -> dict[str, float]:
         """Compute the named metrics; up is better.
 
@@ -48,6 +46,7 @@ class TextObjective(Objective):
             logits: [examples, outputs].
             names: among the task's metrics.
         """
+        return {name: METRICS[name](labels, logits) for name in names}
 
     def losses(self, labels: Array, logits: Floats) -> dict[str, float]:
         """Compute what is scored beside the metrics, by names that end in `_loss`; down is better."""
@@ -55,8 +54,8 @@ class TextObjective(Objective):
         return {}
 
     def check_predictions(self, labels: Array, logits: Floats, task: Task, split: str) -> None:
-        """Warn of predictions that are worth nothing, whatever their score."""
-        del labels, logits, task, split
+        """Warn of predictions that are worth nothing, whatever their score: the same for all texts."""
+        warn_of_one_answer(labels, logits, task, split)
 
     def check_tokenizer(self, tokenizer: PreTrainedTokenizerBase, source: str) -> None:
         """Refuse a tokenizer that cannot pad."""
